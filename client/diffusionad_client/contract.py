@@ -1,0 +1,110 @@
+"""What every side must agree on: model names, tensors, sizes and the resize's name.
+
+Training writes graphs with these tensors, tools write Triton configurations
+from them, and the client sends and reads them. Nothing else states them.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import Enum
+
+from diffusionad_client.errors import CategoryNameError
+
+# Tensors of the public face, the ensemble.
+IMAGE = "IMAGE"
+SCORE = "SCORE"
+ANOMALY_MAP = "ANOMALY_MAP"
+RECONSTRUCTION = "RECONSTRUCTION"
+
+# Tensors that pass between steps.
+NOISY = "noisy"
+PREDICTED_NOISE = "predicted_noise"
+NORMAL = "reconstruction"  # float, in the model's own range; RECONSTRUCTION is its picture
+
+METADATA_PARAMETER = "diffusionad"  # the ensemble parameter that holds the release's metadata
+
+RESIZE = "pillow-bilinear-stretch-1"  # the one resize, see images.resize
+DEFAULT_SIZE = 256
+TOP_PIXELS = 50  # the image score is the mean of this many highest pixels of the map
+
+MAX_CATEGORY_LENGTH = 64
+_CATEGORY = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]*(_[A-Za-z0-9-]+)*")
+
+
+class Step(str, Enum):
+    """The three ONNX graphs of a category, in the order in which they run."""
+
+    NOISE_PREDICTION = "noise_prediction"
+    RECONSTRUCTION = "reconstruction"
+    SEGMENTATION = "segmentation"
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """A tensor without its batch dimension. `dtype` is Triton's name, such as FP32."""
+
+    name: str
+    dtype: str
+    dims: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Signature:
+    """The inputs and outputs of a model; every tensor has a leading batch dimension."""
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+
+def check_category(category: str) -> str:
+    """Return `category` if it can name a product; raise `CategoryNameError` otherwise.
+
+    Words of letters, digits and hyphens joined by single underscores, so that
+    no category can collide with the double underscore of its own steps.
+    """
+    if len(category) > MAX_CATEGORY_LENGTH or not _CATEGORY.fullmatch(category):
+        raise CategoryNameError(
+            f"{category!r} cannot name a category: use at most {MAX_CATEGORY_LENGTH} letters, "
+            "digits, '-' and single '_' between them, such as 'screw' or 'PN-4711_left'"
+        )
+    return category
+
+
+def is_category(model: str) -> bool:
+    """Tell whether a served model is a category's public ensemble rather than a part of one."""
+    return len(model) <= MAX_CATEGORY_LENGTH and _CATEGORY.fullmatch(model) is not None
+
+
+def step_model(category: str, step: Step) -> str:
+    """Name the Triton model of one step: `screw__noise_prediction`."""
+    return f"{category}__{step.value}"
+
+
+def step_signature(step: Step, size: int) -> Signature:
+    """Give the tensors of one step for square images of `size` pixels.
+
+    `noisy` and `predicted_noise` hold the small noise step at index 0 and the
+    large one at index 1.
+    """
+    image = TensorSpec(IMAGE, "UINT8", (size, size, 3))
+    noisy = TensorSpec(NOISY, "FP32", (2, 3, size, size))
+    predicted_noise = TensorSpec(PREDICTED_NOISE, "FP32", (2, 3, size, size))
+    normal = TensorSpec(NORMAL, "FP32", (3, size, size))
+    picture = TensorSpec(RECONSTRUCTION, "UINT8", (size, size, 3))
+    anomaly_map = TensorSpec(ANOMALY_MAP, "FP32", (size, size))
+    score = TensorSpec(SCORE, "FP32", (1,))
+    return {
+        Step.NOISE_PREDICTION: Signature((image,), (noisy, predicted_noise)),
+        Step.RECONSTRUCTION: Signature((noisy, predicted_noise), (normal, picture)),
+        Step.SEGMENTATION: Signature((image, normal), (anomaly_map, score)),
+    }[step]
+
+
+def ensemble_signature(size: int) -> Signature:
+    """Give the tensors of a category's public ensemble."""
+    steps = {step: step_signature(step, size) for step in Step}
+    (picture,) = (t for t in steps[Step.RECONSTRUCTION].outputs if t.name == RECONSTRUCTION)
+    anomaly_map, score = steps[Step.SEGMENTATION].outputs
+    return Signature(steps[Step.NOISE_PREDICTION].inputs, (score, anomaly_map, picture))

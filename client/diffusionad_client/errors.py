@@ -1,0 +1,81 @@
+"""Every error that a user of DiffusionAD can meet, as one tree.
+
+    DiffusionADError
+    ├── ImageError                  an image cannot be read or has the wrong form
+    ├── CategoryNameError           a name breaks the rule for categories
+    ├── MetadataError               a release's metadata cannot be understood
+    ├── BundleError                 a release bundle is incomplete or altered
+    ├── SourceError                 a folder, list or file of images cannot be used
+    ├── ServeError                  an embedded server could not be started
+    ├── ModelNotFoundError          the server does not serve that category
+    ├── ContractError               the server's model is not one of ours, or of another version
+    ├── InferenceError              the server refused or failed a request
+    ├── ServerUnavailableError      no server answered            (retryable)
+    ├── ServerBusyError             the server's queue is full    (retryable)
+    └── DeadlineExceededError       no answer in time             (retryable)
+
+A message names the value, the place and the remedy. Training and tools add
+subclasses of their own.
+"""
+
+from __future__ import annotations
+
+
+class DiffusionADError(Exception):
+    """The base of all errors raised on purpose. `retryable`: may the same call succeed later?"""
+
+    retryable = False
+
+
+class ImageError(DiffusionADError):
+    """An image could not be read, or an array is not (H, W, 3) uint8."""
+
+
+class CategoryNameError(DiffusionADError):
+    """A category's name breaks the rule of `contract.check_category`."""
+
+
+class MetadataError(DiffusionADError):
+    """A metadata document is not valid, or of a schema this client does not know."""
+
+
+class BundleError(DiffusionADError):
+    """A release bundle lacks a file, or a file is not the one that was exported."""
+
+
+class SourceError(DiffusionADError):
+    """There is nothing to score where the user pointed."""
+
+
+class ServeError(DiffusionADError):
+    """An embedded Triton server could not be started, or stopped early."""
+
+
+class ModelNotFoundError(DiffusionADError):
+    """The server answers, but does not serve the named category."""
+
+
+class ContractError(DiffusionADError):
+    """The served model's tensors or metadata are not what this client understands."""
+
+
+class InferenceError(DiffusionADError):
+    """The server received the request and failed it."""
+
+
+class ServerUnavailableError(DiffusionADError):
+    """No Triton server answered. Safe to retry: inference has no side effects."""
+
+    retryable = True
+
+
+class ServerBusyError(DiffusionADError):
+    """The server's queue is full. Safe to retry after a pause."""
+
+    retryable = True
+
+
+class DeadlineExceededError(DiffusionADError):
+    """The answer did not come in time; the server may still be working on it."""
+
+    retryable = True

@@ -1,0 +1,1 @@
+"""Serve and release DiffusionAD models with an embedded Triton; no torch needed."""

@@ -1,0 +1,1 @@
+"""The tools' subcommands of `diffusionad`, one module each."""

@@ -1,0 +1,1 @@
+"""The training side's subcommands of `diffusionad`, one module each."""

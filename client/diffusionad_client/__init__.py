@@ -4,6 +4,89 @@
 
     inspection = Client("127.0.0.1:8001").inspect("part.png")
     print(inspection.verdict, inspection.score)
+
+The names below are loaded when they are first used, so that commands which
+need none of them start at once.
 """
 
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from diffusionad_client.client import Client
+    from diffusionad_client.errors import (
+        AccessDeniedError,
+        AddressError,
+        BundleError,
+        CategoryNameError,
+        ContractError,
+        DeadlineExceededError,
+        DiffusionADError,
+        ImageError,
+        InferenceError,
+        MetadataError,
+        ModelNotFoundError,
+        OutputError,
+        ReportError,
+        ServeError,
+        ServerBusyError,
+        ServerUnavailableError,
+        SourceError,
+    )
+    from diffusionad_client.inspection import Inspection, Timings
+    from diffusionad_client.metadata import ReleaseMetadata, Thresholds, Verdict
+    from diffusionad_client.releases import ServedModel
+    from diffusionad_client.transport import Health
+
 __version__ = "0.1.0"
+
+__all__ = [
+    "AccessDeniedError",
+    "AddressError",
+    "BundleError",
+    "CategoryNameError",
+    "Client",
+    "ContractError",
+    "DeadlineExceededError",
+    "DiffusionADError",
+    "Health",
+    "ImageError",
+    "InferenceError",
+    "Inspection",
+    "MetadataError",
+    "ModelNotFoundError",
+    "OutputError",
+    "ReleaseMetadata",
+    "ReportError",
+    "ServeError",
+    "ServedModel",
+    "ServerBusyError",
+    "ServerUnavailableError",
+    "SourceError",
+    "Thresholds",
+    "Timings",
+    "Verdict",
+]
+
+_HOMES = {
+    "Client": "client",
+    "Health": "transport",
+    "Inspection": "inspection",
+    "ReleaseMetadata": "metadata",
+    "ServedModel": "releases",
+    "Thresholds": "metadata",
+    "Timings": "inspection",
+    "Verdict": "metadata",
+}  # every other public name is an error
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES.get(name, 'errors')}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,17 +1,18 @@
 """The release bundle: one folder in which training hands a trained category to tools.
 
-    BUNDLE/
-      metadata.json              ReleaseMetadata
-      noise_prediction.onnx      one graph a step
-      reconstruction.onnx
-      segmentation.onnx
-      references.npz             a few images with the scores and maps torch gave
+BUNDLE/
+  metadata.json              ReleaseMetadata
+  noise_prediction.onnx      one graph a step
+  reconstruction.onnx
+  segmentation.onnx
+  references.npz             a few images with the scores and maps torch gave
 """
 
 from __future__ import annotations
 
 import hashlib
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +25,8 @@ from diffusionad_client.metadata import ReleaseMetadata
 
 METADATA_FILE = "metadata.json"
 REFERENCES_FILE = "references.npz"
+
+_ZIP_ERRORS = (zipfile.BadZipFile, zlib.error)
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,8 @@ def read_bundle(folder: Path) -> Bundle:
         metadata = ReleaseMetadata.from_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError as exc:
         raise BundleError(f"{folder}: not a release bundle: {METADATA_FILE} is missing") from exc
+    except (OSError, UnicodeDecodeError) as exc:
+        raise BundleError(f"{path}: cannot be read: {exc}") from exc
     for step in Step:
         graph = graph_path(folder, step)
         if not graph.is_file():
@@ -98,5 +103,5 @@ def read_references(path: Path) -> References:
     try:
         with np.load(path, allow_pickle=False) as arrays:
             return References(arrays["images"], arrays["scores"], arrays["anomaly_maps"])
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as exc:
+    except (OSError, EOFError, KeyError, TypeError, ValueError, *_ZIP_ERRORS) as exc:
         raise BundleError(f"{path}: the bundle's references cannot be read: {exc}") from exc

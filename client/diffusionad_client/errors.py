@@ -6,7 +6,11 @@
     ├── MetadataError               a release's metadata cannot be understood
     ├── BundleError                 a release bundle is incomplete or altered
     ├── SourceError                 a folder, list or file of images cannot be used
+    ├── OutputError                 results cannot be written, or would be overwritten
+    ├── ReportError                 a report cannot be made
     ├── ServeError                  an embedded server could not be started
+    ├── AddressError                a server's address is not HOST:PORT
+    ├── AccessDeniedError           the server does not open that call to this client
     ├── ModelNotFoundError          the server does not serve that category
     ├── ContractError               the server's model is not one of ours, or of another version
     ├── InferenceError              the server refused or failed a request
@@ -47,8 +51,24 @@ class SourceError(DiffusionADError):
     """There is nothing to score where the user pointed."""
 
 
+class OutputError(DiffusionADError):
+    """Results cannot be written where the user asked, or others' results stand there."""
+
+
+class ReportError(DiffusionADError):
+    """A report cannot be made from these results, or here."""
+
+
 class ServeError(DiffusionADError):
     """An embedded Triton server could not be started, or stopped early."""
+
+
+class AddressError(DiffusionADError):
+    """A server's address is not of the form HOST:PORT."""
+
+
+class AccessDeniedError(DiffusionADError):
+    """The server, or the gateway before it, does not open that call to this client."""
 
 
 class ModelNotFoundError(DiffusionADError):

@@ -7,6 +7,8 @@ all call it, so that a score never depends on who prepared the image.
 from __future__ import annotations
 
 import io
+import struct
+import zlib
 from pathlib import Path
 from typing import Union
 
@@ -19,6 +21,13 @@ from diffusionad_client.errors import ImageError
 RGBImage = NDArray[np.uint8]  # (H, W, 3)
 ImageSource = Union[str, "Path", bytes, Image.Image, RGBImage]
 
+# What Pillow's decoders raise on damaged files; its own plugins catch the same kinds.
+_DAMAGED = (
+    OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, OverflowError,
+    RuntimeError, MemoryError, struct.error, zlib.error,
+)  # fmt: skip
+_TOO_LARGE = (Image.DecompressionBombError, Image.DecompressionBombWarning)
+
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
 
 
@@ -26,7 +35,8 @@ def load(source: ImageSource) -> RGBImage:
     """Read an image into RGB, (H, W, 3) uint8, of its own size.
 
     EXIF orientation is applied; grey, palette, CMYK and 16-bit images are
-    converted; an alpha channel is dropped. Raises `ImageError`.
+    converted; an alpha channel is dropped; of several frames the first is
+    taken. Raises `ImageError`.
     """
     if isinstance(source, np.ndarray):
         return _check_array(source)
@@ -69,8 +79,10 @@ def _decode(data: bytes, name: str) -> RGBImage:
             return _to_rgb(image, name)
     except UnidentifiedImageError as exc:
         raise ImageError(f"{name}: not an image that can be read (PNG, JPEG, BMP, TIFF)") from exc
-    except Image.DecompressionBombError as exc:
+    except _TOO_LARGE as exc:
         raise ImageError(f"{name}: too many pixels: {exc}") from exc
+    except _DAMAGED as exc:
+        raise ImageError(f"{name}: the image is damaged: {exc}") from exc
 
 
 def _to_rgb(image: Image.Image, name: str) -> RGBImage:
@@ -80,6 +92,11 @@ def _to_rgb(image: Image.Image, name: str) -> RGBImage:
             grey = np.asarray(upright).astype(np.float64) / 257.0
             eight_bits = np.clip(np.rint(grey), 0, 255).astype(np.uint8)
             return np.repeat(eight_bits[..., np.newaxis], 3, axis=-1)
+        if upright.mode == "F":
+            raise ImageError(
+                f"{name}: pixels are floating-point numbers, which have no agreed white; "
+                "convert the image to 8 or 16 bits first"
+            )
         return np.array(upright.convert("RGB"))
-    except (OSError, SyntaxError, ValueError) as exc:  # what Pillow's decoders raise
+    except _DAMAGED as exc:
         raise ImageError(f"{name}: the image is damaged: {exc}") from exc

@@ -11,10 +11,10 @@ import json
 import math
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any
+from typing import Any, get_args, get_origin, get_type_hints
 
 from diffusionad_client.contract import RESIZE, Step, check_category
-from diffusionad_client.errors import MetadataError
+from diffusionad_client.errors import CategoryNameError, MetadataError
 
 SCHEMA_VERSION = 1
 
@@ -25,6 +25,9 @@ class Verdict(str, Enum):
     OK = "OK"
     REVIEW = "REVIEW"
     NG = "NG"
+
+    def __str__(self) -> str:
+        return self.value
 
 
 @dataclass(frozen=True)
@@ -91,6 +94,10 @@ class ReleaseMetadata:
 
     def __post_init__(self) -> None:
         check_category(self.category)
+        if self.size < 1:
+            raise MetadataError(f"the size must be a positive number of pixels, not {self.size}")
+        if not math.isfinite(self.pixel_threshold):
+            raise MetadataError(f"pixel_threshold must be finite, not {self.pixel_threshold}")
         if set(self.digests) != {step.value for step in Step}:
             raise MetadataError(
                 f"digests must name the steps {[s.value for s in Step]}, not {sorted(self.digests)}"
@@ -115,32 +122,47 @@ class ReleaseMetadata:
                 f"the release metadata has schema {version!r}, this client understands "
                 f"{SCHEMA_VERSION}; install a diffusionad-client that matches the release"
             )
-        return _build(cls, document, "metadata")
+        try:
+            metadata: ReleaseMetadata = _read(cls, document, "metadata")
+        except CategoryNameError as exc:
+            raise MetadataError(f"metadata.category: {exc}") from exc
+        return metadata
 
 
-_NESTED: dict[str, type[Any]] = {
-    "thresholds": Thresholds,
-    "calibration": Calibration,
-    "training": TrainingSummary,
-}
+def _read(hint: Any, value: Any, where: str) -> Any:
+    """Turn parsed JSON into what the annotation `hint` promises, or say where it is not that."""
+    if dataclasses.is_dataclass(hint):
+        return _read_dataclass(hint, value, where)
+    options = get_args(hint)
+    if get_origin(hint) is dict:
+        if isinstance(value, dict):
+            return {key: _read(options[1], item, f"{where}.{key}") for key, item in value.items()}
+    elif type(None) in options:
+        (inner,) = (option for option in options if option is not type(None))
+        return None if value is None else _read(inner, value, where)
+    elif hint is float:
+        if type(value) in (int, float):  # bool is an int to isinstance
+            return float(value)
+    elif type(value) is hint:
+        return value
+    expected = "object" if get_origin(hint) is dict else hint.__name__
+    raise MetadataError(f"{where}: expected {expected}, not {value!r}")
 
 
-def _build(cls: type[Any], document: dict[str, Any], where: str) -> Any:
-    known = {f.name: f for f in dataclasses.fields(cls)}
-    unknown = sorted(set(document) - set(known))
+def _read_dataclass(cls: Any, value: Any, where: str) -> Any:
+    if not isinstance(value, dict):
+        raise MetadataError(f"{where}: expected an object, not {value!r}")
+    fields = {field.name: field for field in dataclasses.fields(cls)}
+    unknown = sorted(set(value) - set(fields))
     missing = sorted(
         name
-        for name, f in known.items()
-        if name not in document
-        and f.default is dataclasses.MISSING
-        and f.default_factory is dataclasses.MISSING
+        for name, field in fields.items()
+        if name not in value
+        and field.default is dataclasses.MISSING
+        and field.default_factory is dataclasses.MISSING
     )
     if unknown or missing:
         raise MetadataError(f"{where}: unknown fields {unknown}, missing fields {missing}")
-    values = {
-        name: _build(_NESTED[name], value, f"{where}.{name}")
-        if name in _NESTED and isinstance(value, dict)
-        else value
-        for name, value in document.items()
-    }
-    return cls(**values)
+    hints = get_type_hints(cls)
+    parts = {name: _read(hints[name], item, f"{where}.{name}") for name, item in value.items()}
+    return cls(**parts)

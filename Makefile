@@ -1,0 +1,61 @@
+# `make demo` shows the product, `make test` proves it. Both set up .venv themselves.
+
+# Triton's Python backend needs Python 3.11 or 3.12; the first that runs is taken.
+PYTHON ?= $(shell for p in python3 python3.12 python3.11; do \
+	$$p -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' \
+	2>/dev/null && echo $$p && break; done)
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+DEMO_MODEL := demo_plate
+
+.PHONY: help setup demo test test-fast lint format clean
+
+help:
+	@echo "make demo       serve the shipped model, score demo images, write build/demo/report.html"
+	@echo "make test       run all tests          make test-fast  leave out the slow ones"
+	@echo "make lint       check style, types and imports"
+	@echo "make format     format the code        make clean      remove what was built"
+
+$(BIN)/python:
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or 3.12 is needed and was not found; install it, or name it: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+# Serving and scoring: no torch.
+$(VENV)/serving: client/pyproject.toml tools/pyproject.toml | $(BIN)/python
+	$(PIP) --editable 'client[report]' --editable tools
+	@touch $@
+
+# Training and the developers' tools. This version of torch first, by itself: a
+# plain `torch` would bring several gigabytes of CUDA.
+$(VENV)/all: $(VENV)/serving training/pyproject.toml requirements-dev.txt
+	$(PIP) torch==2.13.0
+	$(PIP) --editable 'client[report]' --editable tools --editable training --requirement requirements-dev.txt
+	@touch $@
+
+setup: $(VENV)/all
+
+demo: $(VENV)/serving
+	@rm -rf build/demo build/demo-images
+	$(BIN)/diffusionad demo-data build/demo-images --train 0 --test-good 12 --defective 3 --seed 2
+	$(BIN)/diffusionad score build/demo-images/test --repository model_repository --model $(DEMO_MODEL) --output build/demo
+	@echo "Open build/demo/report.html; build/demo/ also holds results.jsonl, results.csv and heatmaps/."
+
+test: $(VENV)/all
+	$(BIN)/python -m pytest
+
+test-fast: $(VENV)/all
+	$(BIN)/python -m pytest -m "not slow and not server"
+
+lint: $(VENV)/all
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/all
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

@@ -1,0 +1,179 @@
+"""`diffusionad score`: score images and write results, heat maps and a report."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from diffusionad_client.cli import EXIT_SOME_FAILED
+from diffusionad_client.commands.options import DEFAULT_URL, timeout_option
+
+if TYPE_CHECKING:
+    from diffusionad_client.scoring.results import Row, RunSummary
+
+_FAILURES_NAMED = 10
+
+
+@click.command()
+@click.argument("sources", nargs=-1, metavar="[SOURCE]...")
+@click.option(
+    "--list",
+    "lists",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Score the images named in FILE, one path a line.",
+)
+@click.option("--model", metavar="NAME", help="Category; default: the server's only one.")
+# server
+@click.option("--url", metavar="HOST:PORT", help=f"Running server.  [default: {DEFAULT_URL}]")
+@click.option(
+    "--repository",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Serve this model repository for the run instead (needs diffusionad-tools).",
+)
+@timeout_option
+@click.option(
+    "--concurrency",
+    type=click.IntRange(min=1, max=256),
+    default=4,
+    show_default=True,
+    help="Images under way at the same time.",
+)
+# verdicts
+@click.option("--accept", type=float, help="OK below this score; default: the release's.")
+@click.option("--reject", type=float, help="NG from this score on; default: the release's.")
+# output
+@click.option(
+    "--output",
+    required=True,
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Folder for the results.",
+)
+@click.option("--overwrite", is_flag=True, help="Replace the results of an earlier run.")
+@click.option("--no-heatmaps", is_flag=True, help="No heat maps and reconstructions: faster.")
+@click.option("--save-maps", is_flag=True, help="Also save the raw maps, as 16-bit PNG.")
+@click.option("--no-report", is_flag=True, help="No report.html.")
+@click.pass_context
+def score(
+    ctx: click.Context,
+    *,
+    sources: tuple[str, ...],
+    lists: tuple[Path, ...],
+    model: str | None,
+    url: str | None,
+    repository: Path | None,
+    timeout: float,
+    concurrency: int,
+    accept: float | None,
+    reject: float | None,
+    output: Path,
+    overwrite: bool,
+    no_heatmaps: bool,
+    save_maps: bool,
+    no_report: bool,
+) -> None:
+    r"""Score images: each SOURCE is an image, a folder or a quoted glob pattern.
+
+    Exits with 0 if all images were scored, with 3 if some could not be.
+
+    \b
+      diffusionad score images/ --model screw --output results
+      diffusionad score 'line1/**/*.png' --url triton:8001 --output results
+      diffusionad score images/ --repository model_repository --output results
+    """
+    from diffusionad_client.files import PART
+    from diffusionad_client.local_server import serve_repository
+    from diffusionad_client.report.page import check_can_render, write_report
+    from diffusionad_client.scoring.batch import Settings, score_batch
+    from diffusionad_client.scoring.results import RESULTS_JSONL, check_free
+    from diffusionad_client.scoring.sources import find_images
+
+    if not (sources or lists):
+        raise click.UsageError("name at least one SOURCE, or a --list of images")
+    if url is not None and repository is not None:
+        raise click.UsageError("give --url or --repository, not both")
+    if not no_report:
+        check_can_render()
+    if not overwrite:
+        check_free(output)
+    found = find_images(sources, lists=lists, skip=output)
+    if found.ignored:
+        click.echo(f"Left out {found.ignored} files that are no images by their suffix.", err=True)
+    settings = Settings(
+        output=output,
+        model=model,
+        accept=accept,
+        reject=reject,
+        heatmaps=not no_heatmaps,
+        save_maps=save_maps,
+        overwrite=overwrite,
+        concurrency=concurrency,
+        timeout=timeout,
+    )
+    server = nullcontext(url or DEFAULT_URL) if repository is None else serve_repository(repository)
+    try:
+        with server as address, _progress(len(found.names)) as on_row:
+            summary = score_batch(address, found, settings, on_row)
+    except KeyboardInterrupt:
+        click.echo(f"\nWhat was scored so far is in {output / (RESULTS_JSONL + PART)}.", err=True)
+        raise
+    page = None if no_report else write_report(output)
+    _print_summary(summary, output, page, heatmaps=not no_heatmaps)
+    ctx.exit(EXIT_SOME_FAILED if summary.failed else 0)
+
+
+@contextmanager
+def _progress(images: int) -> Iterator[Callable[[Row], None]]:
+    """Show how far the run is, if someone is watching, and name the first failures."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+    from rich.progress import TimeRemainingColumn as Remaining
+
+    failed = 0
+    console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+    bar = Progress(
+        TextColumn("Scoring"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        Remaining(),
+        console=console,
+        disable=not sys.stderr.isatty(),
+    )
+    with bar:
+        task = bar.add_task("", total=images)
+
+        def on_row(row: Row) -> None:
+            nonlocal failed
+            bar.advance(task)
+            if row.error_type is None:
+                return
+            failed += 1
+            if failed <= _FAILURES_NAMED:
+                console.print(f"Not scored: {row.image}: {row.error_message}")
+            elif failed == _FAILURES_NAMED + 1:
+                console.print("Further failures are in the results only.")
+
+        yield on_row
+
+
+def _print_summary(summary: RunSummary, output: Path, page: Path | None, *, heatmaps: bool) -> None:
+    from diffusionad_client.scoring import results
+
+    counts = "   ".join(f"{name} {count}" for name, count in summary.verdicts.items())
+    rate = summary.images / summary.seconds if summary.seconds else 0.0
+    click.echo(f"{summary.images} images, {summary.model}: {counts}   failed {summary.failed}")
+    click.echo(f"{summary.seconds:.1f} s, {rate:.1f} images/s")
+    click.echo(f"Results    {output / results.RESULTS_JSONL}")
+    click.echo(f"           {output / results.RESULTS_CSV}")
+    if heatmaps:
+        click.echo(f"Heat maps  {output / results.HEATMAPS}")
+    if page is not None:
+        click.echo(f"Report     {page}")

@@ -1,0 +1,93 @@
+"""The histogram of scores, laid out in the units of an SVG drawing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from diffusionad_client.metadata import Thresholds, Verdict
+
+BINS = 60
+WIDTH, HEIGHT = 960, 190  # of the plot, without its labels
+_SMALLEST = 3.0  # height of a bar that holds anything, so that one part in a million is seen
+
+
+@dataclass(frozen=True)
+class Bar:
+    """The images of one verdict in one bin; verdicts are stacked."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+    verdict: str
+    label: str
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A labelled place on an axis."""
+
+    at: float
+    label: str
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """Everything to be drawn, in SVG units; y grows downwards."""
+
+    bars: list[Bar]
+    ticks: list[Mark]
+    counts: list[Mark]
+    accept: Mark
+    reject: Mark
+
+
+def histogram(scores: Mapping[str, Sequence[float]], thresholds: Thresholds) -> Histogram:
+    """Lay out the scores of each verdict, from 0 to a little above all that matters."""
+    highest = max((max(values) for values in scores.values() if values), default=0.0)
+    needed = max(highest, thresholds.reject, 1e-6)
+    roomy = needed * 1.04 if needed <= 0.96 else max(needed, 1.0)  # scores end at 1
+    step = _round_step(roomy)
+    end = step * math.ceil(roomy / step - 1e-9)
+    per_bin = {verdict: [0] * BINS for verdict in scores}
+    for verdict, values in scores.items():
+        for score in values:
+            per_bin[verdict][min(max(int(score / end * BINS), 0), BINS - 1)] += 1
+    tallest = max((sum(column) for column in zip(*per_bin.values(), strict=True)), default=0) or 1
+    return Histogram(
+        bars=_bars(per_bin, tallest, end),
+        ticks=[
+            Mark(i * step / end * WIDTH, f"{i * step:.6g}") for i in range(round(end / step) + 1)
+        ],
+        counts=[Mark(HEIGHT * (1 - n / tallest), f"{n:,}") for n in _count_marks(tallest)],
+        accept=Mark(thresholds.accept / end * WIDTH, f"{thresholds.accept:.3g}"),
+        reject=Mark(thresholds.reject / end * WIDTH, f"{thresholds.reject:.3g}"),
+    )
+
+
+def _bars(per_bin: Mapping[str, Sequence[int]], tallest: int, end: float) -> list[Bar]:
+    width = WIDTH / BINS
+    bars = []
+    for i in range(BINS):
+        top = float(HEIGHT)
+        for verdict in (v.value for v in Verdict):
+            count = per_bin.get(verdict, [0] * BINS)[i]
+            if count:
+                height = max(count / tallest * HEIGHT, _SMALLEST)
+                top -= height
+                span = f"{i * end / BINS:.3f} to {(i + 1) * end / BINS:.3f}"
+                label = f"{count:,} {verdict}, score {span}"
+                bars.append(Bar(i * width + 0.75, top, width - 1.5, height, verdict, label))
+    return bars
+
+
+def _round_step(end: float) -> float:
+    """Give a distance between ticks of 1, 2 or 5 times a power of ten, for five to ten of them."""
+    power: float = 10.0 ** math.floor(math.log10(end / 5))
+    return next(power * m for m in (1, 2, 5, 10) if end / (power * m) <= 10)
+
+
+def _count_marks(tallest: int) -> list[int]:
+    return sorted({tallest, tallest // 2} - {0})

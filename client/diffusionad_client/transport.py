@@ -1,0 +1,242 @@
+"""The one place that speaks to Triton over gRPC, and where its errors become ours.
+
+`Transport` is the seam: the client needs nothing else of a server, so tests
+and other ways of reaching a model put their own object there.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import tritonclient.grpc as triton
+from numpy.typing import NDArray
+from tritonclient.grpc import model_config_pb2
+from tritonclient.utils import InferenceServerException
+
+from diffusionad_client.contract import IMAGE, Signature, TensorSpec
+from diffusionad_client.errors import (
+    AccessDeniedError,
+    AddressError,
+    ContractError,
+    DeadlineExceededError,
+    DiffusionADError,
+    InferenceError,
+    ModelNotFoundError,
+    ServerBusyError,
+    ServerUnavailableError,
+)
+
+# Given as `channel_args`, these replace tritonclient's own, so the message
+# lengths must be among them: gRPC's default refuses answers over 4 MB.
+_CHANNEL_OPTIONS: list[tuple[str, int]] = [
+    ("grpc.max_send_message_length", -1),
+    ("grpc.max_receive_message_length", -1),
+    # A server that hangs is noticed by an unanswered ping. More pings than two
+    # without data, or pings between calls, make a server hang up on us.
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.keepalive_permit_without_calls", 0),
+    ("grpc.http2.max_pings_without_data", 2),
+    # A line that waits for its server to come back should not wait two minutes more.
+    ("grpc.initial_reconnect_backoff_ms", 500),
+    ("grpc.max_reconnect_backoff_ms", 5_000),
+]
+
+# Triton's words for a full queue, and for a request that waited too long in one.
+_BUSY = ("queue", "request timeout expired")
+
+_SCHEMES = ("dns:", "ipv4:", "ipv6:", "unix:", "unix-abstract:", "xds:")  # gRPC's own
+
+
+@dataclass(frozen=True)
+class Health:
+    """A server that answered."""
+
+    ready: bool  # all of its models are ready for requests
+    server: str
+    version: str
+
+
+@dataclass(frozen=True)
+class IndexEntry:
+    """One version of one model in a server's repository."""
+
+    model: str
+    version: str
+    ready: bool
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """What a client reads from a served model's configuration."""
+
+    batched: bool
+    signature: Signature
+    parameters: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A model's outputs, with their leading batch dimension, and the version that gave them."""
+
+    version: str
+    outputs: Mapping[str, NDArray[Any]]
+
+
+class Transport(Protocol):
+    """All that a client needs of a server. Methods raise `DiffusionADError`; timeouts are in s."""
+
+    def health(self, *, timeout: float) -> Health:
+        """Ask whether the server is ready."""
+
+    def index(self, *, timeout: float) -> Sequence[IndexEntry]:
+        """List the server's repository."""
+
+    def versions(self, model: str, *, timeout: float) -> Sequence[str]:
+        """List the versions of a model that are served."""
+
+    def config(self, model: str, version: str, *, timeout: float) -> ModelConfig:
+        """Read the configuration of one version of a model."""
+
+    def infer(
+        self, model: str, image: NDArray[np.uint8], outputs: Sequence[str], *, timeout: float
+    ) -> Answer:
+        """Run the newest version on a batch of images, (N, S, S, 3), for the named outputs."""
+
+    def close(self) -> None:
+        """Let go of the connection; calls under way end with an error."""
+
+
+class GrpcTransport:
+    """A `Transport` over one gRPC channel.
+
+    Many threads may share it: of tritonclient only unary calls are used, which
+    hold no state of their own but the channel.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._url = check_url(url)
+        self._closed = False
+        self._triton = triton.InferenceServerClient(url, channel_args=_CHANNEL_OPTIONS)
+
+    def health(self, *, timeout: float) -> Health:
+        """Ask whether the server is ready."""
+        with self._our_errors():
+            ready = self._triton.is_server_ready(client_timeout=timeout)
+            about = self._triton.get_server_metadata(client_timeout=timeout)
+        return Health(ready=bool(ready), server=about.name, version=about.version)
+
+    def index(self, *, timeout: float) -> Sequence[IndexEntry]:
+        """List the server's repository."""
+        with self._our_errors():
+            answer = self._triton.get_model_repository_index(client_timeout=timeout)
+        return [IndexEntry(m.name, m.version, m.state == "READY") for m in answer.models]
+
+    def versions(self, model: str, *, timeout: float) -> Sequence[str]:
+        """List the versions of a model that are served."""
+        with self._our_errors(model):
+            answer = self._triton.get_model_metadata(model, client_timeout=timeout)
+        return list(answer.versions)
+
+    def config(self, model: str, version: str, *, timeout: float) -> ModelConfig:
+        """Read the configuration of one version of a model."""
+        with self._our_errors(model):
+            answer = self._triton.get_model_config(model, version, client_timeout=timeout)
+        config = answer.config
+        return ModelConfig(
+            batched=config.max_batch_size > 0,
+            signature=Signature(_specs(config.input), _specs(config.output)),
+            parameters={key: value.string_value for key, value in config.parameters.items()},
+        )
+
+    def infer(
+        self, model: str, image: NDArray[np.uint8], outputs: Sequence[str], *, timeout: float
+    ) -> Answer:
+        """Run the newest version on a batch of images, (N, S, S, 3), for the named outputs."""
+        tensor = triton.InferInput(IMAGE, image.shape, "UINT8").set_data_from_numpy(image)
+        with self._our_errors(model):
+            result = self._triton.infer(
+                model,
+                [tensor],
+                outputs=[triton.InferRequestedOutput(name) for name in outputs],
+                client_timeout=timeout,
+            )
+        arrays = {name: result.as_numpy(name) for name in outputs}
+        return Answer(
+            version=result.get_response().model_version,
+            outputs={name: array for name, array in arrays.items() if array is not None},
+        )
+
+    def close(self) -> None:
+        """Let go of the connection; calls under way end with an error."""
+        self._closed = True
+        self._triton.close()
+
+    @contextmanager
+    def _our_errors(self, model: str | None = None) -> Iterator[None]:
+        try:
+            yield
+        except InferenceServerException as exc:
+            about = self._url if model is None else f"{model} on {self._url}"
+            raise translate(exc.status(), exc.message(), about) from exc
+        except ValueError as exc:  # what gRPC raises for a closed channel
+            if not self._closed:
+                raise
+            raise DiffusionADError(f"{self._url}: this client is closed; make a new one") from exc
+
+
+def check_url(url: str) -> str:
+    """Return `url` if gRPC can dial it: HOST:PORT or one of gRPC's own schemes."""
+    if url.startswith(_SCHEMES):
+        return url
+    if "://" in url or not re.fullmatch(r"(\[[^\]]+\]|[^:/\s]+):\d{1,5}", url):
+        raise AddressError(
+            f"{url!r} is not a server's address; give HOST:PORT of its gRPC service, "
+            "such as 127.0.0.1:8001"
+        )
+    return url
+
+
+def translate(status: str | None, message: str, about: str) -> DiffusionADError:
+    """Turn a gRPC status and message into the error of ours that it means.
+
+    Triton answers UNAVAILABLE for a full queue and for restricted calls, gRPC
+    itself for a server that is not there: only the message tells them apart.
+    """
+    text = message.lower()
+    code = (status or "").rpartition(".")[2]
+    if code == "UNAVAILABLE":
+        if any(words in text for words in _BUSY):
+            return ServerBusyError(f"{about}: the server's queue is full ({message})")
+        if "restricted" in text:
+            return AccessDeniedError(f"{about}: the server restricts this call ({message})")
+        if "unknown model" not in text:
+            return ServerUnavailableError(f"{about}: no server answers ({_hint(message)})")
+    if code in ("PERMISSION_DENIED", "UNAUTHENTICATED"):
+        return AccessDeniedError(f"{about}: access refused ({message})")
+    if code == "DEADLINE_EXCEEDED":
+        return DeadlineExceededError(f"{about}: no answer in time; allow more or send less at once")
+    if code == "NOT_FOUND" or "unknown model" in text:
+        return ModelNotFoundError(f"{about}: the server does not serve it ({message})")
+    if code == "UNIMPLEMENTED":
+        return ContractError(f"{about}: what answers there is not a Triton server ({message})")
+    return InferenceError(f"{about}: the server failed the request: {message}")
+
+
+def _hint(message: str) -> str:
+    if "http1" in message.lower().replace("/", "").replace(".", ""):
+        return "an HTTP server listens there; give the port of Triton's gRPC service, usually 8001"
+    return message
+
+
+def _specs(tensors: Any) -> tuple[TensorSpec, ...]:
+    names = model_config_pb2.DataType
+    return tuple(
+        TensorSpec(t.name, names.Name(t.data_type).removeprefix("TYPE_"), tuple(t.dims))
+        for t in tensors
+    )

@@ -1,0 +1,188 @@
+"""A server that speaks Triton's gRPC protocol in this process, and images to send to it."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+from PIL import Image
+from tritonclient.grpc import model_config_pb2, service_pb2, service_pb2_grpc
+
+from diffusionad_client import contract
+from diffusionad_client.metadata import (
+    Calibration,
+    ReleaseMetadata,
+    Thresholds,
+    TrainingSummary,
+)
+
+SIZE = 32
+
+
+def make_metadata(category: str = "screw", **changes: Any) -> ReleaseMetadata:
+    document = ReleaseMetadata(
+        category=category,
+        release="a" * 64,
+        preset="edge",
+        size=SIZE,
+        thresholds=Thresholds(accept=0.3, reject=0.6),
+        pixel_threshold=0.5,
+        calibration=Calibration(good_images=40, false_reject_rate=0.01, review_rate=0.05),
+        training=TrainingSummary(images=100, steps=1000, seed=0, data_digest="d" * 64),
+        digests={step.value: "0" * 64 for step in contract.Step},
+        metrics={"image_auroc": 0.98, "pixel_auroc": None},
+    )
+    return replace(document, **changes)
+
+
+def make_config(metadata: ReleaseMetadata) -> model_config_pb2.ModelConfig:
+    config = model_config_pb2.ModelConfig(name=metadata.category, max_batch_size=8)
+    signature = contract.ensemble_signature(metadata.size)
+    for tensors, added in ((signature.inputs, config.input), (signature.outputs, config.output)):
+        for spec in tensors:
+            kind = model_config_pb2.DataType.Value(f"TYPE_{spec.dtype}")
+            added.add(name=spec.name, data_type=kind, dims=spec.dims)
+    config.parameters[contract.METADATA_PARAMETER].string_value = metadata.to_json()
+    return config
+
+
+@dataclass
+class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
+    """Answers like Triton. Its one model scores an image by its mean red, of 0 to 1."""
+
+    configs: dict[tuple[str, str], model_config_pb2.ModelConfig] = field(default_factory=dict)
+    calls: list[str] = field(default_factory=list)
+    requests: list[service_pb2.ModelInferRequest] = field(default_factory=list)
+    failures: dict[str, tuple[grpc.StatusCode, str]] = field(default_factory=dict)
+    before_infer: Callable[[], None] = lambda: None
+    omitted: set[str] = field(default_factory=set)  # outputs left out of answers
+    ready: bool = True
+    url: str = ""
+
+    def serve(self, metadata: ReleaseMetadata, version: str = "1") -> None:
+        """Serve this release and no other version of the category."""
+        for key in [key for key in self.configs if key[0] == metadata.category]:
+            del self.configs[key]
+        self.configs[metadata.category, version] = make_config(metadata)
+
+    def ServerReady(self, request: Any, context: grpc.ServicerContext) -> Any:
+        self._meet("ServerReady", context)
+        return service_pb2.ServerReadyResponse(ready=self.ready)
+
+    def ServerMetadata(self, request: Any, context: grpc.ServicerContext) -> Any:
+        self._meet("ServerMetadata", context)
+        return service_pb2.ServerMetadataResponse(name="triton", version="2.51.0")
+
+    def RepositoryIndex(self, request: Any, context: grpc.ServicerContext) -> Any:
+        self._meet("RepositoryIndex", context)
+        answer = service_pb2.RepositoryIndexResponse()
+        for model, version in self.configs:
+            answer.models.add(name=model, version=version, state="READY")
+        answer.models.add(name="loading", version="1", state="UNAVAILABLE")
+        answer.models.add(name="screw__segmentation", version="1", state="READY")
+        return answer
+
+    def ModelMetadata(self, request: Any, context: grpc.ServicerContext) -> Any:
+        self._meet("ModelMetadata", context)
+        versions = self._versions(request.name, context)
+        return service_pb2.ModelMetadataResponse(name=request.name, versions=versions)
+
+    def ModelConfig(self, request: Any, context: grpc.ServicerContext) -> Any:
+        self._meet("ModelConfig", context)
+        config = self.configs.get((request.name, request.version))
+        if config is None:
+            self._refuse_unknown(request.name, context)
+        return service_pb2.ModelConfigResponse(config=config)
+
+    def ModelInfer(self, request: Any, context: grpc.ServicerContext) -> Any:
+        self._meet("ModelInfer", context)
+        self.before_infer()
+        self.requests.append(request)
+        version = self._versions(request.model_name, context)[-1]
+        batch = np.frombuffer(request.raw_input_contents[0], np.uint8)
+        batch = batch.reshape(tuple(request.inputs[0].shape))
+        red = batch[..., 0].astype(np.float32) / 255
+        outputs = {
+            contract.SCORE: red.mean(axis=(1, 2))[:, np.newaxis].astype(np.float32),
+            contract.ANOMALY_MAP: red,
+            contract.RECONSTRUCTION: 255 - batch,
+        }
+        answer = service_pb2.ModelInferResponse(
+            model_name=request.model_name, model_version=version
+        )
+        for asked in request.outputs:
+            if asked.name in self.omitted:
+                continue
+            array = outputs[asked.name]
+            kind = "UINT8" if array.dtype == np.uint8 else "FP32"
+            answer.outputs.add(name=asked.name, datatype=kind, shape=array.shape)
+            answer.raw_output_contents.append(array.tobytes())
+        return answer
+
+    def _versions(self, model: str, context: grpc.ServicerContext) -> list[str]:
+        versions = [version for name, version in self.configs if name == model]
+        if not versions:
+            self._refuse_unknown(model, context)
+        return versions
+
+    def _refuse_unknown(self, model: str, context: grpc.ServicerContext) -> None:
+        context.abort(
+            grpc.StatusCode.NOT_FOUND, f"Request for unknown model: '{model}' is not found"
+        )
+
+    def _meet(self, call: str, context: grpc.ServicerContext) -> None:
+        self.calls.append(call)
+        if call in self.failures:
+            context.abort(*self.failures[call])
+
+
+@pytest.fixture(name="make_metadata")
+def fixture_make_metadata() -> Callable[..., ReleaseMetadata]:
+    return make_metadata
+
+
+@pytest.fixture
+def empty_triton() -> Iterator[FakeTriton]:
+    """A server without models."""
+    triton = FakeTriton()
+    server = grpc.server(ThreadPoolExecutor(8))
+    service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(triton, server)
+    triton.url = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    server.start()
+    yield triton
+    server.stop(grace=None).wait()
+
+
+@pytest.fixture
+def triton(empty_triton: FakeTriton) -> FakeTriton:
+    """A server with the category "screw"."""
+    empty_triton.serve(make_metadata())
+    return empty_triton
+
+
+@pytest.fixture
+def dead_url() -> str:
+    """An address where nothing listens."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+    return f"127.0.0.1:{port}"
+
+
+@pytest.fixture
+def save_image() -> Callable[..., Path]:
+    """Write an image of one red, of 0 to 255, which the fake server makes its score."""
+
+    def save(path: Path, red: int = 0, size: tuple[int, int] = (40, 30)) -> Path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", size, (red, 90, 90)).save(path)
+        return path
+
+    return save

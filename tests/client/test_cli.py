@@ -1,0 +1,175 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from importlib.metadata import EntryPoint
+from typing import Any
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+
+import diffusionad_client
+from diffusionad_client import cli, errors
+
+OWN = ["health", "models", "report", "score"]
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(cli.main, list(arguments), catch_exceptions=False)
+
+
+@pytest.fixture
+def install(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], None]:
+    installed = {entry.name: entry for entry in cli.entry_points(group=cli.COMMANDS)}
+    monkeypatch.setattr(cli, "_installed", lambda: installed)
+
+    def add(name: str, value: str) -> None:
+        installed[name] = EntryPoint(name, value, cli.COMMANDS)
+
+    return add
+
+
+@pytest.mark.parametrize("command", OWN)
+def test_every_command_has_help(command: str) -> None:
+    result = run(command, "--help")
+    assert result.exit_code == 0
+    assert result.stdout.startswith("Usage: main")
+
+
+def test_the_help_names_every_command() -> None:
+    listed = run("--help").stdout
+    assert all(f"  {command}" in listed for command in OWN)
+
+
+def test_a_command_that_cannot_be_imported_does_not_hide_the_others(
+    install: Callable[[str, str], None],
+) -> None:
+    install("train", "no_such_package.train:train")
+    listed = run("--help")
+    assert listed.exit_code == 0
+    assert "cannot be loaded: No module named 'no_such_package'" in " ".join(listed.stdout.split())
+    assert "  score" in listed.stdout
+
+
+@pytest.mark.parametrize("arguments", [(), ("--help",), ("data", "--output", "x")])
+def test_a_command_that_cannot_be_imported_says_why_when_it_is_run(
+    install: Callable[[str, str], None], arguments: tuple[str, ...]
+) -> None:
+    install("train", "no_such_package.train:train")
+    result = run("train", *arguments)
+    assert result.exit_code == 1
+    assert "No module named 'no_such_package'" in result.stderr
+
+
+def test_an_entry_point_that_is_no_command_is_told(install: Callable[[str, str], None]) -> None:
+    install("train", "diffusionad_client.contract:IMAGE")
+    assert "not a click command" in run("train").stderr
+
+
+def test_a_command_of_a_distribution_that_is_missing_names_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(cli, "_installed", dict)
+    result = run("serve")
+    assert result.exit_code == 2
+    assert "pip install diffusionad-tools" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (errors.ImageError("a.png: the file is empty"), 1, "Error: a.png: the file is empty\n"),
+        (KeyboardInterrupt(), 130, "Interrupted"),
+        (PermissionError(13, "Permission denied", "/x"), 1, "Error: /x: Permission denied\n"),
+    ],
+)
+def test_what_ends_a_command_is_one_line_and_an_exit_code(
+    monkeypatch: pytest.MonkeyPatch, error: BaseException, code: int, message: str
+) -> None:
+    @click.command()
+    def fails() -> None:
+        raise error
+
+    monkeypatch.setattr(cli.main, "get_command", lambda ctx, name: fails)
+    result = run("anything")
+    assert result.exit_code == code
+    assert message in result.stderr
+
+
+def test_models_lists_what_is_served(triton: Any) -> None:
+    result = run("models", "--url", triton.url)
+    assert result.exit_code == 0
+    assert result.stdout.splitlines()[1].split() == [
+        *("screw", "1", "a" * 12, "edge", "32", "0.3000", "0.6000")
+    ]
+
+
+def test_models_prints_the_whole_metadata_as_json(triton: Any, make_metadata: Any) -> None:
+    (served,) = json.loads(run("models", "--url", triton.url, "--json").stdout)
+    assert served["model"] == "screw"
+    assert served["metadata"] == json.loads(make_metadata().to_json())
+
+
+def test_health_of_a_ready_server_is_exit_code_0(triton: Any) -> None:
+    result = run("health", "--url", triton.url)
+    assert result.exit_code == 0
+    assert "triton 2.51.0, ready" in result.stdout
+
+
+def test_health_of_a_server_that_is_not_ready_is_exit_code_1(triton: Any) -> None:
+    triton.ready = False
+    result = run("health", "--url", triton.url, "--json")
+    assert result.exit_code == 1
+    assert json.loads(result.stdout)["ready"] is False
+
+
+def test_health_of_no_server_is_one_message(dead_url: str) -> None:
+    result = run("health", "--url", dead_url)
+    assert result.exit_code == 1
+    assert "no server answers" in result.stderr
+
+
+def test_every_public_name_exists() -> None:
+    for name in diffusionad_client.__all__:
+        assert getattr(diffusionad_client, name).__name__ == name
+
+
+def test_every_error_is_public() -> None:
+    tree = [errors.DiffusionADError]
+    for error in tree:
+        tree += [sub for sub in error.__subclasses__() if sub.__module__ == errors.__name__]
+    assert {error.__name__ for error in tree} <= set(diffusionad_client.__all__)
+
+
+def test_every_error_stands_in_the_tree_of_the_documentation() -> None:
+    for name in vars(errors):
+        if name.endswith("Error"):
+            assert name in str(errors.__doc__)
+
+
+def test_a_name_that_is_not_public_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'Detector'"):
+        _ = diffusionad_client.Detector
+
+
+def test_starting_the_command_imports_nothing_heavy() -> None:
+    code = (
+        "import sys, diffusionad_client.cli, diffusionad_client.commands.score;"
+        "print([m for m in ('numpy', 'PIL', 'grpc', 'tritonclient', 'rich', 'jinja2', 'torch')"
+        " if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_python_m_runs_the_command() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "diffusionad_client", "--version"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == f"diffusionad, version {diffusionad_client.__version__}"

@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import string
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from diffusionad_client import contract
+from diffusionad_client.contract import Step
+from diffusionad_client.errors import CategoryNameError
+
+WORD = st.text(string.ascii_letters + string.digits + "-", min_size=1, max_size=12)
+FIRST = st.sampled_from(string.ascii_letters + string.digits)
+NAMES = st.builds(lambda first, words: first + "_".join(words), FIRST, st.lists(WORD, min_size=1))
+
+
+@given(NAMES.filter(lambda name: len(name) <= contract.MAX_CATEGORY_LENGTH))
+def test_words_joined_by_single_underscores_name_a_category(name: str) -> None:
+    assert contract.check_category(name) == name
+    assert contract.is_category(name)
+
+
+@given(NAMES, st.sampled_from(Step))
+def test_no_step_of_any_category_is_itself_a_category(name: str, step: Step) -> None:
+    assert not contract.is_category(contract.step_model(name, step))
+
+
+@given(st.text(max_size=80))
+def test_the_check_and_the_question_agree_on_any_text(text: str) -> None:
+    try:
+        accepted = contract.check_category(text) == text
+    except CategoryNameError:
+        accepted = False
+    assert accepted == contract.is_category(text)
+
+
+@pytest.mark.parametrize(
+    "name", ["", "a__b", "_a", "a_", "-a", "a b", "a/b", "../a", "a.b", "schräg", "a\n", "a" * 65]
+)
+def test_other_names_are_refused_with_an_example(name: str) -> None:
+    with pytest.raises(CategoryNameError, match="'screw'"):
+        contract.check_category(name)
+
+
+@given(st.integers(1, 4096))
+def test_every_tensor_between_steps_is_made_by_an_earlier_step(size: int) -> None:
+    made = {contract.IMAGE: contract.ensemble_signature(size).inputs[0]}
+    for step in Step:
+        signature = contract.step_signature(step, size)
+        for tensor in signature.inputs:
+            assert made[tensor.name] == tensor
+        made |= {tensor.name: tensor for tensor in signature.outputs}
+    for tensor in contract.ensemble_signature(size).outputs:
+        assert made[tensor.name] == tensor
+
+
+def test_the_public_face_is_the_documented_one() -> None:
+    signature = contract.ensemble_signature(256)
+    assert signature.inputs == (contract.TensorSpec("IMAGE", "UINT8", (256, 256, 3)),)
+    assert signature.outputs == (
+        contract.TensorSpec("SCORE", "FP32", (1,)),
+        contract.TensorSpec("ANOMALY_MAP", "FP32", (256, 256)),
+        contract.TensorSpec("RECONSTRUCTION", "UINT8", (256, 256, 3)),
+    )

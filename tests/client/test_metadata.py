@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from diffusionad_client.errors import MetadataError
+from diffusionad_client.metadata import ReleaseMetadata, Thresholds, Verdict
+
+Make = Callable[..., ReleaseMetadata]
+
+
+def test_a_document_is_read_as_it_was_written(make_metadata: Make) -> None:
+    metadata = make_metadata()
+    assert ReleaseMetadata.from_json(metadata.to_json()) == metadata
+
+
+def test_equal_metadata_is_equal_bytes(make_metadata: Make) -> None:
+    read = ReleaseMetadata.from_json(make_metadata().to_json())
+    assert read.to_json() == make_metadata().to_json()
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        (("schema_version",), 2, "schema 2"),
+        (("size",), "256", r"metadata\.size: expected int"),
+        (("size",), True, r"metadata\.size: expected int"),
+        (("size",), 0, "positive"),
+        (("category",), "a__b", "cannot name a category"),
+        (("thresholds",), None, r"metadata\.thresholds: expected an object"),
+        (("thresholds", "accept"), None, r"metadata\.thresholds\.accept: expected float"),
+        (("thresholds", "accept"), 0.9, "above the reject threshold"),
+        (("thresholds", "extra"), 1, r"metadata\.thresholds: unknown fields \['extra'\]"),
+        (("pixel_threshold",), float("nan"), "finite"),
+        (("metrics",), [], r"metadata\.metrics: expected object"),
+        (("metrics", "image_auroc"), "high", r"metadata\.metrics\.image_auroc: expected float"),
+        (("digests",), {}, "digests must name the steps"),
+        (("calibration", "warning"), 3, r"metadata\.calibration\.warning: expected str"),
+    ],
+)
+def test_a_document_that_is_not_as_it_must_be_is_refused_with_the_place(
+    make_metadata: Make, path: tuple[str, ...], value: Any, message: str
+) -> None:
+    document = json.loads(make_metadata().to_json())
+    target = document
+    for name in path[:-1]:
+        target = target[name]
+    target[path[-1]] = value
+    with pytest.raises(MetadataError, match=message):
+        ReleaseMetadata.from_json(json.dumps(document))
+
+
+@pytest.mark.parametrize("field", ["category", "thresholds", "pixel_threshold", "digests"])
+def test_a_missing_field_is_named(make_metadata: Make, field: str) -> None:
+    document = json.loads(make_metadata().to_json())
+    del document[field]
+    with pytest.raises(MetadataError, match=rf"missing fields \['{field}'\]"):
+        ReleaseMetadata.from_json(json.dumps(document))
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", '"text"'])
+def test_text_that_is_no_json_object_is_refused(text: str) -> None:
+    with pytest.raises(MetadataError, match="JSON"):
+        ReleaseMetadata.from_json(text)
+
+
+SCORES = st.floats(0, 1)
+
+
+@given(SCORES, st.tuples(SCORES, SCORES).map(sorted))
+def test_verdicts_split_the_scores_at_the_thresholds(score: float, limits: list[float]) -> None:
+    accept, reject = limits
+    verdict = Thresholds(accept, reject).verdict(score)
+    assert (verdict is Verdict.NG) == (score >= reject)
+    assert (verdict is Verdict.OK) == (score < accept and score < reject)
+
+
+def test_a_score_that_is_not_a_number_is_never_ok() -> None:
+    assert Thresholds(0.5, 0.5).verdict(math.nan) is Verdict.REVIEW
+
+
+def test_a_verdict_prints_as_its_word() -> None:
+    assert f"{Verdict.NG}" == str(Verdict.NG) == "NG"
+
+
+@pytest.mark.parametrize(("accept", "reject"), [(0.6, 0.5), (math.nan, 0.5), (0.1, math.inf)])
+def test_thresholds_that_make_no_sense_are_refused(accept: float, reject: float) -> None:
+    with pytest.raises(MetadataError):
+        Thresholds(accept, reject)

@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from diffusionad_client.errors import SourceError
+from diffusionad_client.scoring.sources import find_images
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Callable[..., Path]:
+    def make(*names: str) -> Path:
+        for name in names:
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name).write_bytes(b"")
+        return tmp_path
+
+    return make
+
+
+def test_a_folder_is_searched_through_and_through_in_order(tree: Callable[..., Path]) -> None:
+    root = tree("b.png", "a.JPG", "deep/er/c.tif", "deep/d.webp")
+    assert find_images([str(root)]).names == ("a.JPG", "b.png", "deep/d.webp", "deep/er/c.tif")
+
+
+def test_hidden_files_are_left_out_and_other_files_are_counted(tree: Callable[..., Path]) -> None:
+    root = tree("a.png", ".a.png", ".git/b.png", "notes.txt", "Thumbs.db")
+    found = find_images([str(root)])
+    assert found.names == ("a.png",)
+    assert found.ignored == 2
+
+
+def test_one_file_is_named_by_itself(tree: Callable[..., Path]) -> None:
+    root = tree("deep/a.png")
+    found = find_images([str(root / "deep" / "a.png")])
+    assert found.names == ("a.png",)
+    assert found.path("a.png") == root / "deep" / "a.png"
+
+
+def test_a_named_file_is_taken_whatever_its_suffix(tree: Callable[..., Path]) -> None:
+    root = tree("frame.raw")
+    assert find_images([str(root / "frame.raw")]).names == ("frame.raw",)
+
+
+def test_a_glob_takes_the_files_it_matches(tree: Callable[..., Path]) -> None:
+    root = tree("a/1.png", "b/2.png", "b/3.jpg")
+    assert find_images([f"{root}/**/*.png"]).names == ("a/1.png", "b/2.png")
+
+
+def test_a_name_with_brackets_is_a_file_before_it_is_a_glob(tree: Callable[..., Path]) -> None:
+    root = tree("part[1].png", "part1.png")
+    assert find_images([str(root / "part[1].png")]).names == ("part[1].png",)
+
+
+def test_an_image_named_twice_is_scored_once(tree: Callable[..., Path]) -> None:
+    root = tree("a.png", "b.png")
+    assert find_images([str(root), str(root / "a.png")]).names == ("a.png", "b.png")
+
+
+def test_a_list_names_paths_relative_to_the_working_directory(
+    tree: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tree("in/1.png", "in/2.png")
+    (root / "list.txt").write_text("in/2.png\n\n  in/1.png\n")
+    monkeypatch.chdir(root)
+    assert find_images([], lists=[Path("list.txt")]).names == ("2.png", "1.png")
+
+
+def test_a_listed_file_that_is_missing_is_left_to_the_run(tree: Callable[..., Path]) -> None:
+    root = tree("1.png")
+    (root / "list.txt").write_text(f"{root}/1.png\n{root}/gone.png\n")
+    assert find_images([], lists=[root / "list.txt"]).names == ("1.png", "gone.png")
+
+
+def test_linked_folders_are_followed_once(tree: Callable[..., Path]) -> None:
+    root = tree("data/a.png", "parts/b.png")
+    os.symlink(root / "data", root / "parts" / "more")
+    os.symlink(root / "parts", root / "parts" / "circle")
+    assert find_images([str(root / "parts")]).names == ("b.png", "more/a.png")
+
+
+@pytest.mark.parametrize("source", ["none", "none.png", "*.gif"])
+def test_a_source_that_is_not_there_is_named(tmp_path: Path, source: str) -> None:
+    with pytest.raises(SourceError, match="no "):
+        find_images([str(tmp_path / source)])
+
+
+def test_a_folder_without_images_says_what_images_are(tree: Callable[..., Path]) -> None:
+    with pytest.raises(SourceError, match=r"\.jpeg"):
+        find_images([str(tree("notes.txt"))])
+
+
+def test_a_list_that_is_missing_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match=r"list\.txt"):
+        find_images([], lists=[tmp_path / "list.txt"])

@@ -1,0 +1,342 @@
+"""A release made by hand: ONNX graphs whose answers numpy can compute, and servers to put them on.
+
+The graphs have the contract's tensors at 32 pixels. What they compute is no
+diffusion, only different at every step, so that a wrong wiring is noticed:
+
+    x               = IMAGE scaled to [-1, 1]
+    noisy           = [x, x / 2]           predicted_noise = [gain * x, x / 4]
+    reconstruction  = noisy - predicted_noise, of the small step
+    ANOMALY_MAP     = mean over channels of |x - reconstruction| / 2
+    SCORE           = mean of the 50 highest pixels of the map
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from diffusionad_client import contract
+from diffusionad_client.bundle import (
+    METADATA_FILE,
+    REFERENCES_FILE,
+    Bundle,
+    References,
+    file_digest,
+    graph_path,
+    read_bundle,
+    write_references,
+)
+from diffusionad_client.contract import Step
+from diffusionad_client.metadata import Calibration, ReleaseMetadata, Thresholds, TrainingSummary
+from diffusionad_tools.release import publish
+from diffusionad_tools.release.candidate import Candidate, lay_out
+
+SIZE = 32
+OPSET = 18
+ONNX_TYPES = {"UINT8": TensorProto.UINT8, "FP32": TensorProto.FLOAT}
+
+
+@dataclass(frozen=True)
+class HandmadeModel:
+    """The computation of the graphs above. A larger `gain` finds more anomaly everywhere."""
+
+    size: int = SIZE
+    gain: float = 0.5
+
+    def answer(self, image: NDArray[np.uint8]) -> tuple[float, NDArray[np.float32], Any]:
+        """Compute score, anomaly map and reconstruction of one image with numpy."""
+        x = image.astype(np.float32) / np.float32(127.5) - 1
+        normal = x - np.float32(self.gain) * x
+        anomaly_map = np.abs(x - normal).mean(axis=-1) / 2
+        score = np.sort(anomaly_map.ravel())[-contract.TOP_PIXELS :].mean()
+        picture = np.clip(np.rint((normal + 1) * 127.5), 0, 255).astype(np.uint8)
+        return float(score), anomaly_map, picture
+
+    def images(self, count: int, seed: int = 0) -> NDArray[np.uint8]:
+        """Draw random images of the model's size."""
+        rng = np.random.default_rng(seed)
+        return rng.integers(0, 256, (count, self.size, self.size, 3), dtype=np.uint8)
+
+    def graph(self, step: Step) -> onnx.ModelProto:
+        """Build one step's graph."""
+        signature = contract.step_signature(step, self.size)
+        nodes, constants = {
+            Step.NOISE_PREDICTION: self._noise_prediction,
+            Step.RECONSTRUCTION: self._reconstruction,
+            Step.SEGMENTATION: self._segmentation,
+        }[step]()
+        graph = helper.make_graph(
+            nodes,
+            step.value,
+            [_declare(spec) for spec in signature.inputs],
+            [_declare(spec) for spec in signature.outputs],
+            [numpy_helper.from_array(value, name) for name, value in constants.items()],
+        )
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)])
+        model.ir_version = 9
+        onnx.checker.check_model(model, full_check=True)
+        return model
+
+    def _noise_prediction(self) -> tuple[list[onnx.NodeProto], dict[str, Any]]:
+        node = helper.make_node
+        nodes = [
+            *_scaled_image("x"),
+            node("Unsqueeze", ["x", "one"], ["x5"]),  # (N, 1, 3, S, S)
+            node("Mul", ["x5", "half"], ["x_half"]),
+            node("Concat", ["x5", "x_half"], [contract.NOISY], axis=1),
+            node("Mul", ["x5", "gain"], ["small_noise"]),
+            node("Mul", ["x_half", "half"], ["large_noise"]),
+            node("Concat", ["small_noise", "large_noise"], [contract.PREDICTED_NOISE], axis=1),
+        ]
+        return nodes, {
+            **_SCALING,
+            "one": np.array([1]),
+            "half": np.float32(0.5),
+            "gain": np.float32(self.gain),
+        }
+
+    def _reconstruction(self) -> tuple[list[onnx.NodeProto], dict[str, Any]]:
+        node = helper.make_node
+        nodes = [
+            node("Sub", [contract.NOISY, contract.PREDICTED_NOISE], ["both"]),
+            node("Gather", ["both", "small"], [contract.NORMAL], axis=1),
+            node("Add", [contract.NORMAL, "unit"], ["shifted"]),
+            node("Mul", ["shifted", "half_range"], ["grey"]),
+            node("Round", ["grey"], ["rounded"]),
+            node("Clip", ["rounded", "black", "white"], ["clipped"]),
+            node("Cast", ["clipped"], ["bytes"], to=TensorProto.UINT8),
+            node("Transpose", ["bytes"], [contract.RECONSTRUCTION], perm=[0, 2, 3, 1]),
+        ]
+        return nodes, {
+            "small": np.array(0),
+            "unit": np.float32(1),
+            "half_range": np.float32(127.5),
+            "black": np.float32(0),
+            "white": np.float32(255),
+        }
+
+    def _segmentation(self) -> tuple[list[onnx.NodeProto], dict[str, Any]]:
+        node = helper.make_node
+        nodes = [
+            *_scaled_image("x"),
+            node("Sub", ["x", contract.NORMAL], ["difference"]),
+            node("Abs", ["difference"], ["distance"]),
+            node("ReduceMean", ["distance", "channel"], ["mean"], keepdims=0),
+            node("Mul", ["mean", "half"], [contract.ANOMALY_MAP]),
+            node("Flatten", [contract.ANOMALY_MAP], ["pixels"]),
+            node("TopK", ["pixels", "top"], ["highest", "where"]),
+            node("ReduceMean", ["highest", "channel"], [contract.SCORE], keepdims=1),
+        ]
+        return nodes, {
+            **_SCALING,
+            "channel": np.array([1]),
+            "half": np.float32(0.5),
+            "top": np.array([contract.TOP_PIXELS]),
+        }
+
+
+_SCALING = {"half_range": np.float32(127.5), "unit": np.float32(1)}
+
+
+def _scaled_image(name: str) -> list[onnx.NodeProto]:
+    node = helper.make_node
+    return [
+        node("Cast", [contract.IMAGE], ["grey"], to=TensorProto.FLOAT),
+        node("Div", ["grey", "half_range"], ["scaled"]),
+        node("Sub", ["scaled", "unit"], ["channels_last"]),
+        node("Transpose", ["channels_last"], [name], perm=[0, 3, 1, 2]),
+    ]
+
+
+def _declare(spec: contract.TensorSpec) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(spec.name, ONNX_TYPES[spec.dtype], ["batch", *spec.dims])
+
+
+@dataclass(frozen=True)
+class BundleMaker:
+    """Writes release bundles below a folder."""
+
+    folder: Path
+
+    def __call__(
+        self,
+        *,
+        category: str = "widget",
+        model: HandmadeModel | None = None,
+        thresholds: Thresholds | None = None,
+        score_error: float = 0.0,
+        images: int = 2,
+    ) -> Bundle:
+        """Write the bundle of a model; its references are off by `score_error`."""
+        model = model or HandmadeModel()
+        folder = self.folder / f"bundle-{len(list(self.folder.iterdir()))}"
+        folder.mkdir()
+        for step in Step:
+            onnx.save(model.graph(step), graph_path(folder, step))
+        digests = {step.value: file_digest(graph_path(folder, step)) for step in Step}
+        metadata = ReleaseMetadata(
+            category=category,
+            release="",
+            preset="handmade",
+            size=model.size,
+            thresholds=thresholds or Thresholds(accept=0.2, reject=0.3),
+            pixel_threshold=0.25,
+            calibration=Calibration(good_images=4, false_reject_rate=0.01, review_rate=0.05),
+            training=TrainingSummary(images=4, steps=1, seed=0, data_digest="0" * 64),
+            digests=digests,
+        )
+        release = hashlib.sha256(metadata.to_json().encode()).hexdigest()
+        metadata = replace(metadata, release=release)
+        (folder / METADATA_FILE).write_text(metadata.to_json(), encoding="utf-8")
+        drawn = model.images(images)
+        answers = [model.answer(image) for image in drawn]
+        write_references(
+            folder / REFERENCES_FILE,
+            References(
+                drawn,
+                np.array([score + score_error for score, _, _ in answers], np.float32),
+                np.array([anomaly_map for _, anomaly_map, _ in answers], np.float32).reshape(
+                    images, model.size, model.size
+                ),
+            ),
+        )
+        return read_bundle(folder)
+
+
+@pytest.fixture(autouse=True)
+def temporary_files_below_pytests(
+    monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Servers that fail on purpose leave their logs, killed ones their backend folders."""
+    folder = str(tmp_path_factory.mktemp("temporary"))
+    monkeypatch.setenv("TMPDIR", folder)  # for processes that tests start
+    monkeypatch.setattr(tempfile, "tempdir", folder)
+
+
+@pytest.fixture(autouse=True)
+def without_syncing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Waiting for the disk would take most of the tests' time, and no test can tell it from not."""
+    monkeypatch.setattr(os, "fsync", lambda handle: None)
+
+
+@pytest.fixture(scope="session")
+def handmade_model() -> type[HandmadeModel]:
+    return HandmadeModel
+
+
+@pytest.fixture
+def make_bundle(tmp_path: Path) -> BundleMaker:
+    folder = tmp_path / "bundles"
+    folder.mkdir()
+    return BundleMaker(folder)
+
+
+@pytest.fixture(scope="session")
+def publish_ungated() -> Callable[[Bundle, Path], Candidate]:
+    """Publishes a bundle without asking a server first, which takes seconds."""
+
+    def publish_bundle(bundle: Bundle, repository: Path) -> Candidate:
+        with publish.staging(repository) as folder:
+            candidate = lay_out(bundle, repository, folder / "candidate")
+            publish.publish(candidate, repository)
+        return candidate
+
+    return publish_bundle
+
+
+@dataclass
+class ServeCommand:
+    """`diffusionad serve` in a process of its own, on free ports."""
+
+    process: subprocess.Popen[str]
+
+    def read_line(self) -> str:
+        """Read a line of standard output; empty if the command ended."""
+        assert self.process.stdout is not None
+        return self.process.stdout.readline()
+
+    def finish(self) -> tuple[int, str]:
+        """Wait for the end; give the exit code and standard error."""
+        _, stderr = self.process.communicate(timeout=60)
+        return self.process.returncode, stderr
+
+    def descendants(self) -> list[int]:
+        """Process ids of all living processes started below the command."""
+        found: list[int] = []
+        parents = [self.process.pid]
+        children = _children()
+        while parents:
+            below = children.get(parents.pop(), [])
+            found += below
+            parents += below
+        return found
+
+
+@pytest.fixture
+def start_serve(tmp_path: Path) -> Iterator[Callable[..., ServeCommand]]:
+    started: list[ServeCommand] = []
+
+    def start(repository: Path, *options: str) -> ServeCommand:
+        process = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "diffusionad_client", "serve"),
+                *("--repository", str(repository), "--log-file", str(tmp_path / "triton.log")),
+                *("--grpc-port", "0", "--http-port", "0", "--metrics-port", "0"),
+                *options,
+            ],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        started.append(ServeCommand(process))
+        return started[-1]
+
+    yield start
+    for command in started:
+        if command.process.poll() is None:
+            command.process.send_signal(signal.SIGTERM)
+            command.finish()
+        for stream in (command.process.stdin, command.process.stdout, command.process.stderr):
+            if stream is not None:
+                stream.close()
+
+
+def _children() -> dict[int, list[int]]:
+    """Map each process id to its living children, from /proc."""
+    children: dict[int, list[int]] = {}
+    for entry in os.listdir("/proc"):
+        if entry.isdecimal():
+            state = process_state(int(entry))
+            if state is not None:
+                children.setdefault(state[1], []).append(int(entry))
+    return children
+
+
+def process_state(pid: int) -> tuple[str, int] | None:
+    """Give a process's state letter and parent; None if it is gone or a zombie."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return None if fields[0] == "Z" else (fields[0], int(fields[1]))
+
+
+@pytest.fixture(scope="session")
+def is_alive() -> Callable[[int], bool]:
+    return lambda pid: process_state(pid) is not None

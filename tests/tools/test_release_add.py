@@ -1,0 +1,273 @@
+"""`diffusionad release add` and `list`, on a real Triton."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tritonclient.grpc as triton
+from click.testing import CliRunner, Result
+
+from diffusionad_client.cli import main
+from diffusionad_client.client import Client
+from diffusionad_client.metadata import Thresholds, Verdict
+from diffusionad_tools.release.gate import Difference
+from diffusionad_tools.server.process import ServerSettings, running_server
+
+
+def release(*arguments: object) -> Result:
+    return CliRunner().invoke(main, ["release", *map(str, arguments)])
+
+
+@pytest.mark.server
+def test_an_added_release_is_served_with_the_answers_that_numpy_computes(
+    make_bundle: Any, handmade_model: Any, tmp_path: Path
+) -> None:
+    model = handmade_model(gain=0.5)
+    bundle = make_bundle(model=model)
+    repository = tmp_path / "deep" / "repository"
+
+    result = release("add", bundle.folder, "--repository", repository)
+
+    assert result.exit_code == 0, result.output
+    assert f"Added widget version 1, release {bundle.metadata.release}" in result.stdout
+    assert "tolerance 0.001" in result.stderr
+    (image,) = model.images(1, seed=7)
+    score, anomaly_map, picture = model.answer(image)
+    with (
+        running_server(ServerSettings(repository=repository)) as server,
+        Client(server.grpc_url) as client,
+    ):
+        inspection = client.inspect(image)
+    assert inspection.score == pytest.approx(score, abs=1e-6)
+    assert inspection.anomaly_map is not None
+    assert inspection.reconstruction is not None
+    np.testing.assert_allclose(inspection.anomaly_map, anomaly_map, atol=1e-6)
+    np.testing.assert_array_equal(inspection.reconstruction, picture)
+    assert (inspection.model, inspection.version) == ("widget", "1")
+    assert inspection.release == bundle.metadata.release
+    assert inspection.verdict is Verdict.REVIEW
+
+
+@pytest.mark.server
+def test_requests_that_triton_batches_together_get_each_its_own_answer(
+    make_bundle: Any, publish_ungated: Any, handmade_model: Any, tmp_path: Path
+) -> None:
+    model = handmade_model()
+    publish_ungated(make_bundle(model=model), tmp_path / "repository")
+    images = model.images(64, seed=3)
+    settings = ServerSettings(repository=tmp_path / "repository")
+    with (
+        running_server(settings) as server,
+        Client(server.grpc_url) as client,
+        ThreadPoolExecutor(16) as pool,
+    ):
+        scores = [i.score for i in pool.map(client.inspect, images)]
+        with triton.InferenceServerClient(server.grpc_url) as raw:
+            (about,) = raw.get_inference_statistics("widget__segmentation").model_stats
+    np.testing.assert_allclose(scores, [model.answer(image)[0] for image in images], atol=1e-6)
+    assert about.inference_count == len(images) + 1  # the warmup
+    assert about.execution_count < about.inference_count  # some ran together
+
+
+@pytest.mark.server
+def test_a_release_whose_server_disagrees_with_its_references_is_refused_and_not_published(
+    make_bundle: Any, publish_ungated: Any, handmade_model: Any, tmp_path: Path
+) -> None:
+    repository = tmp_path / "repository"
+    publish_ungated(make_bundle(), repository)
+    before = files_of(repository)
+    wrong = make_bundle(model=handmade_model(gain=0.6), score_error=0.002)
+
+    result = release("add", wrong.folder, "--repository", repository)
+
+    assert result.exit_code == 1
+    assert "disagrees with training on 2 of 2 reference images" in result.stderr
+    assert "tolerance: score 0.001" in result.stderr
+    assert "reference 1: score" in result.stderr
+    assert files_of(repository) == before
+    assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []
+
+
+@pytest.mark.server
+def test_a_release_that_triton_cannot_load_is_refused_with_the_servers_reason(
+    make_bundle: Any, publish_ungated: Any, handmade_model: Any, tmp_path: Path
+) -> None:
+    repository = tmp_path / "repository"
+    publish_ungated(make_bundle(), repository)
+    config = repository / "widget__segmentation" / "config.pbtxt"
+    tuned = config.read_text() + 'parameters { key: "intra_op_thread_count" '
+    config.write_text(tuned + 'value { string_value: "many" } }')
+    second = make_bundle(model=handmade_model(gain=0.6))
+
+    result = release("add", second.folder, "--repository", repository)
+
+    assert result.exit_code == 1
+    assert "widget__segmentation version 2" in result.stderr
+    assert "intra_op_thread_count is 'many'" in result.stderr
+    assert not (repository / "widget__segmentation" / "2").exists()
+
+
+def test_the_newest_release_is_not_added_again(
+    make_bundle: Any, publish_ungated: Any, tmp_path: Path
+) -> None:
+    bundle = make_bundle()
+    publish_ungated(bundle, tmp_path / "repository")
+    before = files_of(tmp_path / "repository")
+
+    result = release("add", bundle.folder, "--repository", tmp_path / "repository")
+
+    assert result.exit_code == 0
+    assert f"Nothing to add: release {bundle.metadata.release} is the newest" in result.stdout
+    assert files_of(tmp_path / "repository") == before
+
+
+def test_another_size_than_the_categorys_is_refused(
+    make_bundle: Any, publish_ungated: Any, handmade_model: Any, tmp_path: Path
+) -> None:
+    publish_ungated(make_bundle(), tmp_path / "repository")
+    larger = make_bundle(model=handmade_model(size=48))
+
+    result = release("add", larger.folder, "--repository", tmp_path / "repository")
+
+    assert result.exit_code == 1
+    assert "is 32 pixels wide, the bundle 48" in result.stderr
+    assert "another category" in result.stderr
+
+
+def test_graphs_with_other_tensors_than_the_contracts_are_refused_before_any_server_starts(
+    make_bundle: Any, tmp_path: Path
+) -> None:
+    bundle = make_bundle()
+    metadata = json.loads((bundle.folder / "metadata.json").read_text())
+    (bundle.folder / "metadata.json").write_text(json.dumps({**metadata, "size": 40}))
+
+    result = release("add", bundle.folder, "--repository", tmp_path / "repository")
+
+    assert result.exit_code == 1
+    assert "noise_prediction.onnx: its inputs are" in result.stderr
+    assert "'batch', 40, 40, 3" in result.stderr
+
+
+def test_a_graph_that_onnx_runtime_does_not_load_is_refused(
+    make_bundle: Any, tmp_path: Path
+) -> None:
+    bundle = make_bundle()
+    graph = bundle.folder / "segmentation.onnx"
+    graph.write_bytes(b"no graph")
+    metadata = json.loads((bundle.folder / "metadata.json").read_text())
+    metadata["digests"]["segmentation"] = hashlib.sha256(b"no graph").hexdigest()
+    (bundle.folder / "metadata.json").write_text(json.dumps(metadata))
+
+    result = release("add", bundle.folder, "--repository", tmp_path / "repository")
+
+    assert result.exit_code == 1
+    assert "segmentation.onnx: ONNX Runtime" in result.stderr
+    assert not (tmp_path / "repository").exists()
+
+
+def test_a_bundle_without_reference_images_is_refused(make_bundle: Any, tmp_path: Path) -> None:
+    bundle = make_bundle(images=0)
+    result = release("add", bundle.folder, "--repository", tmp_path / "repository")
+    assert result.exit_code == 1
+    assert "no reference images" in result.stderr
+
+
+def test_a_folder_that_is_no_bundle_is_named(tmp_path: Path) -> None:
+    result = release("add", tmp_path / "nowhere", "--repository", tmp_path / "repository")
+    assert result.exit_code == 1
+    assert "nowhere: no such bundle folder" in result.stderr
+
+
+def test_what_is_not_a_number_never_agrees() -> None:
+    nan = float("nan")
+    assert not Difference(image=0, expected_score=0.5, score=nan, map=0.0).within_tolerance
+    assert not Difference(image=0, expected_score=0.5, score=0.5, map=nan).within_tolerance
+
+
+def test_list_shows_every_release_and_which_is_served(
+    make_bundle: Any, publish_ungated: Any, handmade_model: Any, tmp_path: Path
+) -> None:
+    first, second = make_bundle(), make_bundle(model=handmade_model(gain=0.75))
+    other = make_bundle(category="gadget")
+    for bundle in (first, second, other):
+        publish_ungated(bundle, tmp_path / "repository")
+
+    result = release("list", "--repository", tmp_path / "repository", "--json")
+
+    assert result.exit_code == 0
+    listed = [
+        (r["category"], r["version"], r["served"], r["release"]) for r in json.loads(result.stdout)
+    ]
+    assert listed == [
+        ("gadget", 1, True, other.metadata.release),
+        ("widget", 1, False, first.metadata.release),
+        ("widget", 2, True, second.metadata.release),
+    ]
+
+
+def test_list_prints_a_table_with_sizes_and_thresholds(
+    make_bundle: Any, publish_ungated: Any, tmp_path: Path
+) -> None:
+    bundle = make_bundle(thresholds=Thresholds(accept=0.125, reject=0.5))
+    publish_ungated(bundle, tmp_path / "repository")
+
+    result = release("list", "--repository", tmp_path / "repository")
+
+    heading, row = (line.split() for line in result.stdout.splitlines())
+    assert heading[:5] == ["category", "version", "served", "release", "size"]
+    assert row == ["widget", "1", "yes", bundle.metadata.release[:12], "32", "0.1250", "0.5000"]
+
+
+def test_list_of_a_missing_repository_says_how_to_make_one(tmp_path: Path) -> None:
+    result = release("list", "--repository", tmp_path / "nowhere")
+    assert result.exit_code == 1
+    assert "nowhere: no such model repository" in result.stderr
+
+
+def test_list_leaves_out_models_that_are_no_category(
+    make_bundle: Any, publish_ungated: Any, tmp_path: Path
+) -> None:
+    repository = tmp_path / "repository"
+    publish_ungated(make_bundle(), repository)
+    (repository / "foreign").mkdir()
+    (repository / "foreign" / "config.pbtxt").write_text('name: "foreign" backend: "python"')
+
+    result = release("list", "--repository", repository, "--json")
+
+    assert [r["category"] for r in json.loads(result.stdout)] == ["widget"]
+
+
+def test_list_names_the_file_whose_metadata_is_damaged(
+    make_bundle: Any, publish_ungated: Any, tmp_path: Path
+) -> None:
+    publish_ungated(make_bundle(), tmp_path / "repository")
+    config = tmp_path / "repository" / "widget" / "config.pbtxt"
+    config.write_text(config.read_text().replace("schema_version", "scheme_version"))
+
+    result = release("list", "--repository", tmp_path / "repository")
+
+    assert result.exit_code == 1
+    assert f"{config}: the release metadata has schema None" in result.stderr
+
+
+def test_a_category_does_not_take_the_place_of_another_model_of_its_name(
+    make_bundle: Any, tmp_path: Path
+) -> None:
+    config = tmp_path / "repository" / "widget" / "config.pbtxt"
+    config.parent.mkdir(parents=True)
+    config.write_text('name: "widget" backend: "python"')
+
+    result = release("add", make_bundle().folder, "--repository", tmp_path / "repository")
+
+    assert result.exit_code == 1
+    assert f"{config}: no parameter 'diffusionad'" in result.stderr
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}

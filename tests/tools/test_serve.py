@@ -1,0 +1,180 @@
+"""`diffusionad serve`, as a command with a real Triton below it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from diffusionad_client.cli import main
+from diffusionad_client.client import Client
+from diffusionad_client.local_server import READY_PREFIX
+
+SHARED_MEMORY = Path("/dev/shm")
+
+
+@pytest.fixture
+def repository(make_bundle: Any, publish_ungated: Any, tmp_path: Path) -> Path:
+    publish_ungated(make_bundle(), tmp_path / "repository")
+    return tmp_path / "repository"
+
+
+def serve(*arguments: object) -> Result:
+    return CliRunner().invoke(main, ["serve", *map(str, arguments)])
+
+
+@pytest.mark.server
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_the_server_and_leaves_nothing_behind(
+    start_serve: Any, repository: Path, is_alive: Any, number: signal.Signals
+) -> None:
+    shared_memory = set(SHARED_MEMORY.glob("diffusionad-*"))
+    command = start_serve(repository)
+    ready = command.read_line()
+    assert ready.startswith(READY_PREFIX)
+    with Client(ready.removeprefix(READY_PREFIX).strip()) as client:
+        assert client.health().ready
+    below = command.descendants()
+    assert len(below) == 4  # tritonserver and a stub for each step
+    assert set(SHARED_MEMORY.glob("diffusionad-*")) > shared_memory
+
+    command.process.send_signal(number)
+    code, stderr = command.finish()
+
+    assert code == 0, stderr
+    assert not any(map(is_alive, below))
+    assert set(SHARED_MEMORY.glob("diffusionad-*")) <= shared_memory
+
+
+@pytest.mark.server
+def test_a_signal_while_models_still_load_stops_the_server_too(
+    start_serve: Any, repository: Path, is_alive: Any
+) -> None:
+    command = start_serve(repository)
+    wait_until(lambda: len(command.descendants()) > 1)  # tritonserver has begun to start stubs
+    below = command.descendants()
+
+    command.process.send_signal(signal.SIGINT)
+    code, stderr = command.finish()
+
+    assert code == 0, stderr
+    wait_until(lambda: not any(map(is_alive, below)))
+
+
+@pytest.mark.server
+def test_the_end_of_standard_input_stops_the_server_when_asked_to(
+    start_serve: Any, repository: Path
+) -> None:
+    command = start_serve(repository, "--stop-on-stdin-eof")
+    assert command.read_line().startswith(READY_PREFIX)
+    code, stderr = command.finish()  # closes standard input
+    assert code == 0
+    assert "Stopping." in stderr
+
+
+@pytest.mark.server
+def test_a_killed_command_takes_the_server_with_it(
+    start_serve: Any, repository: Path, is_alive: Any
+) -> None:
+    command = start_serve(repository)
+    assert command.read_line().startswith(READY_PREFIX)
+    below = command.descendants()
+
+    command.process.kill()
+    command.finish()
+
+    wait_until(lambda: not any(map(is_alive, below)))
+
+
+@pytest.mark.server
+def test_a_server_that_dies_ends_the_command_with_an_error(
+    start_serve: Any, repository: Path, is_alive: Any
+) -> None:
+    command = start_serve(repository)
+    assert command.read_line().startswith(READY_PREFIX)
+    below = command.descendants()
+
+    os.kill(below[0], signal.SIGKILL)
+    code, stderr = command.finish()
+
+    assert code == 1
+    assert "Error: Triton stopped: it was killed by signal 9 (log: " in stderr
+    wait_until(lambda: not any(map(is_alive, below)))
+
+
+@pytest.mark.server
+def test_a_model_that_does_not_load_is_reported_with_the_servers_reason_in_one_line(
+    start_serve: Any, repository: Path
+) -> None:
+    config = repository / "widget__segmentation" / "config.pbtxt"
+    config.write_text(config.read_text().replace("dims: 1\n", "dims: 2\n"))
+
+    command = start_serve(repository)
+    code, stderr = command.finish()
+
+    assert code == 1
+    assert "Traceback" not in stderr
+    (error,) = (line for line in stderr.splitlines() if line.startswith("Error"))
+    assert "widget__segmentation version 1: output 'SCORE' has shape [-1, 2]" in error
+    assert "but [-1, 1] in the graph" in error
+
+
+@pytest.mark.server
+def test_a_log_file_of_ones_own_gets_tritons_log(
+    start_serve: Any, repository: Path, tmp_path: Path
+) -> None:
+    command = start_serve(repository, "--log-file", tmp_path / "logs" / "mine.log")
+    assert command.read_line().startswith(READY_PREFIX)
+    assert "Started GRPCInferenceService" in (tmp_path / "logs" / "mine.log").read_text()
+    command.process.send_signal(signal.SIGTERM)
+    assert "mine.log" in command.finish()[1]
+
+
+@pytest.mark.server
+def test_a_server_that_takes_too_long_is_stopped(start_serve: Any, repository: Path) -> None:
+    command = start_serve(repository, "--ready-timeout", "0.01")
+    code, stderr = command.finish()
+    assert code == 1
+    assert "not ready after 0.01 s; give more time with --ready-timeout" in stderr
+
+
+def test_a_taken_port_is_named_before_triton_starts(repository: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        result = serve("--repository", repository, "--grpc-port", port)
+    assert result.exit_code == 1
+    assert f"port {port} on 127.0.0.1 is taken" in result.stderr
+    assert "--grpc-port 0" in result.stderr
+
+
+def test_an_address_that_others_can_reach_needs_unsafe_bind(repository: Path) -> None:
+    result = serve("--repository", repository, "--host", "0.0.0.0")
+    assert result.exit_code == 1
+    assert "0.0.0.0 can be reached from other machines" in result.stderr
+    assert "--unsafe-bind" in result.stderr
+
+
+def test_unsafe_bind_warns(tmp_path: Path) -> None:
+    result = serve("--repository", tmp_path / "nowhere", "--host", "0.0.0.0", "--unsafe-bind")
+    assert "Warning: 0.0.0.0 can be reached from other machines" in result.stderr
+
+
+def test_a_missing_repository_is_one_line_and_exit_code_1(tmp_path: Path) -> None:
+    result = serve("--repository", tmp_path / "nowhere")
+    assert result.exit_code == 1
+    assert "nowhere: no such model repository" in result.stderr
+    assert "Traceback" not in result.output
+
+
+def wait_until(condition: Callable[[], bool], timeout: float = 20.0) -> None:
+    end = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < end, f"not so within {timeout:g} s"
+        time.sleep(0.1)

@@ -1,0 +1,150 @@
+"""What a server is started from, and what it says when it does not start."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from diffusionad_client.errors import ServeError
+from diffusionad_tools.server import binaries, tether
+from diffusionad_tools.server.ports import choose_ports, is_loopback, resolve_host
+from diffusionad_tools.server.process import ServerSettings, running_server
+from diffusionad_tools.server.reasons import failure_reason
+
+PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
+
+FAILED_LOG = """\
+W1124 03:54:25.464304 4717 pinned_memory_manager.cc:273] "Unable to allocate pinned memory"
+E1124 03:54:25.464511 4717 server.cc:241] "CudaDriverHelper has not been initialized."
+E1124 03:59:52.81 62 backend.cc:69] "ERROR: Failed to create instance: X\\n\\nAt:\\n  m.py(2)"
+E1124 03:59:52.81 62 model_lifecycle.cc:642] "failed to load 'm' version 1: Internal: \
+ModelLoadError: input 'x' is odd\\n\\nAt:\\n  /tmp/model.py(249): check_tensor\\n"
+I1124 03:59:52.82 62 model_lifecycle.cc:777] "failed to load 'm'"
+| m     | 1       | UNAVAILABLE: Internal: ModelLoadError: input 'x' is odd |
+error: creating server: Internal - failed to load all models
+"""
+POLL_LOG = """\
+E1124 03:54:56.56 96 model_repository_manager.cc:1460] "Poll failed for model directory 'n': \
+failed to open text file for read n/config.pbtxt: No such file or directory"
+error: creating server: Internal - failed to load all models
+"""
+
+
+@pytest.fixture
+def taken_port() -> Iterator[int]:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield listener.getsockname()[1]
+
+
+def test_every_part_of_the_server_is_found_here() -> None:
+    files = binaries.locate()
+    assert os.access(files.server, os.X_OK)
+    assert files.stub.parent.name == PYTHON
+    assert files.libpython.is_file()
+
+
+def test_a_missing_libpython_says_what_is_missing_where_it_was_looked_for_and_the_remedy(
+    tmp_path: Path,
+) -> None:
+    with pytest.raises(ServeError) as caught:
+        binaries.find_libpython([tmp_path / "a", tmp_path / "b"])
+    message = str(caught.value)
+    assert f"libpython{PYTHON}.so.1.0 is missing" in message
+    assert f"{tmp_path / 'a'}, {tmp_path / 'b'}" in message
+    assert f"apt-get install libpython{PYTHON}" in message
+
+
+def test_the_first_folder_that_has_libpython_gives_it(tmp_path: Path) -> None:
+    for name in ("b", "c"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / f"libpython{PYTHON}.so.1.0").touch()
+    found = binaries.find_libpython([tmp_path / "a", tmp_path / "b", tmp_path / "c"])
+    assert found.parent == tmp_path / "b"
+
+
+def test_without_the_wheel_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ServeError, match="pip install diffusionad-tools"):
+        binaries.locate()
+
+
+def test_a_taken_port_is_named_with_the_way_out(taken_port: int) -> None:
+    with pytest.raises(ServeError, match=rf"port {taken_port} .* is taken.*--grpc-port 0"):
+        choose_ports("127.0.0.1", {"grpc": taken_port, "http": 0})
+
+
+def test_port_0_chooses_a_port_of_its_own_for_each_protocol() -> None:
+    ports = choose_ports("127.0.0.1", {"grpc": 0, "http": 0, "metrics": 0})
+    assert len(set(ports.values())) == 3
+    assert 0 not in ports.values()
+
+
+def test_one_port_for_two_protocols_is_refused() -> None:
+    (port,) = choose_ports("127.0.0.1", {"grpc": 0}).values()
+    with pytest.raises(ServeError, match=f"port {port} .* is taken.*--http-port 0"):
+        choose_ports("127.0.0.1", {"grpc": port, "http": port})
+
+
+def test_an_address_that_is_not_this_machines_is_refused() -> None:
+    with pytest.raises(ServeError, match=r"cannot listen on 192\.0\.2\.1:0"):
+        choose_ports("192.0.2.1", {"grpc": 0})
+
+
+def test_localhost_is_loopback_and_every_address_is_not() -> None:
+    assert is_loopback(resolve_host("localhost"))
+    assert not is_loopback(resolve_host("0.0.0.0"))
+
+
+def test_the_reason_of_a_failed_load_is_one_line_without_stack_or_status() -> None:
+    assert failure_reason(FAILED_LOG) == "m version 1: input 'x' is odd"
+
+
+def test_the_reason_of_an_unreadable_model_folder_names_the_file() -> None:
+    reason = "n: failed to open text file for read n/config.pbtxt: No such file or directory"
+    assert failure_reason(POLL_LOG) == reason
+
+
+def test_a_log_without_a_failed_model_gives_the_servers_last_word() -> None:
+    log = "I1124 ok\nerror: creating server: Invalid argument - bad flag\n"
+    assert failure_reason(log) == "creating server: Invalid argument - bad flag"
+
+
+def test_a_log_that_gives_no_reason_is_not_made_up() -> None:
+    assert failure_reason("I1124 03:54:25 1 server.cc:1] fine\n") is None
+
+
+def test_of_many_failed_models_the_first_are_named_and_the_rest_counted() -> None:
+    line = "E1124 03:59:52.81 62 l.cc:1] \"failed to load '{}' version 1: Internal: bad\"\n"
+    reason = failure_reason("".join(line.format(name) for name in "abcde"))
+    assert reason == "a version 1: bad; b version 1: bad; c version 1: bad; and 2 more"
+
+
+def test_a_missing_repository_says_how_to_make_one(tmp_path: Path) -> None:
+    with pytest.raises(ServeError, match="nowhere: no such model repository; `diffusionad release"):
+        start(tmp_path / "nowhere")
+
+
+def test_an_empty_repository_says_how_to_fill_it(tmp_path: Path) -> None:
+    with pytest.raises(ServeError, match="no model in it; add one with `diffusionad release add"):
+        start(tmp_path)
+
+
+def test_the_tether_does_not_start_a_program_whose_parent_is_already_gone() -> None:
+    not_its_parent = "1" if os.getpid() != 1 else "2"
+    result = subprocess.run(
+        [sys.executable, "-I", "-S", tether.__file__, not_its_parent, "/bin/echo", "started"],
+        capture_output=True,
+        check=True,
+    )
+    assert result.stdout == b""
+
+
+def start(repository: Path) -> None:
+    with running_server(ServerSettings(repository=repository)):
+        pass

@@ -1,0 +1,97 @@
+"""The equations of diffusion.py, by property."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from diffusionad_training import diffusion
+from diffusionad_training.presets import EDGE, PAPER
+
+SHAPE = (2, 3, 4, 4)
+signal_shares = st.floats(min_value=0.01, max_value=0.99)
+seeds = st.integers(min_value=0, max_value=2**31 - 1)
+
+
+def normal(seed: int, count: int) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randn(SHAPE, generator=generator, dtype=torch.float64) for _ in range(count)]
+
+
+def per_image(share: float) -> torch.Tensor:
+    return torch.tensor([share, 1 - share], dtype=torch.float64)
+
+
+@given(signal_shares, seeds)
+def test_predict_x0_inverts_add_noise(share: float, seed: int) -> None:
+    x0, noise = normal(seed, 2)
+    x_t = diffusion.add_noise(x0, noise, per_image(share))
+    torch.testing.assert_close(diffusion.predict_x0(x_t, noise, per_image(share)), x0)
+
+
+@given(signal_shares, seeds)
+def test_noise_from_x0_inverts_predict_x0(share: float, seed: int) -> None:
+    x_t, noise = normal(seed, 2)
+    x0 = diffusion.predict_x0(x_t, noise, per_image(share))
+    torch.testing.assert_close(diffusion.noise_from_x0(x_t, x0, per_image(share)), noise)
+
+
+@given(signal_shares, seeds, st.floats(min_value=0, max_value=3))
+def test_norm_guidance_has_its_closed_form(share: float, seed: int, weight: float) -> None:
+    x_ts, noise_s, n = normal(seed, 3)
+    a = per_image(share)
+    x0_s = diffusion.predict_x0(x_ts, noise_s, a)
+    expected = x0_s + weight * (1 - a).view(-1, 1, 1, 1) * (n - x0_s)
+    guided = diffusion.norm_guided_reconstruction(x_ts, noise_s, n, a, weight)
+    torch.testing.assert_close(guided, expected)
+
+
+@given(signal_shares, seeds)
+def test_no_guidance_leaves_the_small_step_alone(share: float, seed: int) -> None:
+    x_ts, noise_s, n = normal(seed, 3)
+    a = per_image(share)
+    torch.testing.assert_close(
+        diffusion.norm_guided_reconstruction(x_ts, noise_s, n, a, 0.0),
+        diffusion.predict_x0(x_ts, noise_s, a),
+    )
+
+
+@settings(max_examples=20)
+@given(seeds)
+def test_add_noise_keeps_unit_variance(seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    x0 = torch.randn(1, 3, 64, 64, generator=generator)
+    noise = torch.randn(1, 3, 64, 64, generator=generator)
+    x_t = diffusion.add_noise(x0, noise, torch.tensor([0.3]))
+    assert x_t.var().item() == pytest.approx(1, abs=0.06)
+
+
+@pytest.mark.parametrize(
+    ("config", "step", "share"),
+    [
+        (PAPER, 200, 0.803),
+        (PAPER, 400, 0.433),
+        (EDGE, 200, 0.656),
+        (EDGE, 300, 0.394),
+        (EDGE, 400, 0.194),
+    ],
+    ids=lambda value: getattr(value, "preset", str(value)),
+)
+def test_schedules_leave_the_signal_that_was_published(config, step, share) -> None:
+    schedule = config.schedule
+    table = diffusion.alpha_bar_table(schedule.steps, schedule.beta_first, schedule.beta_last)
+    assert table[step].item() == pytest.approx(share, abs=1e-3)
+
+
+def test_the_schedule_is_double_precision_and_falls() -> None:
+    table = diffusion.alpha_bar_table(1000, 1e-4, 2e-2)
+    assert table.dtype == torch.float64
+    assert table.shape == (1000,)
+    assert (table.diff() < 0).all()
+    assert 0 < table[-1] < table[0] < 1
+
+
+@given(signal_shares)
+def test_signal_to_noise_is_the_ratio_of_their_powers(share: float) -> None:
+    ratio = diffusion.signal_to_noise(torch.tensor(share, dtype=torch.float64)).item()
+    assert ratio * (1 - share) == pytest.approx(share)

@@ -1,0 +1,87 @@
+"""`evaluate` on a run: the figures, the JSON and wrong input."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from diffusionad_client.cli import main
+from diffusionad_training.checkpoint import load_run
+from diffusionad_training.data.layout import test_images as find_test_images
+from diffusionad_training.evaluation import evaluate, read_figures
+from diffusionad_training.scorers import Scored, TorchScorer
+
+
+class MaskScorer:
+    """Knows the answers: the map is the ground truth itself."""
+
+    size = 80
+
+    def score(self, paths):
+        for path in paths:
+            mask = path.parents[2] / "ground_truth" / path.parent.name / f"{path.stem}_mask.png"
+            found = np.zeros((80, 80), np.float32)
+            if mask.exists():
+                from PIL import Image
+
+                found = np.asarray(Image.open(mask)).astype(np.float32) / 255
+            yield Scored(float(found.max()), found)
+
+
+def test_a_detector_that_knows_the_answers_is_perfect(tiny_data: Path) -> None:
+    result = evaluate(MaskScorer(), tiny_data, find_test_images(tiny_data), detector="oracle")
+    assert list(result.figures.values()) == pytest.approx([1.0] * 5)
+    assert result.auroc_by_defect == {"spot": pytest.approx(1.0)}
+    assert len(result.images) == 6
+
+
+def test_one_class_alone_is_undefined_not_zero(tiny_data: Path) -> None:
+    good = [image for image in find_test_images(tiny_data) if not image.is_defective]
+    result = evaluate(MaskScorer(), tiny_data, good, detector="oracle")
+    assert set(result.figures.values()) == {None}
+
+
+def test_the_command_writes_what_export_reads(
+    tiny_data: Path, tiny_run: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "out" / "evaluation.json"
+    result = CliRunner().invoke(
+        main, ["evaluate", str(tiny_data), "--run", str(tiny_run), "--output", str(output)]
+    )
+    assert result.exit_code == 0, result.output
+    assert "image AUROC" in result.output
+    detector, figures = read_figures(output)
+    assert detector == load_run(tiny_run).weights_digest
+    assert all(value is None or 0 <= value <= 1 for value in figures.values())
+    assert len(json.loads(output.read_text())["images"]) == 6
+
+
+def test_scores_do_not_depend_on_the_batch(tiny_data: Path, tiny_run: Path) -> None:
+    scorer = TorchScorer(load_run(tiny_run).model)
+    paths = [image.path for image in find_test_images(tiny_data)]
+    together = [one.score for one in scorer.score(paths)]
+    alone = [next(iter(scorer.score([path]))).score for path in paths]
+    np.testing.assert_allclose(together, alone, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        ([], 2, "give one of --run, --url or --repository"),
+        (["--run", "nowhere"], 1, "nowhere: not a finished run"),
+    ],
+)
+def test_wrong_input_is_one_clear_line(
+    arguments: list[str], code: int, message: str, tiny_data: Path
+) -> None:
+    result = CliRunner().invoke(main, ["evaluate", str(tiny_data), *arguments])
+    assert result.exit_code == code
+    assert message in result.output
+
+
+def test_data_without_a_test_folder_is_named(tiny_run: Path, tmp_path: Path) -> None:
+    result = CliRunner().invoke(main, ["evaluate", str(tmp_path), "--run", str(tiny_run)])
+    assert result.exit_code == 1
+    assert "no folder `test`" in result.output

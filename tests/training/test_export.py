@@ -1,0 +1,176 @@
+"""From a run to a bundle: the same answers, clean graphs, honest thresholds."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from click.testing import CliRunner
+
+from diffusionad_client.bundle import References, read_bundle
+from diffusionad_client.cli import main
+from diffusionad_client.contract import IMAGE, Step, step_signature
+from diffusionad_training.checkpoint import load_run
+from diffusionad_training.errors import ExportError
+from diffusionad_training.export.bundle import export
+from diffusionad_training.export.graphs import IR_VERSION, OPSET
+from diffusionad_training.export.parity import check_parity, run_graphs
+from diffusionad_training.scorers import TorchScorer
+
+
+@pytest.fixture(scope="module")
+def bundle(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("bundles") / "plates"
+    export(load_run(tiny_run), output, category="plates")
+    return output
+
+
+def graphs_of(bundle: Path) -> dict[Step, bytes]:
+    return {step: read_bundle(bundle).graph(step).read_bytes() for step in Step}
+
+
+def test_onnx_runtime_answers_as_torch_does_at_every_batch_size(
+    bundle: Path, tiny_run: Path
+) -> None:
+    graphs = graphs_of(bundle)
+    images = np.random.default_rng(0).integers(0, 256, (5, 64, 64, 3), dtype=np.uint8)
+    expected = list(TorchScorer(load_run(tiny_run).model).score_arrays(images))
+    for count in (1, 3, 5):
+        tensors = run_graphs(graphs, images[:count])
+        np.testing.assert_allclose(
+            tensors["SCORE"][:, 0], [one.score for one in expected[:count]], atol=1e-5
+        )
+        np.testing.assert_allclose(
+            tensors["ANOMALY_MAP"], [one.anomaly_map for one in expected[:count]], atol=1e-4
+        )
+
+
+def test_graphs_have_the_contract_s_tensors(bundle: Path) -> None:
+    names = {onnx.TensorProto.UINT8: "UINT8", onnx.TensorProto.FLOAT: "FP32"}
+    for step, data in graphs_of(bundle).items():
+        graph = onnx.load_from_string(data)
+        signature = step_signature(step, 64)
+        for values, specs in (
+            (graph.graph.input, signature.inputs),
+            (graph.graph.output, signature.outputs),
+        ):
+            found = [
+                (
+                    value.name,
+                    names[value.type.tensor_type.elem_type],
+                    tuple(dim.dim_value for dim in value.type.tensor_type.shape.dim[1:]),
+                )
+                for value in values
+            ]
+            assert found == [(spec.name, spec.dtype, spec.dims) for spec in specs]
+            assert all(v.type.tensor_type.shape.dim[0].dim_param == "batch" for v in values)
+
+
+def test_graphs_load_in_the_oldest_runtime_promised(bundle: Path) -> None:
+    for data in graphs_of(bundle).values():
+        graph = onnx.load_from_string(data)
+        assert graph.ir_version == IR_VERSION <= 10
+        assert [(opset.domain, opset.version) for opset in graph.opset_import] == [("", OPSET)]
+        assert OPSET <= 20
+
+
+def test_graphs_carry_no_path_and_no_stack_trace(bundle: Path) -> None:
+    here = Path(__file__).resolve()
+    for step, data in graphs_of(bundle).items():
+        for trace in (
+            b".py",
+            b"File ",
+            b"stack_trace",
+            b"site-packages",
+            str(here.parents[2]).encode(),
+        ):
+            assert trace not in data, f"{step.value} holds {trace!r}"
+        graph = onnx.load_from_string(data)
+        assert not graph.metadata_props
+        assert all(not node.metadata_props and not node.doc_string for node in graph.graph.node)
+
+
+def test_exporting_twice_gives_identical_files(
+    bundle: Path, tiny_run: Path, tmp_path: Path
+) -> None:
+    export(load_run(tiny_run), tmp_path / "again", category="plates")
+    for path in bundle.iterdir():
+        assert (tmp_path / "again" / path.name).read_bytes() == path.read_bytes(), path.name
+
+
+def test_metadata_tells_where_the_release_came_from(bundle: Path, tiny_run: Path) -> None:
+    metadata = read_bundle(bundle).metadata
+    record = load_run(tiny_run).record
+    assert metadata.category == "plates"
+    assert metadata.size == 64
+    assert metadata.training.data_digest == record.data_digest
+    assert metadata.training.images == record.training_images
+    assert len(metadata.release) == 12
+
+
+def test_thresholds_hold_on_the_held_out_images_and_say_when_they_are_few(
+    bundle: Path, tiny_run: Path
+) -> None:
+    run = load_run(tiny_run)
+    metadata = read_bundle(bundle).metadata
+    scores = [one.score for one in TorchScorer(run.model).score_arrays(run.held_out_images())]
+    assert metadata.thresholds.accept <= metadata.thresholds.reject
+    assert all(score < metadata.thresholds.reject for score in scores)
+    assert metadata.calibration.good_images == 3
+    assert metadata.calibration.warning is not None
+    assert "too few" in metadata.calibration.warning
+
+
+def test_references_hold_good_images_and_anomalies_with_torch_s_answers(
+    bundle: Path, tiny_run: Path
+) -> None:
+    references = read_bundle(bundle).references()
+    assert len(references.images) == len(references.scores) == 6  # 3 held out, 3 made anomalous
+    expected = list(TorchScorer(load_run(tiny_run).model).score_arrays(references.images))
+    np.testing.assert_allclose(references.scores, [one.score for one in expected], atol=1e-6)
+    assert (references.images[:3] != references.images[3:]).any()
+
+
+def test_graphs_that_differ_from_torch_are_not_written(bundle: Path) -> None:
+    references = read_bundle(bundle).references()
+    wrong = References(references.images, references.scores + 0.01, references.anomaly_maps)
+    with pytest.raises(ExportError, match="differ from the trained model: score by 1.00e-02"):
+        check_parity(graphs_of(bundle), wrong)
+    no_number = References(references.images, references.scores * np.nan, references.anomaly_maps)
+    with pytest.raises(ExportError, match="nan"):
+        check_parity(graphs_of(bundle), no_number)
+
+
+def test_every_step_starts_from_the_image(bundle: Path) -> None:
+    first = onnx.load_from_string(graphs_of(bundle)[Step.NOISE_PREDICTION])
+    assert [value.name for value in first.graph.input] == [IMAGE]
+
+
+def test_the_command_refuses_a_folder_that_exists(tiny_run: Path, bundle: Path) -> None:
+    result = CliRunner().invoke(
+        main, ["export", str(tiny_run), "--output", str(bundle), "--name", "plates"]
+    )
+    assert result.exit_code == 1
+    assert "exists already" in result.output
+
+
+def test_the_command_refuses_a_name_that_breaks_the_rule(tiny_run: Path, tmp_path: Path) -> None:
+    result = CliRunner().invoke(
+        main, ["export", str(tiny_run), "--output", str(tmp_path / "b"), "--name", "a__b"]
+    )
+    assert result.exit_code == 1
+    assert "'a__b' cannot name a category" in result.output
+    assert not list(tmp_path.iterdir())
+
+
+def test_figures_of_other_weights_are_refused(tiny_run: Path, tmp_path: Path) -> None:
+    evaluation = tmp_path / "evaluation.json"
+    figures = ["image_auroc", "image_average_precision", "pixel_auroc", "pixel_average_precision"]
+    evaluation.write_text(json.dumps({"detector": "other"} | dict.fromkeys([*figures, "pro"], 0.5)))
+    result = CliRunner().invoke(
+        main,
+        ["export", str(tiny_run), "--output", str(tmp_path / "b"), "--evaluation", str(evaluation)],
+    )
+    assert result.exit_code == 1
+    assert "measured other weights" in result.output

@@ -1,0 +1,122 @@
+"""Synthetic anomalies: Eq. 12, the masks and the sources."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from diffusionad_training.config import SynthesisConfig
+from diffusionad_training.errors import ConfigError
+from diffusionad_training.synthesis import masks, sources
+from diffusionad_training.synthesis.anomalies import (
+    MIN_CONTRAST,
+    AnomalySynthesiser,
+    blend,
+    to_grey,
+)
+
+TEXTURE_FREE = SynthesisConfig(texture_share=0, self_share=0.5, procedural_share=0.5)
+seeds = st.integers(min_value=0, max_value=2**32 - 1)
+
+
+def picture(seed: int = 0, height: int = 64, width: int = 64) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def test_blend_is_equation_12() -> None:
+    normal = np.full((2, 2, 3), 100, dtype=np.uint8)
+    source = np.full((2, 2, 3), 200, dtype=np.uint8)
+    mask = np.array([[True, False], [False, False]])
+    blended = blend(normal, source, mask, opacity=0.3)
+    assert blended[0, 0].tolist() == [170] * 3  # 0.3 * 100 + 0.7 * 200
+    assert (blended[~mask] == 100).all()
+
+
+@settings(max_examples=40)
+@given(seeds)
+def test_an_anomaly_changes_nothing_outside_its_mask_and_can_be_seen_inside(seed: int) -> None:
+    image = picture()
+    rng = np.random.default_rng(seed)
+    anomalous, mask = AnomalySynthesiser(
+        dataclasses.replace(TEXTURE_FREE, stroke_share=0.5), None
+    ).synthesise(image, rng)
+    inside = mask.astype(bool)
+    assert set(np.unique(mask)) <= {0.0, 1.0}
+    assert inside.any()
+    assert (anomalous[~inside] == image[~inside]).all()
+    difference = np.abs(anomalous[inside].astype(int) - image[inside])
+    assert difference.mean() >= MIN_CONTRAST
+
+
+def test_the_same_seed_gives_the_same_anomaly() -> None:
+    synthesiser = AnomalySynthesiser(TEXTURE_FREE, None)
+    first, first_mask = synthesiser.synthesise(picture(), np.random.default_rng(7))
+    again, again_mask = synthesiser.synthesise(picture(), np.random.default_rng(7))
+    assert (first == again).all()
+    assert (first_mask == again_mask).all()
+
+
+def test_a_grey_product_gets_grey_anomalies() -> None:
+    image = to_grey(picture())
+    textures = np.stack([picture(1), picture(2)])
+    synthesiser = AnomalySynthesiser(SynthesisConfig(), textures)
+    for seed in range(10):
+        anomalous, _ = synthesiser.synthesise(image, np.random.default_rng(seed))
+        assert (anomalous[..., :1] == anomalous).all()
+
+
+def test_textures_that_are_asked_for_must_be_given() -> None:
+    with pytest.raises(ConfigError, match="texture_share 0.5 but no textures"):
+        AnomalySynthesiser(SynthesisConfig(), None)
+
+
+def test_textures_are_used_when_they_have_the_whole_share() -> None:
+    image = np.zeros((64, 64, 3), dtype=np.uint8)
+    texture = np.full((1, 64, 64, 3), 255, dtype=np.uint8)
+    config = SynthesisConfig(texture_share=1, self_share=0, opacity=(0, 0))
+    changed, mask = AnomalySynthesiser(config, texture).synthesise(image, np.random.default_rng(0))
+    assert (changed[mask.astype(bool)].max(axis=-1) > 0).any()
+
+
+@pytest.mark.parametrize(("height", "width"), [(64, 64), (48, 80)])
+def test_perlin_noise_is_zero_on_its_lattice_and_bounded(height: int, width: int) -> None:
+    noise = masks.perlin_noise(height, width, (4, 8), np.random.default_rng(0))
+    assert noise.shape == (height, width)
+    assert np.abs(noise).max() <= 1.0 + 1e-6
+    assert np.abs(noise[:: height // 4, :: width // 8]).max() < 1e-6
+
+
+def test_perlin_noise_is_smooth() -> None:
+    noise = masks.perlin_noise(256, 256, (2, 2), np.random.default_rng(0))
+    assert np.abs(np.diff(noise, axis=0)).max() < 0.05
+
+
+def test_strokes_are_thin() -> None:
+    shares = [masks.stroke_mask(256, 256, np.random.default_rng(seed)).mean() for seed in range(50)]
+    assert 0 < np.median(shares) < 0.02
+
+
+def test_a_shuffled_self_is_made_of_the_image_s_own_tiles(monkeypatch) -> None:
+    monkeypatch.setattr(sources, "augment", lambda image, rng: image)
+    image = picture(height=66, width=66)  # not a multiple of the grid
+    shuffled = sources.shuffled_self(image, 8, np.random.default_rng(0))
+    assert shuffled.shape == image.shape
+    assert not (shuffled == image).all()
+    whole = slice(0, 64)
+    assert sorted(shuffled[whole, whole].ravel()) == sorted(image[whole, whole].ravel())
+    assert (shuffled[64:] == image[64:]).all()
+
+
+@pytest.mark.parametrize("augmentation", sources.AUGMENTATIONS, ids=lambda f: f.__name__)
+def test_every_augmentation_keeps_form_and_changes_the_picture(augmentation) -> None:
+    from PIL import Image
+
+    original = picture()
+    changed = [
+        np.asarray(augmentation(Image.fromarray(original), np.random.default_rng(seed)))
+        for seed in range(5)
+    ]
+    assert all(one.shape == original.shape and one.dtype == np.uint8 for one in changed)
+    assert any((one != original).any() for one in changed)

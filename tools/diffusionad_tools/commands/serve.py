@@ -1,0 +1,133 @@
+"""`diffusionad serve`: an embedded Triton on a model repository, until it is told to stop."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+import click
+
+from diffusionad_client.errors import ServeError
+from diffusionad_client.local_server import READY_PREFIX
+from diffusionad_tools.server.ports import is_loopback, resolve_host
+from diffusionad_tools.server.process import ServerSettings, new_log_file, started_server
+
+_LOOK_EVERY_S = 0.2  # at whether the server still lives
+
+_PORT = click.IntRange(0, 65535)
+_FREE = "0 takes a free one."
+
+
+@click.command()
+@click.option(
+    "--repository", required=True, type=click.Path(path_type=Path), help="Models to serve."
+)
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option(
+    "--unsafe-bind",
+    is_flag=True,
+    help="Allow an address that other machines can reach. Put a gateway in front.",
+)
+@click.option("--grpc-port", type=_PORT, default=8001, show_default=True, help=_FREE)
+@click.option("--http-port", type=_PORT, default=8000, show_default=True, help=_FREE)
+@click.option("--metrics-port", type=_PORT, default=8002, show_default=True, help=_FREE)
+@click.option(
+    "--log-file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Where Triton's log goes. [default: a new file in the temporary directory]",
+)
+@click.option(
+    "--ready-timeout", default=120.0, show_default=True, help="Seconds for all models to load."
+)
+@click.option(
+    "--stop-on-stdin-eof",
+    is_flag=True,
+    help="Stop when standard input closes, as it does when the process that started this one ends.",
+)
+def serve(
+    repository: Path,
+    host: str,
+    unsafe_bind: bool,
+    grpc_port: int,
+    http_port: int,
+    metrics_port: int,
+    log_file: Path | None,
+    ready_timeout: float,
+    stop_on_stdin_eof: bool,
+) -> None:
+    """Serve a model repository with an embedded Triton Inference Server.
+
+    When every model is ready, prints its gRPC address on standard output. Stop
+    it with Ctrl-C.
+
+    \b
+    Example:
+      diffusionad serve --repository model_repository
+    """
+    _check_bind(host, unsafe_bind)
+    settings = ServerSettings(
+        repository=repository,
+        host=host,
+        grpc_port=grpc_port,
+        http_port=http_port,
+        metrics_port=metrics_port,
+        log_file=log_file or new_log_file(),
+        ready_timeout=ready_timeout,
+    )
+    with _stop_requests(stop_on_stdin_eof) as stop, started_server(settings) as server:
+        click.echo(f"Starting Triton on {repository}; its log: {server.log_file}", err=True)
+        if not server.wait_until_ready(cancelled=stop.is_set):
+            return
+        click.echo(f"{READY_PREFIX}{server.grpc_url}")
+        sys.stdout.flush()
+        while not stop.wait(_LOOK_EVERY_S):
+            server.check_alive()
+        click.echo("Stopping.", err=True)
+
+
+def _check_bind(host: str, unsafe_bind: bool) -> None:
+    if is_loopback(resolve_host(host)):
+        return
+    if not unsafe_bind:
+        raise ServeError(
+            f"--host {host} can be reached from other machines, and this server has no access "
+            "control; add --unsafe-bind if that is wanted, better put a gateway in front"
+        )
+    click.echo(
+        f"Warning: {host} can be reached from other machines. The embedded Triton has known "
+        "security holes and no access control; do not leave it open to a network you do not trust.",
+        err=True,
+    )
+
+
+@contextmanager
+def _stop_requests(on_stdin_eof: bool) -> Iterator[threading.Event]:
+    """Give an event that Ctrl-C, SIGTERM or the end of standard input sets.
+
+    An event and no exception: stopping in order is never itself interrupted.
+    """
+    stop = threading.Event()
+
+    def request_stop(_number: int, _frame: FrameType | None) -> None:
+        stop.set()
+
+    before = {s: signal.signal(s, request_stop) for s in (signal.SIGINT, signal.SIGTERM)}
+    if on_stdin_eof:
+        threading.Thread(target=_wait_for_stdin_eof, args=(stop,), daemon=True).start()
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _wait_for_stdin_eof(stop: threading.Event) -> None:
+    while os.read(0, 4096):  # not sys.stdin: its lock would be held while the interpreter exits
+        pass
+    stop.set()

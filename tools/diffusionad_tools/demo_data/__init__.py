@@ -1,0 +1,6 @@
+"""A procedural product from a made-up line: a brushed metal plate, good or with one defect.
+
+`geometry` says where things are, `part` what varies from part to part,
+`rendering` how a part looks, `defects` what can go wrong with it, and
+`dataset` writes them all to a folder in MVTec's layout.
+"""

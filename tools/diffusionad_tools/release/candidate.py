@@ -1,0 +1,101 @@
+"""A release laid out as a model repository of its own, before it is part of a real one.
+
+The candidate is what the gate serves and what publishing moves into place, so
+that the files that were tested are the files that are published.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from tritonclient.grpc import model_config_pb2 as pb
+
+from diffusionad_client import contract
+from diffusionad_client.bundle import Bundle
+from diffusionad_client.contract import Step
+from diffusionad_client.metadata import ReleaseMetadata
+from diffusionad_tools.errors import ReleaseError
+from diffusionad_tools.release import durable, model_config
+from diffusionad_tools.release.repository import (
+    CONFIG_FILE,
+    GRAPH_FILE,
+    RELEASE_FILE,
+    highest_version,
+    served_release,
+)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A new version of a category in a folder that Triton can serve as it stands."""
+
+    folder: Path
+    metadata: ReleaseMetadata
+    version: int
+
+    def model(self, step: Step) -> Path:
+        """Folder of one step's model."""
+        return self.folder / contract.step_model(self.metadata.category, step)
+
+    @property
+    def ensemble(self) -> Path:
+        """Folder of the category's ensemble."""
+        return self.folder / self.metadata.category
+
+
+def lay_out(bundle: Bundle, repository: Path, folder: Path) -> Candidate:
+    """Write the bundle into `folder` as the version that comes next in `repository`.
+
+    Raises `ReleaseError` if it does not belong with the category's releases there.
+    """
+    metadata = bundle.metadata
+    _check_size(metadata, repository)
+    version = highest_version(repository, metadata.category) + 1
+    candidate = Candidate(folder, metadata, version)
+    durable.make_folder(folder)
+    for step in Step:
+        model = candidate.model(step)
+        durable.make_folder(model)
+        durable.make_folder(model / str(version))
+        durable.copy(bundle.graph(step), model / str(version) / GRAPH_FILE)
+        config = shared_config(repository, metadata, step)
+        model_config.serve_versions(config, [version])
+        durable.write_text(model / CONFIG_FILE, model_config.render(config))
+    ensemble = model_config.render(
+        model_config.ensemble_config(metadata, version, dict.fromkeys(Step, version))
+    )
+    durable.make_folder(candidate.ensemble)
+    durable.make_folder(candidate.ensemble / str(version))
+    durable.write_text(candidate.ensemble / str(version) / RELEASE_FILE, ensemble)
+    durable.write_text(candidate.ensemble / CONFIG_FILE, ensemble)
+    return candidate
+
+
+def shared_config(repository: Path, metadata: ReleaseMetadata, step: Step) -> pb.ModelConfig:
+    """Give the configuration of a step that all its versions share.
+
+    The one that stands in the repository, tuned by hand perhaps, is kept if
+    its tensors are the contract's; a first release gets a new one.
+    """
+    fresh = model_config.step_config(metadata.category, step, metadata.size, [])
+    path = repository / fresh.name / CONFIG_FILE
+    if not path.exists():
+        return fresh
+    config = model_config.read(path)
+    if list(config.input) != list(fresh.input) or list(config.output) != list(fresh.output):
+        raise ReleaseError(
+            f"{path}: its tensors are not those of {step.value} at {metadata.size} x "
+            f"{metadata.size} pixels; put the file right, or release under another category"
+        )
+    return config
+
+
+def _check_size(metadata: ReleaseMetadata, repository: Path) -> None:
+    served = served_release(repository, metadata.category)
+    if served is not None and served.metadata.size != metadata.size:
+        raise ReleaseError(
+            f"{metadata.category} in {repository} is {served.metadata.size} pixels wide, the "
+            f"bundle {metadata.size}; a category's size is fixed for its life, so train the other "
+            "size under another category"
+        )

@@ -1,0 +1,87 @@
+"""Lay out the folder from which an embedded Triton takes its backends and their Python.
+
+    FOLDER/
+      backends/
+        python/        Triton's own Python backend, with the stub of this Python
+        onnxruntime/   ours: one model.py, which Triton runs through the Python backend
+      lib/             libpython and nothing else
+      venv/            a virtual environment that leads to this interpreter's packages
+
+Files of `backends/` are copied: Triton refuses a backend library that a
+symbolic link takes outside its backend directory.
+
+The stub embeds Python in isolated mode: it ignores PYTHONPATH and PYTHONHOME,
+and takes its packages from the environment of the first `python3` on PATH.
+So `venv/` is put there.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import sys
+from importlib.resources import as_file, files
+from pathlib import Path
+
+import diffusionad_tools
+from diffusionad_client.errors import ServeError
+from diffusionad_tools.server.binaries import TritonFiles
+
+_MODEL_IMPORTS = ("numpy", "onnxruntime")  # of backends/onnxruntime/model.py
+
+
+def assemble(folder: Path, triton: TritonFiles) -> Path:
+    """Fill `folder` as drawn above; return the backend directory in it."""
+    backends = folder / "backends"
+    python = backends / "python"
+    python.mkdir(parents=True)
+    for source in (*triton.python_backend, triton.stub):
+        shutil.copy(source, python)
+    onnxruntime = backends / "onnxruntime"
+    onnxruntime.mkdir()
+    with as_file(files(diffusionad_tools) / "backends" / "onnxruntime" / "model.py") as model:
+        shutil.copy(model, onnxruntime)
+    library = folder / "lib"
+    library.mkdir()
+    (library / triton.libpython.name).symlink_to(triton.libpython)
+    _make_environment(folder / "venv")
+    return backends
+
+
+def environment(folder: Path, triton: TritonFiles) -> dict[str, str]:
+    """Give the variables with which the server and its stubs start.
+
+    libpython has a folder to itself, so that nothing else that lies beside it
+    in the Python installation gets in front of Triton's libraries.
+    """
+    inherited = {k: v for k, v in os.environ.items() if k not in {"PYTHONHOME", "PYTHONPATH"}}
+    return {
+        **inherited,
+        "LD_LIBRARY_PATH": os.pathsep.join([str(folder / "lib"), str(triton.libraries)]),
+        "PATH": os.pathsep.join([str(folder / "venv" / "bin"), os.environ.get("PATH", os.defpath)]),
+    }
+
+
+def _make_environment(folder: Path) -> None:
+    """Write a virtual environment by hand: `venv` would take longer than all the rest."""
+    base = Path(getattr(sys, "_base_executable", sys.executable)).resolve()
+    python = folder / "bin" / "python3"
+    python.parent.mkdir(parents=True)
+    python.symlink_to(base)
+    (folder / "pyvenv.cfg").write_text(
+        f"home = {base.parent}\ninclude-system-site-packages = false\n", encoding="utf-8"
+    )
+    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    packages = folder / "lib" / version / "site-packages"
+    packages.mkdir(parents=True)
+    found = dict.fromkeys(_import_folder(name) for name in _MODEL_IMPORTS)
+    (packages / "diffusionad.pth").write_text("\n".join(found) + "\n", encoding="utf-8")
+
+
+def _import_folder(package: str) -> str:
+    """Name the folder from which this interpreter imports `package`."""
+    spec = importlib.util.find_spec(package)
+    if spec is None or spec.origin is None:
+        raise ServeError(f"{package} is not installed here; install it with: pip install {package}")
+    return str(Path(spec.origin).parent.parent)

@@ -1,0 +1,43 @@
+"""Find in a Triton log why the server did not start, in a line or two."""
+
+from __future__ import annotations
+
+import re
+
+# Logged as: E1124 03:54:25.465842 4717 file.cc:642] "failed to load 'm' version 1: Internal: ..."
+_ERROR = re.compile(r'^E\d{4} [^\]]*\] "(?P<message>.*)"$')
+_FAILED_TO_LOAD = re.compile(
+    r"failed to load '(?P<model>[^']+)' version (?P<version>\d+): (?P<why>.+)"
+)
+_POLL_FAILED = re.compile(r"Poll failed for model directory '(?P<model>[^']+)': (?P<why>.+)")
+_LAST_WORD = re.compile(r"^error: (?P<why>.+)$")
+_PYTHON_TRACE = re.compile(r"(\\n)*\s*At:.*$")  # the stub's own stack, of no use to a user
+_STATUS = re.compile(
+    r"^(Internal|Invalid argument|Not found|Unavailable|Unsupported): (ModelLoadError: )?"
+)
+_SHOWN = 3
+
+
+def failure_reason(log: str) -> str | None:
+    """Return the server's own reason for failing, or None if its log gives none."""
+    messages = [m["message"] for line in log.splitlines() if (m := _ERROR.match(line))]
+    reasons = dict.fromkeys(r for message in messages if (r := _model_failure(message)))
+    if reasons:
+        shown = list(reasons)[:_SHOWN]
+        if len(reasons) > _SHOWN:
+            shown.append(f"and {len(reasons) - _SHOWN} more")
+        return "; ".join(shown)
+    last_words = [m["why"] for line in log.splitlines() if (m := _LAST_WORD.match(line))]
+    return last_words[-1] if last_words else None
+
+
+def _model_failure(message: str) -> str | None:
+    if found := _FAILED_TO_LOAD.search(message):
+        return f"{found['model']} version {found['version']}: {_plain(found['why'])}"
+    if found := _POLL_FAILED.search(message):
+        return f"{found['model']}: {_plain(found['why'])}"
+    return None
+
+
+def _plain(why: str) -> str:
+    return _STATUS.sub("", _PYTHON_TRACE.sub("", why)).replace('\\"', '"').strip()

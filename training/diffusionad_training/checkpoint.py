@@ -1,0 +1,121 @@
+"""A run on disk: weights as safetensors, everything else as JSON; no pickle anywhere.
+
+RUN/
+  config.json           Config
+  weights.safetensors   the averaged weights and the fixed noise
+  run.json              RunRecord: what was trained on and what was held out
+  held_out.npz          the held-out good images at the model's size, so that
+                        `export` needs nothing but the run
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import os
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import safetensors.torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from torch import Tensor
+
+from diffusionad_client.bundle import file_digest
+from diffusionad_training.config import Config
+from diffusionad_training.errors import CheckpointError
+from diffusionad_training.model import DiffusionAD
+
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "weights.safetensors"
+RECORD_FILE = "run.json"
+HELD_OUT_FILE = "held_out.npz"
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """What a run was made from. Paths are relative to the data folder."""
+
+    data: str  # the data folder's own name, never its path
+    data_digest: str
+    training_images: int
+    held_out: tuple[str, ...]  # good images never trained on: they set the thresholds
+    seed: int
+    steps: int  # optimiser steps done
+
+
+@dataclass(frozen=True)
+class Run:
+    """A trained detector as read from its folder, in evaluation mode."""
+
+    folder: Path
+    model: DiffusionAD
+    record: RunRecord
+
+    @property
+    def weights_digest(self) -> str:
+        """SHA-256 of the weights' file: tells detectors apart."""
+        return file_digest(self.folder / WEIGHTS_FILE)
+
+    def held_out_images(self) -> NDArray[np.uint8]:
+        """The held-out good images, (N, S, S, 3). Raises `CheckpointError`."""
+        path = self.folder / HELD_OUT_FILE
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                images: NDArray[np.uint8] = arrays["images"]
+        except (OSError, KeyError, ValueError, zipfile.BadZipFile) as exc:
+            raise CheckpointError(f"{path}: the held-out images cannot be read: {exc}") from exc
+        return images
+
+
+def save_run(folder: Path, config: Config, weights: dict[str, Tensor], record: RunRecord) -> None:
+    """Write a run, or a later state of it; each file appears whole or not at all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
+    _write(folder / CONFIG_FILE, config.to_json().encode())
+    _write(folder / WEIGHTS_FILE, safetensors.torch.save(tensors))
+    _write(folder / RECORD_FILE, json.dumps(dataclasses.asdict(record), indent=2).encode())
+
+
+def save_held_out(folder: Path, images: NDArray[np.uint8]) -> None:
+    """Keep the held-out good images (N, S, S, 3) with the run."""
+    folder.mkdir(parents=True, exist_ok=True)
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, images=images)
+    _write(folder / HELD_OUT_FILE, buffer.getvalue())
+
+
+def load_run(folder: Path) -> Run:
+    """Read a run. Raises `CheckpointError` if a file is missing or does not fit."""
+    try:
+        config = Config.from_json((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+        document = json.loads((folder / RECORD_FILE).read_text(encoding="utf-8"))
+        weights = safetensors.torch.load_file(folder / WEIGHTS_FILE)
+    except FileNotFoundError as exc:
+        raise CheckpointError(
+            f"{folder}: not a finished run: {Path(exc.filename).name} is missing; "
+            "`diffusionad train` writes one"
+        ) from exc
+    except (OSError, json.JSONDecodeError, SafetensorError) as exc:
+        raise CheckpointError(f"{folder}: the run cannot be read: {exc}") from exc
+    model = DiffusionAD(config)
+    try:
+        record = RunRecord(**{**document, "held_out": tuple(document["held_out"])})
+        model.load_state_dict(weights)
+    except (TypeError, KeyError, RuntimeError) as exc:
+        raise CheckpointError(
+            f"{folder}: the run does not fit this version of diffusionad: {exc}"
+        ) from exc
+    return Run(folder, model.eval(), record)
+
+
+def _write(path: Path, content: bytes) -> None:
+    partial = path.with_name(path.name + ".part")
+    with partial.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)

@@ -1,0 +1,125 @@
+"""`diffusionad train`: from a folder of good images to a run."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import sys
+from pathlib import Path
+
+import click
+
+_SECONDS = {"s": 1, "m": 60, "h": 3600}
+
+
+def _duration(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
+    """Parse a time such as 90s, 45m or 3h, into seconds."""
+    if value is None:
+        return None
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", value)
+    if match is None or float(match[1]) == 0:
+        raise click.BadParameter(f"{value!r} is not a time; write it as 90s, 45m or 3h")
+    return float(match[1]) * _SECONDS[match[2]]
+
+
+@click.command()
+@click.argument("data", type=click.Path(path_type=Path))
+@click.option(
+    "--output", type=click.Path(path_type=Path), required=True, help="Folder for the run."
+)
+@click.option("--preset", default="edge", show_default=True, help="See `diffusionad presets`.")
+@click.option(
+    "--textures",
+    type=click.Path(path_type=Path),
+    help="Folder of pictures for synthetic anomalies; without it, none of them are textures.",
+)
+@click.option("--image-size", type=int, help="Side of the square the images are stretched to.")
+@click.option("--steps", type=click.IntRange(min=1), help="Optimiser steps, at most.")
+@click.option("--batch", type=click.IntRange(min=2), help="Images a batch; half are synthetic.")
+@click.option("--flip/--no-flip", default=None, help="Mirror the images: no right way up.")
+@click.option(
+    "--time-budget", callback=_duration, help="End after this time, such as 90s, 45m or 3h."
+)
+@click.option("--seed", default=0, show_default=True, help="Of everything random.")
+@click.option(
+    "--held-out",
+    type=click.FloatRange(0, 0.9, min_open=True),
+    default=0.15,
+    show_default=True,
+    help="Share of the good images kept for the thresholds.",
+)
+@click.option("--workers", default=1, show_default=True, help="Processes that make batches.")
+@click.option(
+    "--milestone-steps",
+    type=click.IntRange(min=1),
+    default=250,
+    show_default=True,
+    help="Save the run and draw samples every so many steps.",
+)
+@click.option("--overwrite", is_flag=True, help="Train over an existing run.")
+def train(
+    data: Path,
+    output: Path,
+    preset: str,
+    textures: Path | None,
+    image_size: int | None,
+    steps: int | None,
+    batch: int | None,
+    flip: bool | None,
+    time_budget: float | None,
+    seed: int,
+    held_out: float,
+    workers: int,
+    milestone_steps: int,
+    overwrite: bool,
+) -> None:
+    r"""Train a detector on the good images in DATA.
+
+    DATA is a folder of images, or has train/good in it.
+
+    \b
+      diffusionad train images/screw --output runs/screw --time-budget 45m
+    """
+    from diffusionad_training import training
+    from diffusionad_training.checkpoint import CONFIG_FILE
+    from diffusionad_training.errors import ConfigError
+    from diffusionad_training.presets import PRESETS
+
+    if preset not in PRESETS:
+        raise ConfigError(f"no preset {preset!r}; there are {', '.join(PRESETS)}")
+    if (output / CONFIG_FILE).exists() and not overwrite:
+        raise ConfigError(f"{output}: holds a run already; name another folder or --overwrite")
+    config = PRESETS[preset]
+    if image_size is not None:
+        config = dataclasses.replace(config, size=image_size)
+    optimisation = config.optimisation
+    if steps is not None:
+        optimisation = dataclasses.replace(optimisation, steps=steps)
+    if batch is not None:
+        optimisation = dataclasses.replace(
+            optimisation, normal_per_batch=batch - batch // 2, synthetic_per_batch=batch // 2
+        )
+    augmentation = config.augmentation
+    if flip is not None:
+        augmentation = dataclasses.replace(augmentation, flip=flip)
+    synthesis = config.synthesis
+    if textures is None and synthesis.self_share + synthesis.procedural_share > 0:
+        synthesis = dataclasses.replace(synthesis, texture_share=0.0)
+    config = dataclasses.replace(
+        config, optimisation=optimisation, augmentation=augmentation, synthesis=synthesis
+    )
+    module = training.train(
+        data,
+        output,
+        config,
+        textures=textures,
+        held_out_share=held_out,
+        seed=seed,
+        time_budget=time_budget,
+        workers=workers,
+        milestone_steps=milestone_steps,
+        progress=sys.stderr.isatty(),
+        report=lambda line: click.echo(line, err=True),
+    )
+    click.echo(f"Trained {module.global_step} steps: {output}")
+    click.echo(f"Next: diffusionad evaluate {data} --run {output}")

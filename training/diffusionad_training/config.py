@@ -1,0 +1,233 @@
+"""Every setting of a run, as frozen dataclasses that check themselves.
+
+A config is stored as JSON in every run, and read back by `evaluate` and
+`export`. Presets (presets.py) are objects of these classes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args, get_type_hints
+
+from diffusionad_training.errors import ConfigError
+
+Parametrisation = Literal["epsilon", "x0"]
+PARAMETRISATIONS: tuple[str, ...] = get_args(Parametrisation)
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ConfigError(message)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScheduleConfig:
+    """The linear noise schedule of Eq. 1. Steps count from 0."""
+
+    steps: int = 1000  # T: entries of the table
+    beta_first: float = 1e-4
+    beta_last: float = 1e-2
+
+    def __post_init__(self) -> None:
+        _require(self.steps >= 2, f"steps ({self.steps}) must be at least 2")
+        _require(
+            0 < self.beta_first <= self.beta_last < 1,
+            f"betas must satisfy 0 < beta_first ({self.beta_first}) <= beta_last "
+            f"({self.beta_last}) < 1",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class GuidanceConfig:
+    """The two noise scales of norm guidance (Sec. 4.2). Steps count from 0."""
+
+    small_step: int = 200  # t_s at inference: keeps detail, leaves large defects standing
+    large_step: int = 400  # t_b at inference: erases large defects, loses detail
+    weight: float = 1.0  # w of Eq. 7: pull towards the large-step estimate
+    split: int = 300  # tau: training draws t_s from {0..tau}, t_b from {tau+1..last_step}
+    last_step: int = 999  # the largest t_b in training
+
+    def __post_init__(self) -> None:
+        _require(
+            0 <= self.small_step < self.large_step <= self.last_step,
+            f"need 0 <= small_step ({self.small_step}) < large_step ({self.large_step}) "
+            f"<= last_step ({self.last_step})",
+        )
+        _require(
+            0 <= self.split < self.last_step,
+            f"split ({self.split}) must lie in [0, last_step={self.last_step})",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoiseNetworkConfig:
+    """The diffusion U-Net. Resolutions are those of its own feature maps."""
+
+    base_channels: int = 128
+    multipliers: tuple[int, ...] = (1, 1, 2, 2, 4, 4)  # channels of each level, times the base
+    blocks: int = 2  # residual blocks a level; one more on the way up
+    attention_levels: tuple[int, ...] = (3, 4, 5)  # levels with attention; 0 is the finest
+    heads: int = 4
+    unshuffle: int = 1  # fold k x k pixels into channels before the first level
+    parametrisation: Parametrisation = "epsilon"  # what the network outputs
+    snr_cap: float = 5.0  # x0 only: the loss is weighted by min(SNR, snr_cap)
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        _require(
+            self.parametrisation in PARAMETRISATIONS,
+            f"parametrisation must be one of {PARAMETRISATIONS}, not {self.parametrisation!r}",
+        )
+        _require(
+            self.base_channels % 32 == 0,
+            f"base_channels ({self.base_channels}) must be a multiple of 32: GroupNorm(32)",
+        )
+        _require(self.unshuffle >= 1, f"unshuffle ({self.unshuffle}) must be at least 1")
+        levels = len(self.multipliers)
+        _require(
+            all(0 <= level < levels for level in self.attention_levels),
+            f"attention_levels {self.attention_levels} must lie in [0, {levels})",
+        )
+
+    @property
+    def stride(self) -> int:
+        """The image's side must be a multiple of this many pixels."""
+        return int(self.unshuffle * 2 ** (len(self.multipliers) - 1))
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmentationNetworkConfig:
+    """The segmentation U-Net: input image and reconstruction in, anomaly map out."""
+
+    widths: tuple[int, ...] = (64, 128, 256, 512, 512, 512)  # channels of each level
+    unshuffle: int = 1
+
+    @property
+    def stride(self) -> int:
+        """The image's side must be a multiple of this many pixels."""
+        return int(self.unshuffle * 2 ** (len(self.widths) - 1))
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossConfig:
+    """Eq. 10, and the focal loss in it."""
+
+    focal_weight: float = 5.0  # gamma of Eq. 10
+    focal_alpha: float = 0.5  # weight of defect pixels; normal ones have 1 - alpha
+    focal_gamma: float = 4.0  # exponent
+
+
+@dataclass(frozen=True, kw_only=True)
+class SynthesisConfig:
+    """Synthetic anomalies (Sec. 4.4). Shares are relative weights, 0 to leave one out."""
+
+    texture_share: float = 0.5  # A from a folder of textures; needs one
+    self_share: float = 0.5  # A is the image itself, augmented and shuffled
+    procedural_share: float = 0.0  # A is generated: no pictures needed
+    perlin_share: float = 1.0  # masks of thresholded Perlin noise
+    stroke_share: float = 0.0  # masks of thin curved strokes and small spots
+    opacity: tuple[float, float] = (0.2, 0.8)  # beta of Eq. 12: lower shows more of A
+    grid: int = 8  # self: the image is cut into grid x grid tiles
+
+    def __post_init__(self) -> None:
+        low, high = self.opacity
+        _require(0 <= low <= high < 1, f"opacity {self.opacity} must satisfy 0 <= low <= high < 1")
+        sources = (self.texture_share, self.self_share, self.procedural_share)
+        masks = (self.perlin_share, self.stroke_share)
+        _require(min(sources + masks) >= 0, "the shares of synthesis must not be negative")
+        _require(sum(sources) > 0 and sum(masks) > 0, "some share of synthesis must be positive")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentationConfig:
+    """Photometric jitter of the normal images, so that lighting is not taken for a defect."""
+
+    brightness: float = 0.0  # shift, up to this share of the full range, either way
+    contrast: float = 0.0  # factor 1 +- this
+    flip: bool = False  # mirror left-right and up-down: for products without a right way up
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimisationConfig:
+    """Adam, both networks jointly (Eq. 11)."""
+
+    normal_per_batch: int = 8
+    synthetic_per_batch: int = 8
+    steps: int = 100_000  # optimiser steps
+    noise_learning_rate: float = 1e-4
+    segmentation_learning_rate: float = 1e-4
+    warmup_steps: int = 0
+    cosine_decay: bool = False  # to zero at the end of the run; constant otherwise
+    average_decay: float = 0.0  # exponential moving average of the weights; 0 for none
+    gradient_clip: float = 0.0  # largest norm of the gradient; 0 for none
+
+    def __post_init__(self) -> None:
+        _require(self.normal_per_batch >= 1, "a batch needs at least one normal image (Eq. 9)")
+        _require(self.synthetic_per_batch >= 1, "a batch needs at least one synthetic anomaly")
+        _require(self.steps >= 1, f"steps ({self.steps}) must be at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """A whole run."""
+
+    preset: str
+    size: int = 256  # pixels; images are stretched to size x size
+    signed_range: bool = True  # pixels in [-1, 1] inside the model; [0, 1] otherwise
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    guidance: GuidanceConfig = field(default_factory=GuidanceConfig)
+    noise_network: NoiseNetworkConfig = field(default_factory=NoiseNetworkConfig)
+    segmentation_network: SegmentationNetworkConfig = field(
+        default_factory=SegmentationNetworkConfig
+    )
+    loss: LossConfig = field(default_factory=LossConfig)
+    synthesis: SynthesisConfig = field(default_factory=SynthesisConfig)
+    augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
+    optimisation: OptimisationConfig = field(default_factory=OptimisationConfig)
+
+    def __post_init__(self) -> None:
+        for network in (self.noise_network, self.segmentation_network):
+            _require(
+                self.size > 0 and self.size % network.stride == 0,
+                f"size ({self.size}) must be a positive multiple of {network.stride}, "
+                f"the stride of {type(network).__name__}",
+            )
+        _require(
+            self.guidance.last_step < self.schedule.steps,
+            f"last_step ({self.guidance.last_step}) must lie below the schedule's "
+            f"{self.schedule.steps} steps",
+        )
+
+    def to_json(self) -> str:
+        """Render as JSON."""
+        return json.dumps(dataclasses.asdict(self), indent=2)
+
+    @classmethod
+    def from_json(cls, text: str) -> Config:
+        """Read what `to_json` wrote. Raises `ConfigError` on anything unknown."""
+        try:
+            document = json.loads(text)
+        except json.JSONDecodeError as exc:
+            raise ConfigError(f"the config is not JSON: {exc}") from exc
+        config: Config = _build(cls, document, "config")
+        return config
+
+
+def _build(cls: type[Any], document: Any, where: str) -> Any:
+    """Make a config dataclass from parsed JSON, its nested ones included."""
+    _require(isinstance(document, dict), f"{where} must be an object, not {document!r}")
+    hints = get_type_hints(cls)
+    unknown = sorted(set(document) - set(hints))
+    _require(not unknown, f"{where}: unknown settings {unknown}; known: {sorted(hints)}")
+    values: dict[str, Any] = {}
+    for name, value in document.items():
+        if dataclasses.is_dataclass(hints[name]):
+            values[name] = _build(hints[name], value, f"{where}.{name}")
+        else:
+            values[name] = tuple(value) if isinstance(value, list) else value
+    try:
+        return cls(**values)
+    except TypeError as exc:
+        raise ConfigError(f"{where}: {exc}") from exc

@@ -1,0 +1,104 @@
+"""Endless training batches: normal images and synthetic anomalies, made in data workers.
+
+Each item is one whole batch, so that its share of anomalies is exact. Item k
+depends on the seed and k alone, whichever worker makes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypedDict
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from diffusionad_training.config import AugmentationConfig, Config
+from diffusionad_training.synthesis.anomalies import AnomalySynthesiser
+
+
+class Batch(TypedDict):
+    """What a training step takes. Images are RGB uint8, as on the wire."""
+
+    images: Tensor  # (N, H, W, 3) uint8, anomalies already blended in
+    masks: Tensor  # (N, 1, H, W) float, 1 where the anomaly is
+    anomalous: Tensor  # (N,) bool
+
+
+def to_device(batch: Batch, device: torch.device) -> Batch:
+    """Move a batch to where the model is."""
+    return Batch(
+        images=batch["images"].to(device),
+        masks=batch["masks"].to(device),
+        anomalous=batch["anomalous"].to(device),
+    )
+
+
+class TrainingBatches(Dataset[Batch]):
+    """`count` seeded batches over good images (N, H, W, 3) uint8 held in memory."""
+
+    def __init__(
+        self,
+        images: NDArray[np.uint8],
+        textures: NDArray[np.uint8] | None,
+        config: Config,
+        *,
+        count: int,
+        seed: int,
+    ) -> None:
+        self._images = images
+        self._synthesiser = AnomalySynthesiser(config.synthesis, textures)
+        self._augmentation = config.augmentation
+        self._normal = config.optimisation.normal_per_batch
+        self._synthetic = config.optimisation.synthetic_per_batch
+        self._count = count
+        self._seed = seed
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: int) -> Batch:
+        if not 0 <= index < self._count:
+            raise IndexError(index)
+        rng = np.random.default_rng([self._seed, index])
+        total = self._normal + self._synthetic
+        images, masks = [], []
+        for position, chosen in enumerate(self._draw(index, total)):
+            image = jitter(self._images[chosen], self._augmentation, rng)
+            mask = np.zeros(image.shape[:2], dtype=np.float32)
+            if position >= self._normal:
+                image, mask = self._synthesiser.synthesise(image, rng)
+            images.append(image)
+            masks.append(mask)
+        return Batch(
+            images=torch.from_numpy(np.stack(images)),
+            masks=torch.from_numpy(np.stack(masks)[:, np.newaxis]),
+            anomalous=torch.arange(total) >= self._normal,
+        )
+
+    def _draw(self, index: int, total: int) -> Sequence[int]:
+        """Walk through seeded shuffles of the images, so that each is seen equally often."""
+        chosen = []
+        for position in range(index * total, (index + 1) * total):
+            epoch, place = divmod(position, len(self._images))
+            order = np.random.default_rng([self._seed, 1, epoch]).permutation(len(self._images))
+            chosen.append(int(order[place]))
+        return chosen
+
+
+def jitter(
+    image: NDArray[np.uint8], config: AugmentationConfig, rng: np.random.Generator
+) -> NDArray[np.uint8]:
+    """Vary lighting (and, if allowed, the mirror image) of a good part: (H, W, 3) uint8."""
+    if config.flip:
+        for axis in (0, 1):
+            if rng.random() < 0.5:
+                image = np.flip(image, axis)
+    shift = 255 * rng.uniform(-config.brightness, config.brightness)
+    gain = 1 + rng.uniform(-config.contrast, config.contrast)
+    levels = np.arange(256, dtype=np.float64)
+    table = np.clip(np.rint((levels - 127.5) * gain + 127.5 + shift), 0, 255).astype(np.uint8)
+    jittered: NDArray[np.uint8] = table[image]
+    return jittered

@@ -1,0 +1,116 @@
+"""Measure a detector on labelled test images."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from diffusionad_training.data.images import load_mask
+from diffusionad_training.data.layout import TestImage
+from diffusionad_training.errors import DataError
+from diffusionad_training.metrics import PixelMetrics, image_auroc, image_average_precision
+from diffusionad_training.scorers import Scorer
+
+FIGURES = (
+    "image_auroc",
+    "image_average_precision",
+    "pixel_auroc",
+    "pixel_average_precision",
+    "pro",
+)
+
+
+@dataclass(frozen=True)
+class ImageScore:
+    """One line of the evaluation: which image, of which class, scored what."""
+
+    path: str  # relative to the data folder
+    defect: str
+    score: float
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Figures in [0, 1]; None where the data cannot define one."""
+
+    detector: str  # what was measured: the digest of a run's weights, or a served release
+    image_auroc: float | None
+    image_average_precision: float | None
+    pixel_auroc: float | None
+    pixel_average_precision: float | None
+    pro: float | None
+    auroc_by_defect: dict[str, float | None]  # each class against all good images
+    images: tuple[ImageScore, ...]
+    seconds: float
+
+    @property
+    def figures(self) -> dict[str, float | None]:
+        """The five overall figures by name."""
+        return {name: getattr(self, name) for name in FIGURES}
+
+    def to_json(self) -> str:
+        """Render everything, the score of every image included."""
+        return json.dumps(dataclasses.asdict(self), indent=2, allow_nan=False)
+
+
+def read_figures(path: Path) -> tuple[str, dict[str, float | None]]:
+    """Read the detector and the overall figures of an evaluation's JSON. Raises `DataError`."""
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        return document["detector"], {name: document[name] for name in FIGURES}
+    except (OSError, ValueError, KeyError, TypeError) as exc:
+        raise DataError(f"{path}: not an evaluation by `diffusionad evaluate`: {exc!r}") from exc
+
+
+def evaluate(
+    scorer: Scorer,
+    root: Path,
+    images: Sequence[TestImage],
+    *,
+    detector: str,
+    advance: Callable[[], None] = lambda: None,
+) -> Evaluation:
+    """Score test images and measure. `advance` is called after each image.
+
+    Defective images without a ground-truth mask count for the image metrics
+    only. Raises `DataError` for an unreadable image or mask.
+    """
+    started = time.monotonic()
+    pixels = PixelMetrics()
+    scores: list[float] = []
+    for image, scored in zip(images, scorer.score([i.path for i in images]), strict=True):
+        if not np.isfinite(scored.score):
+            raise DataError(f"{image.path}: the score is {scored.score}")
+        scores.append(scored.score)
+        if image.mask is not None:
+            pixels.update(scored.anomaly_map, load_mask(image.mask, scorer.size))
+        elif not image.is_defective:
+            pixels.update(scored.anomaly_map, np.zeros_like(scored.anomaly_map, dtype=bool))
+        advance()
+    defective = [image.is_defective for image in images]
+    defects = sorted({image.defect for image in images if image.is_defective})
+
+    def against_good(defect: str) -> float | None:
+        chosen = [i for i, im in enumerate(images) if im.defect == defect or not im.is_defective]
+        return image_auroc([scores[i] for i in chosen], [defective[i] for i in chosen])
+
+    return Evaluation(
+        detector=detector,
+        image_auroc=image_auroc(scores, defective),
+        image_average_precision=image_average_precision(scores, defective),
+        pixel_auroc=pixels.auroc,
+        pixel_average_precision=pixels.average_precision,
+        pro=pixels.pro,
+        auroc_by_defect={defect: against_good(defect) for defect in defects},
+        images=tuple(
+            ImageScore(image.path.relative_to(root).as_posix(), image.defect, score)
+            for image, score in zip(images, scores, strict=True)
+        ),
+        seconds=time.monotonic() - started,
+    )

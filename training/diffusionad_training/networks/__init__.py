@@ -1,0 +1,1 @@
+"""The two networks of DiffusionAD; they know no losses, no data and no loops."""

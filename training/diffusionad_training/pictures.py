@@ -1,0 +1,49 @@
+"""Pictures of a detector at work, for whoever watches a training run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from diffusionad_training import diffusion
+from diffusionad_training.data.batches import Batch
+from diffusionad_training.model import LARGE, SMALL, DiffusionAD, NoisePrediction
+
+
+@torch.no_grad()
+def sample_sheet(model: DiffusionAD, batch: Batch) -> NDArray[np.uint8]:
+    """Draw one row an image: x0, x_ts, x_tb, x0_s, n, x0_g, mask, anomaly map. (H, W, 3) uint8."""
+    images = batch["images"]
+    guidance = model.config.guidance
+    noisy, predicted = NoisePrediction(model)(images)
+    clean: list[Tensor] = []
+    for scale, step in ((SMALL, guidance.small_step), (LARGE, guidance.large_step)):
+        alpha_bar = model.alpha_bar_at(torch.tensor([step], device=images.device))
+        clean.append(diffusion.predict_x0(noisy[:, scale], predicted[:, scale], alpha_bar))
+    detection = model(images)
+    columns = [
+        images,
+        *(model.to_picture(noisy[:, scale]) for scale in (SMALL, LARGE)),
+        *(model.to_picture(x0) for x0 in clean),
+        detection.reconstruction,
+        _grey(batch["masks"][:, 0]),
+        _grey(detection.anomaly_map),
+    ]
+    rows = torch.cat(columns, dim=2)  # (N, H, columns * W, 3)
+    return rows.flatten(0, 1).cpu().numpy()
+
+
+def save_sheet(sheet: NDArray[np.uint8], path: Path) -> None:
+    """Write a sheet as a PNG."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(sheet).save(path)
+
+
+def _grey(values: Tensor) -> Tensor:
+    """(N, H, W) in [0, 1] -> (N, H, W, 3) uint8."""
+    return (values.clamp(0, 1) * 255).round().to(torch.uint8)[..., None].expand(-1, -1, -1, 3)

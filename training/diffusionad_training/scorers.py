@@ -1,0 +1,92 @@
+"""Ways to score test images: torch on a run, or a running Triton server.
+
+Both start from files and end with a score and a map, so that `evaluate`
+measures whole paths and gives the same figures for each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from diffusionad_client import Client
+from diffusionad_training.data.images import load_all
+from diffusionad_training.model import DiffusionAD
+
+BATCH = 8
+REQUESTS_AT_ONCE = 4
+
+
+@dataclass(frozen=True)
+class Scored:
+    """One image's answer."""
+
+    score: float
+    anomaly_map: NDArray[np.float32]  # (S, S) in [0, 1]
+
+
+class Scorer(Protocol):
+    """Scores image files, in the order given."""
+
+    @property
+    def size(self) -> int:
+        """Side S of the maps, in pixels."""
+
+    def score(self, paths: Sequence[Path]) -> Iterator[Scored]:
+        """Score images one after the other."""
+
+
+class TorchScorer:
+    """Scores with a trained model, in batches, on the device it is on."""
+
+    def __init__(self, model: DiffusionAD) -> None:
+        self._model = model.eval()
+
+    @property
+    def size(self) -> int:
+        """Side of the maps, in pixels."""
+        return self._model.config.size
+
+    def score(self, paths: Sequence[Path]) -> Iterator[Scored]:
+        """Score images one after the other."""
+        for start in range(0, len(paths), BATCH):
+            yield from self.score_arrays(load_all(paths[start : start + BATCH], self.size))
+
+    @torch.no_grad()
+    def score_arrays(self, images: NDArray[np.uint8]) -> Iterator[Scored]:
+        """Score images (N, S, S, 3) uint8, N small enough for one batch."""
+        detection = self._model(torch.from_numpy(images).to(self._model.noise.device))
+        maps = detection.anomaly_map.cpu().numpy()
+        for score, anomaly_map in zip(detection.score.tolist(), maps, strict=True):
+            yield Scored(score, anomaly_map)
+
+
+class ServerScorer:
+    """Scores through a Triton server, as the line would, a few requests at once."""
+
+    def __init__(self, client: Client, model: str, size: int) -> None:
+        self._client = client
+        self._model = model
+        self._size = size
+
+    @property
+    def size(self) -> int:
+        """Side of the maps, in pixels."""
+        return self._size
+
+    def score(self, paths: Sequence[Path]) -> Iterator[Scored]:
+        """Score images one after the other."""
+        with ThreadPoolExecutor(REQUESTS_AT_ONCE) as pool:
+            yield from pool.map(self._one, paths)
+
+    def _one(self, path: Path) -> Scored:
+        inspection = self._client.inspect(path, model=self._model, reconstruction=False)
+        assert inspection.anomaly_map is not None  # asked for by default
+        return Scored(inspection.score, inspection.anomaly_map)

@@ -1,0 +1,96 @@
+"""Blend a source into a normal image under a mask: Eq. 12."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from diffusionad_training.config import SynthesisConfig
+from diffusionad_training.errors import ConfigError
+from diffusionad_training.synthesis import masks, sources
+
+MIN_PIXELS = 8  # a mask smaller than this teaches nothing
+MIN_CONTRAST = 6.0  # grey levels; what nobody can see would teach to reject good parts
+TRIES = 20
+
+
+def blend(
+    normal: NDArray[np.uint8], source: NDArray[np.uint8], mask: NDArray[np.bool_], opacity: float
+) -> NDArray[np.uint8]:
+    """Lay a source over a normal image. Eq. 12.
+
+        S = beta * (M . N) + (1 - beta) * (M . A) + (1 - M) . N
+
+    normal, source  (H, W, 3) uint8;   mask  (H, W);   opacity  beta in [0, 1)
+    """
+    inside = mask[..., np.newaxis]
+    mixed = opacity * normal + (1 - opacity) * source
+    return np.where(inside, np.rint(mixed), normal).astype(np.uint8)
+
+
+class AnomalySynthesiser:
+    """Make synthetic anomalies as configured; `textures` is (N, H, W, 3) uint8 or None.
+
+    Raises `ConfigError` when textures are asked for and none are given.
+    """
+
+    def __init__(self, config: SynthesisConfig, textures: NDArray[np.uint8] | None) -> None:
+        if config.texture_share > 0 and (textures is None or len(textures) == 0):
+            raise ConfigError(
+                f"synthesis has texture_share {config.texture_share} but no textures; "
+                "give a folder with --textures, or set the share to 0"
+            )
+        self._config = config
+        self._textures = textures
+        self._sources = _normalised(
+            config.texture_share, config.self_share, config.procedural_share
+        )
+        self._masks = _normalised(config.perlin_share, config.stroke_share)
+
+    def synthesise(
+        self, image: NDArray[np.uint8], rng: np.random.Generator
+    ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+        """Return the image with an anomaly (H, W, 3) uint8 and its mask (H, W) in {0, 1}."""
+        for _ in range(TRIES):
+            mask = self._mask(image.shape[0], image.shape[1], rng)
+            source = self._source(image, rng)
+            if is_grey(image):
+                source = to_grey(source)
+            anomalous = blend(image, source, mask, rng.uniform(*self._config.opacity))
+            difference = np.abs(anomalous[mask].astype(np.int16) - image[mask])
+            if difference.mean() >= MIN_CONTRAST:
+                break
+        return anomalous, mask.astype(np.float32)
+
+    def _mask(self, height: int, width: int, rng: np.random.Generator) -> NDArray[np.bool_]:
+        make = (masks.perlin_mask, masks.stroke_mask)[rng.choice(2, p=self._masks)]
+        for _ in range(TRIES):
+            mask = make(height, width, rng)
+            if mask.sum() >= MIN_PIXELS:
+                return mask
+        raise RuntimeError(f"{make.__name__} gave {TRIES} empty masks of {height}x{width} pixels")
+
+    def _source(self, image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
+        kind = rng.choice(3, p=self._sources)
+        if kind == 0 and self._textures is not None:
+            return sources.texture(self._textures, rng)
+        if kind == 1:
+            return sources.shuffled_self(image, self._config.grid, rng)
+        return sources.procedural(image, rng)
+
+
+def is_grey(image: NDArray[np.uint8]) -> bool:
+    """Whether an RGB image carries no colour, as from a monochrome camera."""
+    return bool((image[..., :1] == image[..., 1:]).all())
+
+
+def to_grey(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Take the colour out: on a grey product it would give the anomaly away by itself."""
+    grey = np.rint(image.mean(axis=-1, keepdims=True)).astype(np.uint8)
+    return np.repeat(grey, 3, axis=-1)
+
+
+def _normalised(*shares: float) -> NDArray[np.float64]:
+    weights: NDArray[np.float64] = np.asarray(shares, dtype=np.float64)
+    weights /= weights.sum()
+    return weights

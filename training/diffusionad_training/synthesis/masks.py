@@ -1,0 +1,74 @@
+"""Where a synthetic anomaly lies: random masks, (H, W) bool."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+from scipy import ndimage
+
+MAX_PERIODS_EXPONENT = 5  # Perlin noise of 2^0 .. 2^5 periods per axis
+THRESHOLD = 0.5
+
+
+def perlin_noise(
+    height: int, width: int, periods: tuple[int, int], rng: np.random.Generator
+) -> NDArray[np.float32]:
+    """Gradient noise of Perlin (1985), about [-1, 1]: `periods` lattice cells along each axis."""
+    angles = rng.uniform(0, 2 * math.pi, (periods[0] + 1, periods[1] + 1))
+    gradients = np.stack([np.cos(angles), np.sin(angles)], axis=-1)
+    y = np.arange(height) * (periods[0] / height)
+    x = np.arange(width) * (periods[1] / width)
+    row, column = y.astype(int), x.astype(int)
+    dy, dx = (y - row)[:, np.newaxis], (x - column)[np.newaxis]
+
+    def corner(down: int, right: int) -> NDArray[np.float64]:
+        g = gradients[np.ix_(row + down, column + right)]
+        product: NDArray[np.float64] = g[..., 0] * (dy - down) + g[..., 1] * (dx - right)
+        return product
+
+    fade_y, fade_x = _fade(dy), _fade(dx)
+    top = corner(0, 0) + fade_x * (corner(0, 1) - corner(0, 0))
+    bottom = corner(1, 0) + fade_x * (corner(1, 1) - corner(1, 0))
+    noise: NDArray[np.float32] = (math.sqrt(2) * (top + fade_y * (bottom - top))).astype(np.float32)
+    return noise
+
+
+def perlin_mask(height: int, width: int, rng: np.random.Generator) -> NDArray[np.bool_]:
+    """Blobs of every size: Perlin noise of random frequency, rotated, thresholded. Sec. 4.4."""
+    exponents = rng.integers(0, MAX_PERIODS_EXPONENT + 1, size=2)
+    noise = perlin_noise(height, width, (int(2 ** exponents[0]), int(2 ** exponents[1])), rng)
+    rotated = ndimage.rotate(
+        noise, angle=rng.uniform(-90, 90), reshape=False, order=1, mode="reflect"
+    )
+    mask: NDArray[np.bool_] = rotated > THRESHOLD
+    return mask
+
+
+def stroke_mask(height: int, width: int, rng: np.random.Generator) -> NDArray[np.bool_]:
+    """A few thin curved strokes and small spots, as scratches, cracks and pits are."""
+    scale = min(height, width)
+    image = Image.new("L", (width, height))
+    draw = ImageDraw.Draw(image)
+    for _ in range(rng.integers(1, 4)):
+        x, y = rng.uniform(0, width), rng.uniform(0, height)
+        if rng.random() < 0.35:
+            rx, ry = scale * rng.uniform(0.006, 0.04, size=2)
+            draw.ellipse((x - rx, y - ry, x + rx, y + ry), fill=255)
+            continue
+        heading, bend = rng.uniform(0, 2 * math.pi), rng.normal(0, 0.15)
+        step = scale * rng.uniform(0.01, 0.03)
+        points = [(x, y)]
+        for _ in range(rng.integers(4, 20)):
+            heading += bend + rng.normal(0, 0.2)
+            x, y = x + step * math.cos(heading), y + step * math.sin(heading)
+            points.append((x, y))
+        draw.line(points, fill=255, width=max(1, round(scale * rng.uniform(0.004, 0.02))))
+    return np.asarray(image) > 0
+
+
+def _fade(t: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Perlin's quintic: zero first and second derivatives at 0 and 1."""
+    return t * t * t * (t * (t * 6 - 15) + 10)

@@ -1,0 +1,144 @@
+"""One training step of DiffusionAD and its optimiser, for Lightning's loop.
+
+The step follows Sec. 4.3 of arXiv:2303.08730v4: both scales with random steps
+and noise, the norm-guided reconstruction, the segmentation of it, and one
+joint loss whose gradient reaches both networks.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+
+import lightning
+import torch
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
+from torch import Tensor
+from torch.optim import Adam
+from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.swa_utils import AveragedModel
+
+from diffusionad_training import diffusion, losses
+from diffusionad_training.config import Config
+from diffusionad_training.data.batches import Batch
+from diffusionad_training.errors import TrainingError
+from diffusionad_training.model import DiffusionAD, Estimate
+
+
+class TrainingModule(lightning.LightningModule):
+    """Both networks, trained jointly. `averaged` is the model that is kept.
+
+    With a `time_budget` in seconds the learning rate decays with the time
+    spent where that runs out before the steps do.
+    """
+
+    def __init__(self, config: Config, *, seed: int, time_budget: float | None = None) -> None:
+        super().__init__()
+        self.config = config
+        self.model = DiffusionAD(config, noise_seed=seed)
+        decay = config.optimisation.average_decay
+
+        def average(averaged: Tensor, current: Tensor, count: Tensor | int) -> Tensor:
+            # A young average forgets faster, so that it does not remember the random start.
+            kept = min(decay, (1 + int(count)) / (10 + int(count)))
+            if not averaged.is_floating_point():
+                return current
+            return torch.lerp(current, averaged, kept)
+
+        self.averaged = (
+            AveragedModel(self.model, avg_fn=average, use_buffers=True) if decay > 0 else None
+        )
+        self._time_budget = time_budget
+        self._started = time.monotonic()
+
+    def trained_model(self) -> DiffusionAD:
+        """The model to keep: averaged weights where the config asks for them."""
+        model = self.model if self.averaged is None else self.averaged.module
+        assert isinstance(model, DiffusionAD)
+        return model
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Compute the joint loss of one batch, Eq. 11."""
+        model, guidance = self.model, self.config.guidance
+        x0 = model.normalise(batch["images"])
+        count = len(x0)
+        t_s = torch.randint(0, guidance.split + 1, (count,), device=self.device)
+        t_b = torch.randint(
+            guidance.split + 1, guidance.last_step + 1, (count,), device=self.device
+        )
+        noise_s, noise_b = torch.randn_like(x0), torch.randn_like(x0)
+        alpha_bar_s, alpha_bar_b = model.alpha_bar_at(t_s), model.alpha_bar_at(t_b)
+        x_ts = diffusion.add_noise(x0, noise_s, alpha_bar_s)
+        x_tb = diffusion.add_noise(x0, noise_b, alpha_bar_b)
+
+        # Both scales in one pass: the batch is twice as large, the network the same.
+        both = model.estimate(torch.cat([x_ts, x_tb]), torch.cat([t_s, t_b]))
+        estimate_s = Estimate(both.noise[:count], both.x0[:count])
+        estimate_b = Estimate(both.noise[count:], both.x0[count:])
+        reconstruction = model.reconstruct(x_ts, estimate_s.noise, estimate_b.x0, alpha_bar_s)
+        logits = model.segmentation_network(x0, reconstruction)
+
+        noise_loss = losses.noise_loss(
+            self._error(x0, noise_s, estimate_s, alpha_bar_s),
+            self._error(x0, noise_b, estimate_b, alpha_bar_b),
+            batch["anomalous"],
+        )
+        mask_loss = losses.mask_loss(batch["masks"], logits, self.config.loss)
+        total = noise_loss + mask_loss  # Eq. 11
+        if not torch.isfinite(total):
+            raise TrainingError(
+                f"the loss is {total.item()} at step {self.global_step} (noise "
+                f"{noise_loss.item()}, mask {mask_loss.item()}); lower the learning rates"
+            )
+        self.log("noise_loss", noise_loss, prog_bar=True)
+        self.log("mask_loss", mask_loss, prog_bar=True)
+        return total
+
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        """Adam with a learning rate for each network, warmed up and decayed as configured."""
+        rates = self.config.optimisation
+        optimiser = Adam(
+            [
+                {
+                    "params": self.model.noise_network.parameters(),
+                    "lr": rates.noise_learning_rate,
+                },
+                {
+                    "params": self.model.segmentation_network.parameters(),
+                    "lr": rates.segmentation_learning_rate,
+                },
+            ]
+        )
+        schedule = LambdaLR(optimiser, self._rate)
+        return {
+            "optimizer": optimiser,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+        }
+
+    def on_train_start(self) -> None:
+        """Start the clock of the time budget."""
+        self._started = time.monotonic()
+
+    def on_train_batch_end(self, outputs: object, batch: object, batch_idx: int) -> None:
+        """Average the weights after each optimiser step."""
+        if self.averaged is not None:
+            self.averaged.update_parameters(self.model)
+
+    def _error(self, x0: Tensor, noise: Tensor, estimate: Estimate, alpha_bar: Tensor) -> Tensor:
+        network = self.config.noise_network
+        if network.parametrisation == "x0":
+            return losses.weighted_x0_error(x0, estimate.x0, alpha_bar, network.snr_cap)
+        return losses.squared_noise_error(noise, estimate.noise)
+
+    def _rate(self, step: int) -> float:
+        """Factor on the learning rates: linear warm-up, then a cosine to zero if configured."""
+        optimisation = self.config.optimisation
+        if step < optimisation.warmup_steps:
+            return (step + 1) / optimisation.warmup_steps
+        if not optimisation.cosine_decay:
+            return 1.0
+        progress = step / optimisation.steps
+        if self._time_budget is not None:
+            spent = (time.monotonic() - self._started) / self._time_budget
+            progress = max(progress, spent)
+        return 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))

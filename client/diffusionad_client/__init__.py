@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         AccessDeniedError,
         AddressError,
         BundleError,
+        CalibrationError,
         CategoryNameError,
         ContractError,
         DeadlineExceededError,
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     )
     from diffusionad_client.inspection import Inspection, Timings
     from diffusionad_client.metadata import ReleaseMetadata, Thresholds, Verdict
-    from diffusionad_client.releases import ServedModel
+    from diffusionad_client.releases import Catalogue, RefusedModel, ServedModel
     from diffusionad_client.transport import Health
 
 __version__ = "0.1.0"
@@ -46,6 +47,8 @@ __all__ = [
     "AccessDeniedError",
     "AddressError",
     "BundleError",
+    "CalibrationError",
+    "Catalogue",
     "CategoryNameError",
     "Client",
     "ContractError",
@@ -58,6 +61,7 @@ __all__ = [
     "MetadataError",
     "ModelNotFoundError",
     "OutputError",
+    "RefusedModel",
     "ReleaseMetadata",
     "ReportError",
     "ServeError",
@@ -71,9 +75,11 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Catalogue": "releases",
     "Client": "client",
     "Health": "transport",
     "Inspection": "inspection",
+    "RefusedModel": "releases",
     "ReleaseMetadata": "metadata",
     "ServedModel": "releases",
     "Thresholds": "metadata",

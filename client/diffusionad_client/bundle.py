@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from diffusionad_client.contract import Step
 from diffusionad_client.errors import BundleError
-from diffusionad_client.metadata import ReleaseMetadata
+from diffusionad_client.metadata import ReleaseMetadata, release_digest
 
 METADATA_FILE = "metadata.json"
 REFERENCES_FILE = "references.npz"
@@ -85,7 +85,23 @@ def read_bundle(folder: Path) -> Bundle:
             raise BundleError(f"{graph}: missing from the bundle; export it again")
         if file_digest(graph) != metadata.digests[step.value]:
             raise BundleError(f"{graph}: not the file that was exported; export the bundle again")
+    _check_name(path, metadata)
     return Bundle(folder, metadata)
+
+
+def _check_name(path: Path, metadata: ReleaseMetadata) -> None:
+    expected = release_digest(
+        category=metadata.category,
+        digests=metadata.digests,
+        thresholds=metadata.thresholds,
+        pixel_threshold=metadata.pixel_threshold,
+        resize=metadata.resize,
+    )
+    if metadata.release != expected:
+        raise BundleError(
+            f"{path}: names the release {metadata.release!r}, but what it says of it makes "
+            f"{expected!r}; it was altered: export the bundle again"
+        )
 
 
 def write_references(path: Path, references: References) -> None:

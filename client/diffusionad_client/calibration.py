@@ -12,14 +12,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from diffusionad_client.errors import DiffusionADError
+from diffusionad_client.errors import CalibrationError
 from diffusionad_client.metadata import Calibration, Thresholds
 
 CONFIDENCE = 0.95
-
-
-class CalibrationError(DiffusionADError):
-    """The scores or rates given cannot set thresholds."""
 
 
 def calibrate(

@@ -16,6 +16,7 @@ from typing import Any
 import click
 
 from diffusionad_client import __version__
+from diffusionad_client.distributions import install_hint
 from diffusionad_client.errors import DiffusionADError
 
 COMMANDS = "diffusionad.commands"
@@ -53,9 +54,10 @@ class InstalledCommands(click.Group):
         if entry is not None:
             return _load(entry)
         if cmd_name in _DISTRIBUTIONS:
+            distribution = _DISTRIBUTIONS[cmd_name]
             raise click.UsageError(
-                f"`diffusionad {cmd_name}` comes with {_DISTRIBUTIONS[cmd_name]}, which is not "
-                f"installed here; install it with: pip install {_DISTRIBUTIONS[cmd_name]}"
+                f"`diffusionad {cmd_name}` comes with {distribution}, which is not installed "
+                f"here; {install_hint(distribution)}"
             )
         return None
 

@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import random
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from diffusionad_client import contract, images
 from diffusionad_client.deadline import Deadline
-from diffusionad_client.errors import ContractError, ModelNotFoundError, ServerUnavailableError
+from diffusionad_client.errors import (
+    ContractError,
+    ModelNotFoundError,
+    ServerBusyError,
+    ServerUnavailableError,
+)
 from diffusionad_client.inspection import Inspection, Timings
 from diffusionad_client.metadata import Thresholds
-from diffusionad_client.releases import Releases, ServedModel
+from diffusionad_client.releases import Catalogue, Releases, ServedModel
 from diffusionad_client.transport import Answer, GrpcTransport, Health, Transport
+
+FIRST_PAUSE_S = 0.1  # before a request is tried again; doubled each time
+LONGEST_PAUSE_S = 2.0
 
 
 class Client:
@@ -25,7 +34,8 @@ class Client:
     `url` is the server's gRPC address, HOST:PORT. `model` names the category
     for calls that name none; without it the server must serve only one.
     `timeout` is in seconds and holds for all that one call asks of the server.
-    `thresholds` override those of the release.
+    `thresholds` override those of the release. `retry=False` makes every
+    failure an error at once; see `inspect`.
     """
 
     def __init__(
@@ -35,11 +45,13 @@ class Client:
         *,
         timeout: float = 30.0,
         thresholds: Thresholds | None = None,
+        retry: bool = True,
         transport: Transport | None = None,
     ) -> None:
         self._model = None if model is None else contract.check_category(model)
         self._timeout = timeout
         self._thresholds = thresholds
+        self._retry = retry
         self._deadline(None)  # refuses a timeout that makes no sense, now rather than later
         self._transport = GrpcTransport(url) if transport is None else transport
         self._releases = Releases(self._transport, url)
@@ -71,30 +83,20 @@ class Client:
     ) -> Inspection:
         """Score one image: a path, its bytes, a PIL image or RGB (H, W, 3) uint8 of any size.
 
-        Leave out the map or the reconstruction to save their transfer. Raises a
-        `DiffusionADError`; look at its `retryable` before trying again.
+        Leave out the map or the reconstruction to save their transfer. A server
+        that is busy, or gone after it has answered, is asked again until the
+        timeout. Raises a `DiffusionADError`.
         """
         started = time.perf_counter()
         pixels = images.load(image)
         decode_s = time.perf_counter() - started
 
-        deadline = self._deadline(timeout)
-        served = self._releases.newest(self._choose(model, deadline), deadline)
-
-        started = time.perf_counter()
-        square = images.resize(pixels, served.metadata.size)
-        resize_s = time.perf_counter() - started
-
         outputs = [contract.SCORE]
         outputs += [contract.ANOMALY_MAP] if anomaly_map else []
         outputs += [contract.RECONSTRUCTION] if reconstruction else []
-        started = time.perf_counter()
-        answer = self._infer(served.model, square[np.newaxis], outputs, deadline)
-        request_s = time.perf_counter() - started
-
-        if answer.version != served.version:  # so that score and thresholds are of one release
-            served = self._releases.of_version(served.model, answer.version, deadline)
-        tensors = _of_one_image(answer, outputs, served)
+        reply = self._infer(pixels, model, outputs, self._deadline(timeout))
+        served = reply.served
+        tensors = _of_one_image(reply.answer, outputs, served)
         score = float(tensors[contract.SCORE][0])
         limits = thresholds or self._thresholds or served.metadata.thresholds
         return Inspection(
@@ -107,7 +109,7 @@ class Client:
             model=served.model,
             version=served.version,
             release=served.metadata.release,
-            timings=Timings(decode_s=decode_s, resize_s=resize_s, request_s=request_s),
+            timings=Timings(decode_s, reply.resize_s, reply.request_s),
         )
 
     def served(self, model: str | None = None, *, timeout: float | None = None) -> ServedModel:
@@ -116,7 +118,14 @@ class Client:
         return self._releases.fetch_newest(self._choose(model, deadline), deadline)
 
     def models(self, *, timeout: float | None = None) -> list[ServedModel]:
-        """List the categories that are ready, by name. Other models on the server are left out."""
+        """List the categories that are ready and can be used, by name. See `catalogue`."""
+        return self.catalogue(timeout=timeout).served
+
+    def catalogue(self, *, timeout: float | None = None) -> Catalogue:
+        """List the categories that are ready, those that this client cannot use with the reason.
+
+        Models that are none of ours are left out.
+        """
         return self._releases.categories(self._deadline(timeout))
 
     def health(self, *, timeout: float | None = None) -> Health:
@@ -127,19 +136,65 @@ class Client:
         return model or self._model or self._releases.only_category(deadline)
 
     def _infer(
-        self, model: str, batch: NDArray[np.uint8], outputs: Sequence[str], deadline: Deadline
-    ) -> Answer:
-        """Send one request. Retries belong here and nowhere else, inside the deadline."""
+        self, pixels: images.RGBImage, model: str | None, outputs: Sequence[str], deadline: Deadline
+    ) -> _Reply:
+        """Ask until there is an answer. Retries are made here and nowhere else.
+
+        Tried again, inside the deadline, is what passes by itself: a full
+        queue, and a server that is gone but has answered before. One that was
+        never reached is an error at once: more likely its address is wrong.
+        """
+        pauses = _pauses()
+        while True:
+            try:
+                return self._infer_once(pixels, model, outputs, deadline)
+            except (ServerBusyError, ServerUnavailableError):
+                pause = next(pauses)
+                if not (self._retry and self._releases.reached and deadline.allows(pause)):
+                    raise
+            time.sleep(pause)
+
+    def _infer_once(
+        self, pixels: images.RGBImage, model: str | None, outputs: Sequence[str], deadline: Deadline
+    ) -> _Reply:
+        served = self._releases.newest(self._choose(model, deadline), deadline)
+        started = time.perf_counter()
+        batch = images.resize(pixels, served.metadata.size)[np.newaxis]
+        resize_s = time.perf_counter() - started
+        started = time.perf_counter()
         try:
-            return self._transport.infer(model, batch, outputs, timeout=deadline.left())
+            answer = self._transport.infer(served.model, batch, outputs, timeout=deadline.left())
         except ModelNotFoundError as exc:
-            raise self._releases.explain_missing(model, exc, deadline) from exc
+            raise self._releases.explain_missing(served.model, exc, deadline) from exc
         except ServerUnavailableError:
-            self._releases.forget(model)  # what comes back may number its releases differently
+            # What comes back may number its releases differently.
+            self._releases.forget(served.model)
             raise
+        request_s = time.perf_counter() - started
+        if answer.version != served.version:  # so that score and thresholds are of one release
+            served = self._releases.of_version(served.model, answer.version, deadline)
+        return _Reply(served, answer, resize_s, request_s)
 
     def _deadline(self, timeout: float | None) -> Deadline:
         return Deadline(self._timeout if timeout is None else timeout)
+
+
+@dataclass(frozen=True)
+class _Reply:
+    """An answer with the release that gave it, and where the time went."""
+
+    served: ServedModel
+    answer: Answer
+    resize_s: float
+    request_s: float
+
+
+def _pauses() -> Iterator[float]:
+    """Yield the seconds to wait before each next try; at random, so that clients spread out."""
+    longest = FIRST_PAUSE_S
+    while True:
+        yield random.uniform(longest / 2, longest)
+        longest = min(2 * longest, LONGEST_PAUSE_S)
 
 
 def _of_one_image(answer: Answer, outputs: Sequence[str], served: ServedModel) -> dict[str, Any]:

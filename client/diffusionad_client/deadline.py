@@ -7,6 +7,8 @@ import time
 
 from diffusionad_client.errors import DeadlineExceededError, DiffusionADError
 
+MORE_TIME = "allow more with timeout= or --timeout"
+
 
 class Deadline:
     """`timeout` seconds from now."""
@@ -22,6 +24,10 @@ class Deadline:
         left = self._end - time.monotonic()
         if left <= 0:
             raise DeadlineExceededError(
-                f"{self._timeout:g} s were over before the next request; allow more time"
+                f"{self._timeout:g} s were over before the next request; {MORE_TIME}"
             )
         return left
+
+    def allows(self, seconds: float) -> bool:
+        """Tell whether there is time left after `seconds` more."""
+        return time.monotonic() + seconds < self._end

@@ -5,6 +5,7 @@
     ├── CategoryNameError           a name breaks the rule for categories
     ├── MetadataError               a release's metadata cannot be understood
     ├── BundleError                 a release bundle is incomplete or altered
+    ├── CalibrationError            scores or rates cannot set thresholds
     ├── SourceError                 a folder, list or file of images cannot be used
     ├── OutputError                 results cannot be written, or would be overwritten
     ├── ReportError                 a report cannot be made
@@ -45,6 +46,10 @@ class MetadataError(DiffusionADError):
 
 class BundleError(DiffusionADError):
     """A release bundle lacks a file, or a file is not the one that was exported."""
+
+
+class CalibrationError(DiffusionADError):
+    """The scores or rates given cannot set thresholds."""
 
 
 class SourceError(DiffusionADError):

@@ -35,6 +35,6 @@ def write_aside(path: Path, content: bytes) -> None:
 def publish(part: Path, path: Path) -> None:
     """Give a finished file its name, once its content is safely on the disk."""
     with output_errors(path):
-        with part.open("rb") as file:
+        with part.open("r+b") as file:  # Windows syncs only what may be written
             os.fsync(file.fileno())
         part.replace(path)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +39,10 @@ class Inspection:
     version: str  # of the model, as the server answered
     release: str  # digest of the release that the server answered from
     timings: Timings
+
+    def judged_by(self, thresholds: Thresholds) -> Inspection:
+        """Give the same answer with the verdict of other thresholds."""
+        return replace(self, thresholds=thresholds, verdict=thresholds.verdict(self.score))
 
     def anomaly_map_at(self, height: int, width: int) -> NDArray[np.float32]:
         """Stretch the map over an image of that size: (height, width) float32 in [0, 1]."""

@@ -20,6 +20,7 @@ from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import IO
 
+from diffusionad_client.distributions import install_hint
 from diffusionad_client.errors import ServeError, ServerUnavailableError
 
 READY_PREFIX = "Ready for gRPC on "  # followed by HOST:PORT and the end of the line
@@ -55,7 +56,8 @@ def serve_repository(
         except ServerUnavailableError as exc:
             if server.poll() is None:
                 raise
-            raise _died(server, stderr, "stopped during the run") from exc
+            died = _died(server, stderr, "stopped during the run")
+            raise ServeError(f"{died}\n{exc}") from exc  # which says how far the run came
         finally:
             _stop(server, grace_s)
 
@@ -64,8 +66,8 @@ def serve_command(repository: Path, startup_s: float = STARTUP_S) -> list[str]:
     """Give the command line that serves `repository`, in this very environment."""
     if not any(entry_points(group="diffusionad.commands", name="serve")):
         raise ServeError(
-            f"serving {repository} needs diffusionad-tools, which is not installed here; install "
-            "it with `pip install diffusionad-tools`, or name a running server with --url"
+            f"serving {repository} needs diffusionad-tools, which is not installed here; name a "
+            f"running server with --url, or {install_hint('diffusionad-tools')}"
         )
     return [
         *(sys.executable, "-m", "diffusionad_client", "serve"),

@@ -7,6 +7,7 @@ guessing at thresholds.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import math
 from dataclasses import dataclass, field
@@ -17,6 +18,8 @@ from diffusionad_client.contract import RESIZE, Step, check_category
 from diffusionad_client.errors import CategoryNameError, MetadataError
 
 SCHEMA_VERSION = 1
+
+_RELEASE_DIGITS = 12  # of the digest that names a release
 
 
 class Verdict(str, Enum):
@@ -45,6 +48,13 @@ class Thresholds:
                 f"the accept threshold ({self.accept}) lies above the reject threshold "
                 f"({self.reject}); give accept <= reject"
             )
+
+    def with_changes(self, *, accept: float | None, reject: float | None) -> Thresholds:
+        """Give these thresholds, with those replaced that are not None."""
+        return Thresholds(
+            accept=self.accept if accept is None else accept,
+            reject=self.reject if reject is None else reject,
+        )
 
     def verdict(self, score: float) -> Verdict:
         """Judge a score. A score that is not a number is never OK: it goes to REVIEW."""
@@ -80,7 +90,7 @@ class ReleaseMetadata:
     """Everything a client, a gate or an auditor needs to know of one release."""
 
     category: str
-    release: str  # digest that names the release: same graphs and thresholds, same name
+    release: str  # see `release_digest`
     preset: str
     size: int  # pixels; images are square
     thresholds: Thresholds
@@ -127,6 +137,22 @@ class ReleaseMetadata:
         except CategoryNameError as exc:
             raise MetadataError(f"metadata.category: {exc}") from exc
         return metadata
+
+
+def release_digest(
+    *,
+    category: str,
+    digests: dict[str, str],
+    thresholds: Thresholds,
+    pixel_threshold: float,
+    resize: str = RESIZE,
+) -> str:
+    """Name a release by everything that its answers depend on."""
+    content = json.dumps(
+        [category, resize, digests, dataclasses.asdict(thresholds), pixel_threshold],
+        sort_keys=True,
+    )
+    return hashlib.sha256(content.encode()).hexdigest()[:_RELEASE_DIGITS]
 
 
 def _read(hint: Any, value: Any, where: str) -> Any:

@@ -7,6 +7,7 @@ version, because a server may answer from an old version while a new one loads.
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from threading import Lock
 
@@ -15,11 +16,19 @@ from diffusionad_client.deadline import Deadline
 from diffusionad_client.errors import (
     ContractError,
     DiffusionADError,
+    InferenceError,
     MetadataError,
     ModelNotFoundError,
 )
 from diffusionad_client.metadata import ReleaseMetadata
 from diffusionad_client.transport import ModelConfig, Transport
+
+# An idle client may meet another server at the same address, whose version 1
+# is another release. Asking again is two small calls.
+CONFIRM_AFTER_S = 30.0
+
+# What the configuration of one category can raise and that of another need not.
+_OF_ONE_CATEGORY = (ContractError, InferenceError, ModelNotFoundError)
 
 
 @dataclass(frozen=True)
@@ -31,6 +40,28 @@ class ServedModel:
     metadata: ReleaseMetadata
 
 
+@dataclass(frozen=True)
+class RefusedModel:
+    """A category that a server names, but that this client cannot use."""
+
+    model: str
+    version: str
+    reason: DiffusionADError
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """The categories of a server, by name."""
+
+    served: list[ServedModel]
+    refused: list[RefusedModel]
+
+    @property
+    def names(self) -> list[str]:
+        """Name all of them."""
+        return sorted([*(m.model for m in self.served), *(m.model for m in self.refused)])
+
+
 class Releases:
     """The releases of one server, as far as they were asked for. Threads may share it."""
 
@@ -40,13 +71,22 @@ class Releases:
         self._lock = Lock()
         self._known: dict[tuple[str, str], ServedModel] = {}
         self._newest: dict[str, ServedModel] = {}
+        self._confirmed: dict[str, float] = {}  # when the newest were heard of, monotonic
         self._only: str | None = None
+        self._reached = False
+
+    @property
+    def reached(self) -> bool:
+        """Tell whether the server has ever told of a release."""
+        return self._reached
 
     def newest(self, model: str, deadline: Deadline) -> ServedModel:
-        """Give the newest release known of a category; ask the server if there is none yet."""
+        """Give the newest release of a category; ask the server unless it told of it just now."""
         with self._lock:
             known = self._newest.get(model)
-        return known or self.fetch_newest(model, deadline)
+            if known and time.monotonic() - self._confirmed[model] <= CONFIRM_AFTER_S:
+                return known
+        return self.fetch_newest(model, deadline)
 
     def fetch_newest(self, model: str, deadline: Deadline) -> ServedModel:
         """Ask the server which release of a category it serves now."""
@@ -57,6 +97,8 @@ class Releases:
             raise self.explain_missing(model, exc, deadline) from exc
         if not versions:
             raise ContractError(f"{model} on {self._url}: the server names no version of it")
+        with self._lock:  # the new one may have a lower number: of another server
+            self._newest.pop(model, None)
         return self._fetch(model, max(versions, key=_number), deadline)
 
     def of_version(self, model: str, version: str, deadline: Deadline) -> ServedModel:
@@ -70,7 +112,7 @@ class Releases:
         with self._lock:
             if self._only is not None:
                 return self._only
-        names = [served.model for served in self.categories(deadline)]
+        names = self.categories(deadline).names
         if not names:
             raise ModelNotFoundError(f"{self._url} serves no category that is ready")
         if len(names) > 1:
@@ -81,8 +123,8 @@ class Releases:
             self._only = names[0]
         return names[0]
 
-    def categories(self, deadline: Deadline) -> list[ServedModel]:
-        """List the categories that are ready, by name. Models that are none of ours are left out.
+    def categories(self, deadline: Deadline) -> Catalogue:
+        """List the categories that are ready. Models that are none of ours are left out.
 
         A name alone does not tell: other models may be called like a category.
         """
@@ -91,11 +133,14 @@ class Releases:
             if entry.ready and contract.is_category(entry.model):
                 before = newest.get(entry.model, entry.version)
                 newest[entry.model] = max(before, entry.version, key=_number)
-        found = []
+        found = Catalogue([], [])
         for model, version in sorted(newest.items()):
-            config = self._transport.config(model, version, timeout=deadline.left())
-            if contract.METADATA_PARAMETER in config.parameters:
-                found.append(self._check(model, version, config))
+            try:
+                config = self._transport.config(model, version, timeout=deadline.left())
+                if contract.METADATA_PARAMETER in config.parameters:
+                    found.served.append(self._check(model, version, config))
+            except _OF_ONE_CATEGORY as exc:  # it may have been unloaded since it was listed
+                found.refused.append(RefusedModel(model, version, exc))
         return found
 
     def explain_missing(
@@ -104,7 +149,7 @@ class Releases:
         """Make of a server's "no such model" an error that names those it does serve."""
         self.forget(model)
         try:
-            names = [served.model for served in self.categories(deadline)]
+            names = self.categories(deadline).names
         except DiffusionADError:  # the list is a courtesy, and a server may restrict it
             return exc
         return ModelNotFoundError(
@@ -123,12 +168,14 @@ class Releases:
             config = self._transport.config(model, version, timeout=deadline.left())
         except ModelNotFoundError as exc:
             raise self.explain_missing(model, exc, deadline) from exc
+        self._reached = True
         served = self._check(model, version, config)
         with self._lock:
             self._known[model, version] = served
             newest = self._newest.get(model)
             if newest is None or _number(version) >= _number(newest.version):
                 self._newest[model] = served
+                self._confirmed[model] = time.monotonic()
         return served
 
     def _check(self, model: str, version: str, config: ModelConfig) -> ServedModel:

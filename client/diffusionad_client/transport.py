@@ -19,6 +19,7 @@ from tritonclient.grpc import model_config_pb2
 from tritonclient.utils import InferenceServerException
 
 from diffusionad_client.contract import IMAGE, Signature, TensorSpec
+from diffusionad_client.deadline import MORE_TIME
 from diffusionad_client.errors import (
     AccessDeniedError,
     AddressError,
@@ -33,7 +34,7 @@ from diffusionad_client.errors import (
 
 # Given as `channel_args`, these replace tritonclient's own, so the message
 # lengths must be among them: gRPC's default refuses answers over 4 MB.
-_CHANNEL_OPTIONS: list[tuple[str, int]] = [
+_CHANNEL_OPTIONS = (
     ("grpc.max_send_message_length", -1),
     ("grpc.max_receive_message_length", -1),
     # A server that hangs is noticed by an unanswered ping. More pings than two
@@ -45,7 +46,10 @@ _CHANNEL_OPTIONS: list[tuple[str, int]] = [
     # A line that waits for its server to come back should not wait two minutes more.
     ("grpc.initial_reconnect_backoff_ms", 500),
     ("grpc.max_reconnect_backoff_ms", 5_000),
-]
+)
+# No proxy reaches this machine's own servers, yet gRPC would ask the one in http_proxy to.
+_LOOPBACK = re.compile(r"((dns:/*|ipv4:)?(localhost|127(\.\d+){3})|(dns:/*|ipv6:)?\[::1\]):\d+")
+_PAST_THE_PROXY = ("grpc.enable_http_proxy", 0)
 
 # Triton's words for a full queue, and for a request that waited too long in one.
 _BUSY = ("queue", "request timeout expired")
@@ -122,30 +126,30 @@ class GrpcTransport:
     def __init__(self, url: str) -> None:
         self._url = check_url(url)
         self._closed = False
-        self._triton = triton.InferenceServerClient(url, channel_args=_CHANNEL_OPTIONS)
+        self._triton = triton.InferenceServerClient(url, channel_args=channel_options(url))
 
     def health(self, *, timeout: float) -> Health:
         """Ask whether the server is ready."""
-        with self._our_errors():
+        with self._our_errors(timeout):
             ready = self._triton.is_server_ready(client_timeout=timeout)
             about = self._triton.get_server_metadata(client_timeout=timeout)
         return Health(ready=bool(ready), server=about.name, version=about.version)
 
     def index(self, *, timeout: float) -> Sequence[IndexEntry]:
         """List the server's repository."""
-        with self._our_errors():
+        with self._our_errors(timeout):
             answer = self._triton.get_model_repository_index(client_timeout=timeout)
         return [IndexEntry(m.name, m.version, m.state == "READY") for m in answer.models]
 
     def versions(self, model: str, *, timeout: float) -> Sequence[str]:
         """List the versions of a model that are served."""
-        with self._our_errors(model):
+        with self._our_errors(timeout, model):
             answer = self._triton.get_model_metadata(model, client_timeout=timeout)
         return list(answer.versions)
 
     def config(self, model: str, version: str, *, timeout: float) -> ModelConfig:
         """Read the configuration of one version of a model."""
-        with self._our_errors(model):
+        with self._our_errors(timeout, model):
             answer = self._triton.get_model_config(model, version, client_timeout=timeout)
         config = answer.config
         return ModelConfig(
@@ -159,7 +163,7 @@ class GrpcTransport:
     ) -> Answer:
         """Run the newest version on a batch of images, (N, S, S, 3), for the named outputs."""
         tensor = triton.InferInput(IMAGE, image.shape, "UINT8").set_data_from_numpy(image)
-        with self._our_errors(model):
+        with self._our_errors(timeout, model):
             result = self._triton.infer(
                 model,
                 [tensor],
@@ -178,16 +182,27 @@ class GrpcTransport:
         self._triton.close()
 
     @contextmanager
-    def _our_errors(self, model: str | None = None) -> Iterator[None]:
+    def _our_errors(self, timeout: float, model: str | None = None) -> Iterator[None]:
         try:
             yield
         except InferenceServerException as exc:
+            if self._closed:  # it was under way, and was cancelled
+                raise self._closed_error() from exc
             about = self._url if model is None else f"{model} on {self._url}"
-            raise translate(exc.status(), exc.message(), about) from exc
+            raise translate(exc.status(), exc.message(), about, timeout) from exc
         except ValueError as exc:  # what gRPC raises for a closed channel
             if not self._closed:
                 raise
-            raise DiffusionADError(f"{self._url}: this client is closed; make a new one") from exc
+            raise self._closed_error() from exc
+
+    def _closed_error(self) -> DiffusionADError:
+        return DiffusionADError(f"{self._url}: this client is closed; make a new one")
+
+
+def channel_options(url: str) -> list[tuple[str, int]]:
+    """Give the options of a channel to `url`."""
+    local = all(_LOOPBACK.fullmatch(address) for address in url.split(","))
+    return [*_CHANNEL_OPTIONS, _PAST_THE_PROXY] if local else [*_CHANNEL_OPTIONS]
 
 
 def check_url(url: str) -> str:
@@ -202,7 +217,7 @@ def check_url(url: str) -> str:
     return url
 
 
-def translate(status: str | None, message: str, about: str) -> DiffusionADError:
+def translate(status: str | None, message: str, about: str, timeout: float) -> DiffusionADError:
     """Turn a gRPC status and message into the error of ours that it means.
 
     Triton answers UNAVAILABLE for a full queue and for restricted calls, gRPC
@@ -220,7 +235,7 @@ def translate(status: str | None, message: str, about: str) -> DiffusionADError:
     if code in ("PERMISSION_DENIED", "UNAUTHENTICATED"):
         return AccessDeniedError(f"{about}: access refused ({message})")
     if code == "DEADLINE_EXCEEDED":
-        return DeadlineExceededError(f"{about}: no answer in time; allow more or send less at once")
+        return DeadlineExceededError(f"{about}: no answer in {timeout:.3g} s; {MORE_TIME}")
     if code == "NOT_FOUND" or "unknown model" in text:
         return ModelNotFoundError(f"{about}: the server does not serve it ({message})")
     if code == "UNIMPLEMENTED":

@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import ast
+import importlib.util
 import json
+import pkgutil
 import subprocess
 import sys
 from collections.abc import Callable
 from importlib.metadata import EntryPoint
+from pathlib import Path
 from typing import Any
 
 import click
@@ -12,9 +16,17 @@ import pytest
 from click.testing import CliRunner, Result
 
 import diffusionad_client
-from diffusionad_client import cli, errors
+from diffusionad_client import cli, contract, errors
 
 OWN = ["health", "models", "report", "score"]
+
+
+PACKAGE = diffusionad_client.__name__
+
+
+def client_modules() -> list[str]:
+    found = pkgutil.walk_packages(diffusionad_client.__path__, f"{PACKAGE}.")
+    return [PACKAGE, *(m.name for m in found if not m.name.endswith("__main__"))]
 
 
 def run(*arguments: str) -> Result:
@@ -75,7 +87,8 @@ def test_a_command_of_a_distribution_that_is_missing_names_it(
     monkeypatch.setattr(cli, "_installed", dict)
     result = run("serve")
     assert result.exit_code == 2
-    assert "pip install diffusionad-tools" in result.stderr
+    assert "diffusionad-tools" in result.stderr
+    assert "pip install ./tools" in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -105,6 +118,32 @@ def test_models_lists_what_is_served(triton: Any) -> None:
     assert result.stdout.splitlines()[1].split() == [
         *("screw", "1", "a" * 12, "edge", "32", "0.3000", "0.6000")
     ]
+
+
+def test_models_shows_thresholds_however_long_the_names_are(
+    empty_triton: Any, make_metadata: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    name = "A" * contract.MAX_CATEGORY_LENGTH
+    empty_triton.serve(make_metadata(name, preset="a-preset-with-a-long-name"))
+    line = run("models", "--url", empty_triton.url).stdout.splitlines()[1]
+    assert line.startswith(name)
+    assert line.split()[-2:] == ["0.3000", "0.6000"]
+
+
+def test_models_lists_a_category_that_cannot_be_used_with_the_reason(
+    triton: Any, make_metadata: Any
+) -> None:
+    triton.serve(make_metadata("bottle"))
+    triton.configs["bottle", "1"].parameters["diffusionad"].string_value = '{"schema_version": 99}'
+    plain = run("models", "--url", triton.url)
+    assert plain.exit_code == 0
+    assert plain.stdout.splitlines()[1].startswith("screw")
+    assert "Cannot be used: bottle version 1 on" in plain.stdout
+    served, refused = json.loads(run("models", "--url", triton.url, "--json").stdout)
+    assert served["model"] == "screw"
+    assert refused["model"] == "bottle"
+    assert "schema 99" in refused["error"]
 
 
 def test_models_prints_the_whole_metadata_as_json(triton: Any, make_metadata: Any) -> None:
@@ -137,11 +176,22 @@ def test_every_public_name_exists() -> None:
         assert getattr(diffusionad_client, name).__name__ == name
 
 
-def test_every_error_is_public() -> None:
+def test_every_error_of_any_module_is_public_and_has_its_home_among_the_errors() -> None:
+    for module in client_modules():
+        importlib.import_module(module)
     tree = [errors.DiffusionADError]
     for error in tree:
-        tree += [sub for sub in error.__subclasses__() if sub.__module__ == errors.__name__]
+        tree += [sub for sub in error.__subclasses__() if sub.__module__.startswith(PACKAGE)]
+    assert {error.__module__ for error in tree} == {errors.__name__}
     assert {error.__name__ for error in tree} <= set(diffusionad_client.__all__)
+
+
+@pytest.mark.parametrize("module", client_modules())
+def test_every_module_is_in_the_grammar_of_the_oldest_python(module: str) -> None:
+    spec = importlib.util.find_spec(module)
+    assert spec is not None
+    assert spec.origin is not None
+    ast.parse(Path(spec.origin).read_text(encoding="utf-8"), module, feature_version=(3, 10))
 
 
 def test_every_error_stands_in_the_tree_of_the_documentation() -> None:

@@ -21,6 +21,7 @@ from diffusionad_client import (
     Thresholds,
     Verdict,
     contract,
+    releases,
 )
 from diffusionad_client.metadata import ReleaseMetadata
 from diffusionad_client.transport import Answer, Health, IndexEntry, ModelConfig
@@ -157,6 +158,51 @@ def test_an_answer_of_the_old_version_after_the_new_one_needs_no_second_fetch(
         triton.serve(old, "1")
         assert client.inspect(red(1)).release == old.release
     assert triton.calls.count("ModelConfig") == 3  # one for the name of the only category
+
+
+def test_an_idle_client_asks_which_release_is_served_before_it_goes_on(
+    triton: Any, make_metadata: Callable[..., ReleaseMetadata], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    triton.serve(make_metadata(), "2")
+    with Client(triton.url, "screw") as client:
+        client.inspect(red(1))
+        triton.serve(make_metadata(release="b" * 64), "1")  # another repository behind the address
+        monkeypatch.setattr(releases, "CONFIRM_AFTER_S", 0.0)
+        assert client.inspect(red(1)).release == "b" * 64
+        triton.serve(make_metadata(release="c" * 64), "1")
+        assert client.inspect(red(1)).release == "c" * 64
+
+
+def test_a_category_that_cannot_be_used_does_not_hide_the_others(
+    triton: Any, make_metadata: Callable[..., ReleaseMetadata]
+) -> None:
+    triton.serve(make_metadata("bottle"))
+    break_metadata(triton.configs["bottle", "1"])
+    with Client(triton.url) as client:
+        assert [served.model for served in client.models()] == ["screw"]
+        (refused,) = client.catalogue().refused
+        assert (refused.model, refused.version) == ("bottle", "1")
+        assert "schema 99" in str(refused.reason)
+        with pytest.raises(ModelNotFoundError, match="bottle, screw"):
+            client.inspect(red(1))
+
+
+def test_a_category_that_is_unloaded_while_it_is_listed_does_not_hide_the_others(
+    make_metadata: Callable[..., ReleaseMetadata],
+) -> None:
+    class Unloading(InMemory):
+        def index(self, *, timeout: float) -> list[IndexEntry]:
+            return [IndexEntry("gone", "1", ready=True), *super().index(timeout=timeout)]
+
+        def config(self, model: str, version: str, *, timeout: float) -> ModelConfig:
+            if model == "gone":
+                raise ModelNotFoundError("gone: the server does not serve it")
+            return super().config(model, version, timeout=timeout)
+
+    with Client("memory", transport=Unloading(make_metadata("bolt"))) as client:
+        found = client.catalogue()
+    assert [served.model for served in found.served] == ["bolt"]
+    assert [refused.model for refused in found.refused] == ["gone"]
 
 
 def test_without_a_name_the_only_category_is_used(triton: Any) -> None:

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from threading import Timer
 from typing import Any
 
 import grpc
@@ -18,7 +19,8 @@ from PIL import Image
 
 from diffusionad_client import Client, images
 from diffusionad_client.cli import main
-from diffusionad_client.scoring import run
+from diffusionad_client.metadata import Thresholds
+from diffusionad_client.scoring import batch, pictures, run
 from diffusionad_client.scoring.sources import ImageSet
 
 SaveImage = Callable[..., Path]
@@ -214,7 +216,7 @@ def test_a_dead_server_does_not_cost_earlier_results(
 
 
 def test_a_server_that_dies_ends_the_run_and_leaves_what_was_scored(
-    triton: Any, tmp_path: Path, save_image: SaveImage
+    triton: Any, tmp_path: Path, save_image: SaveImage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for i in range(60):
         save_image(tmp_path / "parts" / f"{i:02}.png", i)
@@ -224,20 +226,144 @@ def test_a_server_that_dies_ends_the_run_and_leaves_what_was_scored(
             triton.failures["ModelInfer"] = (grpc.StatusCode.UNAVAILABLE, "Socket closed")
 
     triton.before_infer = die_after_ten
-    result = score(tmp_path / "parts", "--url", triton.url, "--output", tmp_path / "out")
+    monkeypatch.setattr(run, "PATIENCE_S", 0.1)
+    output = tmp_path / "out"
+    result = score(tmp_path / "parts", "--url", triton.url, "--output", output, "--timeout", "0.5")
     assert result.exit_code == 1
     assert "of 60 images were scored" in result.stderr
-    part = (tmp_path / "out" / "results.jsonl.part").read_text().splitlines()
+    part = (output / "results.jsonl.part").read_text().splitlines()
     assert 10 <= len(part) < 10 + 2 * run.GIVE_UP_AFTER
-    assert not (tmp_path / "out" / "results.jsonl").exists()
-    assert triton.calls.count("ModelInfer") < 40
+    assert not (output / "results.jsonl").exists()
+
+
+def test_a_blip_costs_no_image(triton: Any, tmp_path: Path, save_image: SaveImage) -> None:
+    for i in range(30):
+        save_image(tmp_path / "parts" / f"{i:02}.png", i)
+    calls: list[float] = []
+
+    def fail_for_a_while() -> None:
+        calls.append(time.monotonic())
+        if len(calls) == 10:
+            triton.failures["ModelInfer"] = (grpc.StatusCode.UNAVAILABLE, "Socket closed")
+            Timer(0.7, triton.failures.clear).start()
+
+    triton.before_infer = fail_for_a_while
+    result = score(tmp_path / "parts", "--url", triton.url, "--output", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    assert "failed 0" in result.stdout
+
+
+def test_failures_that_may_pass_do_not_end_the_run_before_its_patience(
+    triton: Any, tmp_path: Path, save_image: SaveImage
+) -> None:
+    for i in range(12):
+        save_image(tmp_path / "parts" / f"{i:02}.png", i)
+
+    def fail_for_a_while() -> None:
+        if len(triton.requests) == 3:
+            triton.failures["ModelInfer"] = (grpc.StatusCode.UNAVAILABLE, "Socket closed")
+            Timer(0.6, triton.failures.clear).start()
+
+    triton.before_infer = fail_for_a_while
+    output = tmp_path / "out"
+    result = score(
+        *(tmp_path / "parts", "--url", triton.url, "--output", output),
+        *("--timeout", "0.1", "--concurrency", "1"),  # shorter than the outage
+    )
+    assert result.exit_code == 3, result.output
+    failed = [row for row in rows(output) if row["error"]]
+    assert len(failed) >= run.GIVE_UP_AFTER
+    assert len(failed) < 9
+
+
+def test_a_refusal_ends_the_run_without_patience(
+    triton: Any, tmp_path: Path, save_image: SaveImage
+) -> None:
+    for i in range(60):
+        save_image(tmp_path / "parts" / f"{i:02}.png", i)
+
+    def lock_out() -> None:
+        if len(triton.requests) == 10:
+            triton.failures["ModelInfer"] = (grpc.StatusCode.PERMISSION_DENIED, "no")
+
+    triton.before_infer = lock_out
+    started = time.monotonic()
+    result = score(tmp_path / "parts", "--url", triton.url, "--output", tmp_path / "out")
+    assert result.exit_code == 1
+    assert "access refused" in result.stderr
+    assert time.monotonic() - started < run.PATIENCE_S
+
+
+def test_a_picture_whose_name_is_too_long_is_a_failed_row(
+    triton: Any, parts: Path, tmp_path: Path, save_image: SaveImage
+) -> None:
+    name = "n" * 250 + ".png"
+    save_image(parts / name)
+    result = score(parts, "--url", triton.url, "--output", tmp_path / "out")
+    assert result.exit_code == 3, result.output
+    (failed,) = (row for row in rows(tmp_path / "out") if row["error"])
+    assert failed["image"] == name
+    assert "File name too long" in failed["error"]["message"]
+    assert len(rows(tmp_path / "out")) == 4
+
+
+def test_a_picture_that_cannot_be_drawn_is_a_failed_row(
+    triton: Any, parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw = pictures.heat_map
+
+    def heat_map(image: Any, *rest: Any) -> Any:
+        if image[0, 0, 0] == 20:
+            raise ValueError("cannot draw this")
+        return draw(image, *rest)
+
+    monkeypatch.setattr(pictures, "heat_map", heat_map)
+    result = score(parts, "--url", triton.url, "--output", tmp_path / "out")
+    assert result.exit_code == 3, result.output
+    (failed,) = (row for row in rows(tmp_path / "out") if row["error"])
+    assert failed["image"] == "good.png"
+    assert failed["error"]["message"] == "its pictures cannot be drawn: cannot draw this"
+
+
+def test_one_threshold_of_the_user_is_joined_by_that_of_the_release_that_answers(
+    triton: Any, tmp_path: Path, save_image: SaveImage, make_metadata: Any
+) -> None:
+    for i in range(6):
+        save_image(tmp_path / "parts" / f"{i}.png", 128)
+
+    def release_anew() -> None:
+        if len(triton.requests) == 3:
+            newer = make_metadata(release="b" * 64, thresholds=Thresholds(0.1, 0.4))
+            triton.serve(newer, "2")
+
+    triton.before_infer = release_anew
+    score(
+        *(tmp_path / "parts", "--url", triton.url, "--output", tmp_path / "out"),
+        *("--accept", "0.2", "--concurrency", "1"),
+    )
+    judged = [(r["version"], r["thresholds"], r["verdict"]) for r in rows(tmp_path / "out")]
+    assert judged[0] == ("1", {"accept": 0.2, "reject": 0.6}, "REVIEW")
+    assert judged[-1] == ("2", {"accept": 0.2, "reject": 0.4}, "NG")
+
+
+def test_an_interruption_before_anything_is_scored_names_no_file(
+    parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(batch, "score_batch", interrupt)
+    result = score(parts, "--output", tmp_path / "out")
+    assert result.exit_code == 130
+    assert "What was scored" not in result.stderr
 
 
 def test_a_server_that_fails_every_image_of_a_small_folder_is_one_error(
     triton: Any, parts: Path, tmp_path: Path
 ) -> None:
     triton.failures["ModelInfer"] = (grpc.StatusCode.UNAVAILABLE, "Socket closed")
-    result = score(parts, "--url", triton.url, "--output", tmp_path / "out")
+    output = tmp_path / "out"
+    result = score(parts, "--url", triton.url, "--output", output, "--timeout", "0.5")
     assert result.exit_code == 1
     assert "0 of 3 images were scored" in result.stderr
 
@@ -282,7 +408,7 @@ def test_a_missing_jinja2_is_told_before_any_image_is_scored(
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     result = score(parts, "--url", triton.url, "--output", tmp_path / "out")
     assert result.exit_code == 1
-    assert "diffusionad-client[report]" in result.stderr
+    assert "pip install './client[report]'" in result.stderr
     assert triton.requests == []
 
 

@@ -93,6 +93,41 @@ def test_a_folder_without_images_says_what_images_are(tree: Callable[..., Path])
         find_images([str(tree("notes.txt"))])
 
 
+def test_pictures_in_the_output_folder_are_left_out_of_globs_and_lists_too(
+    tree: Callable[..., Path],
+) -> None:
+    root = tree("a.png", "out/heatmaps/a.png.png", "out/anomaly_maps/deep/a.png.png", "out/b.png")
+    assert find_images([f"{root}/**/*.png"], skip=root / "out").names == ("a.png", "out/b.png")
+    (root / "list.txt").write_text("\n".join(map(str, sorted(root.rglob("*.png")))))
+    listed = find_images([], lists=[root / "list.txt"], skip=root / "out")
+    assert listed.names == ("a.png", "out/b.png")
+
+
+def test_an_output_folder_around_the_images_hides_none_of_them(tree: Callable[..., Path]) -> None:
+    root = tree("in/a.png")
+    assert find_images([str(root / "in")], skip=root).names == ("a.png",)
+    assert find_images([f"{root}/in/*.png"], skip=root).names == ("a.png",)
+
+
+def test_images_in_the_very_folder_of_the_results_are_refused(tree: Callable[..., Path]) -> None:
+    root = tree("a.png")
+    os.symlink(root, root.with_name("link"))
+    with pytest.raises(SourceError, match="choose another output folder"):
+        find_images([str(root)], skip=root.with_name("link"))
+
+
+def test_results_of_other_runs_are_left_out_and_counted(tree: Callable[..., Path]) -> None:
+    root = tree("a.png", "old/heatmaps/a.png.png", "old/results.jsonl", "old/run.json")
+    found = find_images([str(root)])
+    assert (found.names, found.ignored, found.runs) == (("a.png",), 0, 1)
+
+
+def test_a_list_from_a_windows_editor_is_read(tree: Callable[..., Path]) -> None:
+    root = tree("1.png")
+    (root / "list.txt").write_bytes(b"\xef\xbb\xbf" + str(root / "1.png").encode() + b"\r\n")
+    assert find_images([], lists=[root / "list.txt"]).path("1.png").is_file()
+
+
 def test_a_list_that_is_missing_is_named(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=r"list\.txt"):
         find_images([], lists=[tmp_path / "list.txt"])

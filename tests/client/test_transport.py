@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from threading import Event
 from typing import Any
 
 import grpc
@@ -7,7 +11,7 @@ import numpy as np
 import pytest
 
 from diffusionad_client import Client, contract, errors
-from diffusionad_client.transport import check_url
+from diffusionad_client.transport import channel_options, check_url
 
 IMAGE = np.zeros((8, 8, 3), np.uint8)
 Code = grpc.StatusCode
@@ -43,7 +47,7 @@ def test_each_failure_of_a_request_has_its_error(
 ) -> None:
     triton.failures["ModelInfer"] = (code, message)
     with Client(triton.url) as client, pytest.raises(expected) as caught:
-        client.inspect(IMAGE)
+        client.inspect(IMAGE, timeout=0.3)
     assert type(caught.value) is expected
     assert caught.value.__cause__ is not None
     assert triton.url in str(caught.value)
@@ -71,10 +75,123 @@ def test_after_an_outage_the_release_is_asked_for_again(triton: Any, make_metada
         client.inspect(IMAGE)
         triton.failures["ModelInfer"] = (Code.UNAVAILABLE, "Socket closed")
         with pytest.raises(errors.ServerUnavailableError):
-            client.inspect(IMAGE)
+            client.inspect(IMAGE, timeout=0.3)
         triton.failures.clear()
         triton.serve(make_metadata(release="b" * 64))  # another server, counting from 1 again
         assert client.inspect(IMAGE).release == "b" * 64
+
+
+def test_a_request_that_a_blip_fails_is_sent_again(triton: Any) -> None:
+    triton.failures["ModelInfer"] = (Code.UNAVAILABLE, "Socket closed")
+    with Client(triton.url) as client, ThreadPoolExecutor(1) as pool:
+        found = pool.submit(client.inspect, IMAGE)
+        wait_for(lambda: triton.calls.count("ModelInfer") >= 2)
+        triton.failures.clear()
+        assert found.result(timeout=10).score == 0
+
+
+def test_a_release_that_comes_with_the_server_after_a_blip_judges_the_same_request(
+    triton: Any, make_metadata: Any
+) -> None:
+    with Client(triton.url) as client, ThreadPoolExecutor(1) as pool:
+        client.inspect(IMAGE)
+        triton.failures["ModelInfer"] = (Code.UNAVAILABLE, "Socket closed")
+        found = pool.submit(client.inspect, IMAGE)
+        wait_for(lambda: triton.calls.count("ModelInfer") >= 2)
+        triton.serve(make_metadata(release="b" * 64))  # version 1, too
+        triton.failures.clear()
+        assert found.result(timeout=10).release == "b" * 64
+
+
+def test_a_full_queue_is_asked_again_with_longer_and_longer_pauses(triton: Any) -> None:
+    triton.failures["ModelInfer"] = (Code.UNAVAILABLE, "Exceeds maximum queue size")
+    started = time.monotonic()
+    with Client(triton.url) as client, pytest.raises(errors.ServerBusyError):
+        client.inspect(IMAGE, timeout=1.0)
+    assert time.monotonic() - started <= 1.0
+    assert 3 <= triton.calls.count("ModelInfer") <= 6
+
+
+def test_without_retries_every_failure_is_an_error_at_once(triton: Any) -> None:
+    triton.failures["ModelInfer"] = (Code.UNAVAILABLE, "Socket closed")
+    with Client(triton.url, retry=False) as client, pytest.raises(errors.ServerUnavailableError):
+        client.inspect(IMAGE)
+    assert triton.calls.count("ModelInfer") == 1
+
+
+@pytest.mark.parametrize("code", [Code.INTERNAL, Code.PERMISSION_DENIED, Code.NOT_FOUND])
+def test_a_failure_that_does_not_pass_is_not_tried_again(triton: Any, code: Any) -> None:
+    triton.failures["ModelInfer"] = (code, "no")
+    with Client(triton.url) as client, pytest.raises(errors.DiffusionADError):
+        client.inspect(IMAGE)
+    assert triton.calls.count("ModelInfer") == 1
+
+
+def test_a_server_that_was_never_reached_is_an_error_at_once(dead_url: str) -> None:
+    started = time.monotonic()
+    with Client(dead_url) as client, pytest.raises(errors.ServerUnavailableError):
+        client.inspect(IMAGE, model="screw")
+    assert time.monotonic() - started < 5
+
+
+def test_a_late_answer_names_the_seconds_and_the_remedy(triton: Any) -> None:
+    with Client(triton.url) as client:
+        client.inspect(IMAGE)
+        triton.before_infer = lambda: time.sleep(0.5)
+        with pytest.raises(errors.DeadlineExceededError, match=r"in 0\.2 s; .*timeout= or --timeo"):
+            client.inspect(IMAGE, timeout=0.2)
+
+
+def test_a_call_under_way_when_its_client_is_closed_says_so(triton: Any) -> None:
+    arrived = Event()
+
+    def linger() -> None:
+        arrived.set()
+        time.sleep(0.5)
+
+    triton.before_infer = linger
+    client = Client(triton.url)
+    with ThreadPoolExecutor(1) as pool:
+        found = pool.submit(client.inspect, IMAGE)
+        assert arrived.wait(10)
+        client.close()
+        with pytest.raises(errors.DiffusionADError, match="this client is closed"):
+            found.result(timeout=10)
+
+
+def test_a_server_on_this_machine_is_reached_past_the_proxy(
+    triton: Any, dead_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("no_grpc_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("grpc_proxy", "http_proxy", "https_proxy"):
+        monkeypatch.setenv(name, f"http://{dead_url}")
+    with Client(triton.url) as client:
+        assert client.health(timeout=5).ready
+
+
+@pytest.mark.parametrize(
+    ("url", "past"),
+    [
+        ("127.0.0.1:8001", True),
+        ("localhost:8001", True),
+        ("[::1]:8001", True),
+        ("dns:///localhost:8001", True),
+        ("ipv4:127.0.0.1:1,127.0.0.1:2", True),
+        ("ipv4:127.0.0.1:1,10.0.0.1:2", False),
+        ("triton.plant:8001", False),
+        ("127.0.0.1.plant:8001", False),
+    ],
+)
+def test_only_this_machines_own_addresses_go_past_the_proxy(url: str, past: bool) -> None:
+    assert (("grpc.enable_http_proxy", 0) in channel_options(url)) is past
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
 
 
 def test_answers_of_more_than_4_megabytes_arrive(triton: Any, make_metadata: Any) -> None:

@@ -1,6 +1,5 @@
 """A small product from folder to server, by the commands a user types."""
 
-import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -18,15 +17,12 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 @pytest.fixture(scope="session")
 def diffusionad() -> Run:
     """Run the command as a user does; by default it must succeed."""
-    # Tiny networks gain nothing from threads, and lose much on a busy machine.
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
 
     def run(*arguments: object, code: int = 0) -> subprocess.CompletedProcess[str]:
         result = subprocess.run(
             [sys.executable, "-m", "diffusionad_client", *map(str, arguments)],
             capture_output=True,
             text=True,
-            env=environment,
             check=False,
         )
         assert result.returncode == code, f"{arguments}\n{result.stdout}\n{result.stderr}"

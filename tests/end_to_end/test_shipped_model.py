@@ -14,6 +14,12 @@ MODEL = "demo_plate"
 UNSEEN_SEED = 1  # the model was trained on seed 0
 
 
+def test_it_is_there_whole() -> None:
+    names = {path.parent.name for path in REPOSITORY.glob("*/config.pbtxt")}
+    steps = ("noise_prediction", "reconstruction", "segmentation")
+    assert names == {MODEL, *(f"{MODEL}__{step}" for step in steps)}
+
+
 def test_it_is_small_enough_to_ship() -> None:
     size = sum(path.stat().st_size for path in REPOSITORY.rglob("*") if path.is_file())
     assert size <= 12_000_000

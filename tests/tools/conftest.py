@@ -12,14 +12,13 @@ diffusion, only different at every step, so that a wrong wiring is noticed:
 
 from __future__ import annotations
 
-import hashlib
 import os
 import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -41,12 +40,19 @@ from diffusionad_client.bundle import (
     write_references,
 )
 from diffusionad_client.contract import Step
-from diffusionad_client.metadata import Calibration, ReleaseMetadata, Thresholds, TrainingSummary
+from diffusionad_client.metadata import (
+    Calibration,
+    ReleaseMetadata,
+    Thresholds,
+    TrainingSummary,
+    release_digest,
+)
 from diffusionad_tools.release import publish
 from diffusionad_tools.release.candidate import Candidate, lay_out
 
 SIZE = 32
 OPSET = 18
+PIXEL_THRESHOLD = 0.25
 ONNX_TYPES = {"UINT8": TensorProto.UINT8, "FP32": TensorProto.FLOAT}
 
 
@@ -180,9 +186,11 @@ class BundleMaker:
         thresholds: Thresholds | None = None,
         score_error: float = 0.0,
         images: int = 2,
+        metrics: dict[str, float | None] | None = None,
     ) -> Bundle:
         """Write the bundle of a model; its references are off by `score_error`."""
         model = model or HandmadeModel()
+        thresholds = thresholds or Thresholds(accept=0.2, reject=0.3)
         folder = self.folder / f"bundle-{len(list(self.folder.iterdir()))}"
         folder.mkdir()
         for step in Step:
@@ -190,17 +198,21 @@ class BundleMaker:
         digests = {step.value: file_digest(graph_path(folder, step)) for step in Step}
         metadata = ReleaseMetadata(
             category=category,
-            release="",
+            release=release_digest(
+                category=category,
+                digests=digests,
+                thresholds=thresholds,
+                pixel_threshold=PIXEL_THRESHOLD,
+            ),
             preset="handmade",
             size=model.size,
-            thresholds=thresholds or Thresholds(accept=0.2, reject=0.3),
-            pixel_threshold=0.25,
+            thresholds=thresholds,
+            pixel_threshold=PIXEL_THRESHOLD,
             calibration=Calibration(good_images=4, false_reject_rate=0.01, review_rate=0.05),
             training=TrainingSummary(images=4, steps=1, seed=0, data_digest="0" * 64),
             digests=digests,
+            metrics=metrics or {},
         )
-        release = hashlib.sha256(metadata.to_json().encode()).hexdigest()
-        metadata = replace(metadata, release=release)
         (folder / METADATA_FILE).write_text(metadata.to_json(), encoding="utf-8")
         drawn = model.images(images)
         answers = [model.answer(image) for image in drawn]

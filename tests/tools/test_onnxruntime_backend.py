@@ -253,7 +253,33 @@ def test_a_gpu_instance_without_a_gpu_build_of_onnx_runtime_warns_and_runs_on_th
     only_cpu = ["CPUExecutionProvider"]
     monkeypatch.setattr(backend.module.ort, "get_available_providers", lambda: only_cpu)
     assert backend.module.providers(on_gpu=True, device=1) == only_cpu
+    backend.load(addition_graph(TensorProto.FLOAT), addition_config("TYPE_FP32"), "GPU")
+    (warning,) = backend.warnings
+    assert "runs on the CPU" in warning
+    assert "install onnxruntime-gpu" in warning
+
+
+def test_a_gpu_instance_whose_cuda_does_not_load_warns_too(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    open_session = backend.module.open_session
+    asked: list[list[Any]] = []
+
+    def open_without_cuda(path: str, options: Any, where: list[Any]) -> Any:
+        asked.append(where)
+        return open_session(path, options, ["CPUExecutionProvider"])  # what onnxruntime falls to
+
+    both = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr(backend.module.ort, "get_available_providers", lambda: both)
+    monkeypatch.setattr(backend.module, "open_session", open_without_cuda)
+    backend.load(addition_graph(TensorProto.FLOAT), addition_config("TYPE_FP32"), "GPU")
+    assert asked[0][0][0] == "CUDAExecutionProvider"
     assert "runs on the CPU" in backend.warnings[0]
+
+
+def test_a_cpu_instance_does_not_warn(backend: Backend) -> None:
+    backend.load(addition_graph(TensorProto.FLOAT), addition_config("TYPE_FP32"), "CPU")
+    assert backend.warnings == []
 
 
 def test_a_gpu_instance_runs_on_its_own_device(

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,9 +18,15 @@ import pytest
 import tritonclient.grpc as triton
 from click.testing import CliRunner, Result
 
+from diffusionad_client.bundle import References
 from diffusionad_client.cli import main
 from diffusionad_client.client import Client
-from diffusionad_client.metadata import Thresholds, Verdict
+from diffusionad_client.errors import ServeError
+from diffusionad_client.local_server import STARTUP_S
+from diffusionad_client.metadata import Thresholds, Verdict, release_digest
+from diffusionad_tools.errors import GateError
+from diffusionad_tools.release import gate
+from diffusionad_tools.release.candidate import lay_out
 from diffusionad_tools.release.gate import Difference
 from diffusionad_tools.server.process import ServerSettings, running_server
 
@@ -87,7 +98,7 @@ def test_a_release_whose_server_disagrees_with_its_references_is_refused_and_not
     result = release("add", wrong.folder, "--repository", repository)
 
     assert result.exit_code == 1
-    assert "disagrees with training on 2 of 2 reference images" in result.stderr
+    assert "disagrees with training on 2 of 2 reference images asked one by one" in result.stderr
     assert "tolerance: score 0.001" in result.stderr
     assert "reference 1: score" in result.stderr
     assert files_of(repository) == before
@@ -123,8 +134,21 @@ def test_the_newest_release_is_not_added_again(
     result = release("add", bundle.folder, "--repository", tmp_path / "repository")
 
     assert result.exit_code == 0
-    assert f"Nothing to add: release {bundle.metadata.release} is the newest" in result.stdout
+    assert f"Nothing to add: release {bundle.metadata.release} is served already" in result.stdout
     assert files_of(tmp_path / "repository") == before
+
+
+@pytest.mark.server
+def test_a_release_exported_again_with_other_metrics_is_a_new_version(
+    make_bundle: Any, publish_ungated: Any, tmp_path: Path
+) -> None:
+    publish_ungated(make_bundle(), tmp_path / "repository")
+    again = make_bundle(metrics={"image_auroc": 0.9})
+
+    result = release("add", again.folder, "--repository", tmp_path / "repository")
+
+    assert result.exit_code == 0, result.output
+    assert f"Added widget version 2, release {again.metadata.release}" in result.stdout
 
 
 def test_another_size_than_the_categorys_is_refused(
@@ -160,9 +184,16 @@ def test_a_graph_that_onnx_runtime_does_not_load_is_refused(
     bundle = make_bundle()
     graph = bundle.folder / "segmentation.onnx"
     graph.write_bytes(b"no graph")
-    metadata = json.loads((bundle.folder / "metadata.json").read_text())
-    metadata["digests"]["segmentation"] = hashlib.sha256(b"no graph").hexdigest()
-    (bundle.folder / "metadata.json").write_text(json.dumps(metadata))
+    metadata = bundle.metadata
+    digests = metadata.digests | {"segmentation": hashlib.sha256(b"no graph").hexdigest()}
+    name = release_digest(
+        category=metadata.category,
+        digests=digests,
+        thresholds=metadata.thresholds,
+        pixel_threshold=metadata.pixel_threshold,
+    )
+    altered = replace(metadata, digests=digests, release=name)
+    (bundle.folder / "metadata.json").write_text(altered.to_json())
 
     result = release("add", bundle.folder, "--repository", tmp_path / "repository")
 
@@ -186,8 +217,93 @@ def test_a_folder_that_is_no_bundle_is_named(tmp_path: Path) -> None:
 
 def test_what_is_not_a_number_never_agrees() -> None:
     nan = float("nan")
-    assert not Difference(image=0, expected_score=0.5, score=nan, map=0.0).within_tolerance
-    assert not Difference(image=0, expected_score=0.5, score=0.5, map=nan).within_tolerance
+    assert agree()
+    assert not agree(score=nan)
+    assert not agree(map=nan)
+
+
+def test_another_verdict_is_a_difference_unless_the_score_lies_at_a_threshold() -> None:
+    assert not agree(verdict=Verdict.OK)
+    assert agree(expected_score=0.7, score=0.6999, verdict=Verdict.REVIEW)
+    assert not agree(expected_score=0.702, score=0.702, verdict=Verdict.REVIEW)
+
+
+class AskedTogether:
+    """Answers as references do, but wrongly whenever two requests meet."""
+
+    def __init__(self, references: References, thresholds: Thresholds) -> None:
+        self.references = references
+        self.thresholds = thresholds
+        self.meeting = threading.Semaphore(1)
+
+    def __enter__(self) -> AskedTogether:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def inspect(self, image: Any, **_: Any) -> Any:
+        alone = self.meeting.acquire(blocking=False)
+        time.sleep(0.1)
+        if alone:
+            self.meeting.release()
+        (index,) = (i for i, known in enumerate(self.references.images) if (known == image).all())
+        score = float(self.references.scores[index]) + (0.0 if alone else 0.5)
+        return SimpleNamespace(
+            score=score,
+            verdict=self.thresholds.verdict(score),
+            anomaly_map=self.references.anomaly_maps[index],
+        )
+
+
+def test_answers_that_are_wrong_only_in_a_batch_are_found_before_publishing(
+    make_bundle: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = make_bundle()
+    references = bundle.references()
+    asked: list[ServerSettings] = []
+
+    def running(settings: ServerSettings) -> Any:
+        asked.append(settings)
+        return nullcontext(SimpleNamespace(grpc_url="127.0.0.1:1"))
+
+    fake = AskedTogether(references, bundle.metadata.thresholds)
+    monkeypatch.setattr(gate, "running_server", running)
+    monkeypatch.setattr(gate, "Client", lambda *_, **__: fake)
+    candidate = lay_out(bundle, tmp_path / "repository", tmp_path / "candidate")
+    with pytest.raises(GateError, match="on 1 of 2 reference images asked all at once"):
+        gate.compare(candidate, references, ready_timeout=77)
+    assert asked[0].ready_timeout == 77
+
+
+def test_a_server_that_dies_while_it_is_asked_gives_its_own_reason(
+    make_bundle: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def check_alive() -> None:
+        raise ServeError("Triton stopped: it was killed by signal 9")
+
+    server = SimpleNamespace(grpc_url="127.0.0.1:1", check_alive=check_alive)  # nobody is there
+    monkeypatch.setattr(gate, "running_server", lambda settings: nullcontext(server))
+    bundle = make_bundle()
+    candidate = lay_out(bundle, tmp_path / "repository", tmp_path / "candidate")
+    with pytest.raises(ServeError, match="signal 9"):
+        gate.compare(candidate, bundle.references(), ready_timeout=1)
+
+
+def test_the_bundles_models_may_load_as_long_as_any_servers(
+    make_bundle: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waited: list[float] = []
+
+    def compare(*_: object, ready_timeout: float) -> None:
+        waited.append(ready_timeout)
+        raise GateError("enough")
+
+    monkeypatch.setattr(gate, "compare", compare)
+    arguments = ("add", make_bundle().folder, "--repository", tmp_path / "repository")
+    assert release(*arguments).exit_code == 1
+    assert release(*arguments, "--ready-timeout", "1200").exit_code == 1
+    assert waited == [STARTUP_S, 1200]
 
 
 def test_list_shows_every_release_and_which_is_served(
@@ -222,6 +338,15 @@ def test_list_prints_a_table_with_sizes_and_thresholds(
     heading, row = (line.split() for line in result.stdout.splitlines())
     assert heading[:5] == ["category", "version", "served", "release", "size"]
     assert row == ["widget", "1", "yes", bundle.metadata.release[:12], "32", "0.1250", "0.5000"]
+
+
+def test_list_shows_thresholds_however_narrow_the_terminal_is(
+    make_bundle: Any, publish_ungated: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    publish_ungated(make_bundle(category="A" * 64), tmp_path / "repository")
+    result = release("list", "--repository", tmp_path / "repository")
+    assert result.stdout.splitlines()[1].split()[-2:] == ["0.2000", "0.3000"]
 
 
 def test_list_of_a_missing_repository_says_how_to_make_one(tmp_path: Path) -> None:
@@ -267,6 +392,20 @@ def test_a_category_does_not_take_the_place_of_another_model_of_its_name(
 
     assert result.exit_code == 1
     assert f"{config}: no parameter 'diffusionad'" in result.stderr
+
+
+def agree(**changes: Any) -> bool:
+    """Tell whether training and a server agree that, by these changes, do not quite."""
+    limits = Thresholds(accept=0.3, reject=0.7)
+    same = Difference(
+        image=0,
+        expected_score=0.5,
+        score=0.5,
+        map=0.0,
+        verdict=Verdict.REVIEW,
+        thresholds=limits,
+    )
+    return replace(same, **changes).within_tolerance
 
 
 def files_of(folder: Path) -> dict[str, bytes]:

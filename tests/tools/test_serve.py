@@ -15,7 +15,9 @@ from click.testing import CliRunner, Result
 
 from diffusionad_client.cli import main
 from diffusionad_client.client import Client
+from diffusionad_client.errors import ServeError
 from diffusionad_client.local_server import READY_PREFIX
+from diffusionad_tools.server import process
 
 SHARED_MEMORY = Path("/dev/shm")
 
@@ -142,7 +144,54 @@ def test_a_server_that_takes_too_long_is_stopped(start_serve: Any, repository: P
     command = start_serve(repository, "--ready-timeout", "0.01")
     code, stderr = command.finish()
     assert code == 1
-    assert "not ready after 0.01 s; give more time with --ready-timeout" in stderr
+    assert "not ready after 0.01 s; allow more with --ready-timeout" in stderr
+
+
+class FakeTriton:
+    """A server that writes a log and is ready when its time comes, or fails."""
+
+    def __init__(self, log_file: Path, error: ServeError | None) -> None:
+        self.log_file = log_file
+        self.error = error
+        log_file.write_text("all is well")
+
+    def wait_until_ready(self, cancelled: Callable[[], bool]) -> bool:
+        if self.error is not None:
+            raise self.error
+        return False
+
+    def stop(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("error", "own", "kept"),
+    [
+        (None, False, False),
+        (None, True, True),
+        (ServeError("it failed"), False, True),
+    ],
+)
+def test_a_log_goes_when_all_went_well_unless_it_was_asked_for(
+    repository: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    error: ServeError | None,
+    own: bool,
+    kept: bool,
+) -> None:
+    made: list[Path] = []
+
+    def start(settings: Any, folder: Path, log_file: Path) -> FakeTriton:
+        made.append(log_file)
+        return FakeTriton(log_file, error)
+
+    monkeypatch.setattr(process, "TritonProcess", start)
+    options = ("--log-file", tmp_path / "mine.log") if own else ()
+    result = serve("--repository", repository, *options)
+    assert result.exit_code == (0 if error is None else 1)
+    assert made[0].exists() is kept
+    assert str(made[0]) in result.stderr
 
 
 def test_a_taken_port_is_named_before_triton_starts(repository: Path) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from diffusionad_client.errors import ServeError
 from diffusionad_tools.server import binaries, tether
+from diffusionad_tools.server.backends import environment
 from diffusionad_tools.server.ports import choose_ports, is_loopback, resolve_host
 from diffusionad_tools.server.process import ServerSettings, running_server
 from diffusionad_tools.server.reasons import failure_reason
@@ -70,8 +71,20 @@ def test_the_first_folder_that_has_libpython_gives_it(tmp_path: Path) -> None:
 
 def test_without_the_wheel_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(ServeError, match="pip install diffusionad-tools"):
+    with pytest.raises(ServeError, match=r"nvidia-pytriton.*pip install \./tools"):
         binaries.locate()
+
+
+def test_the_users_own_libraries_come_last_and_never_the_working_directory(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("LD_LIBRARY_PATH", ":/opt/cuda/lib64:/opt/more:")
+    triton = binaries.locate()
+    searched = environment(tmp_path, triton)["LD_LIBRARY_PATH"].split(":")
+    assert searched == [
+        *(str(tmp_path / "lib"), str(triton.libraries)),
+        *("/opt/cuda/lib64", "/opt/more"),
+    ]
 
 
 def test_a_taken_port_is_named_with_the_way_out(taken_port: int) -> None:

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from diffusionad_training import training
@@ -18,9 +17,6 @@ from diffusionad_training.config import (
 )
 
 SIZE = 64
-
-# Networks this small gain nothing from threads, and lose much where others compute as well.
-torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
@@ -49,7 +45,7 @@ def tiny_config() -> Config:
             segmentation_learning_rate=1e-3,
             warmup_steps=2,
             cosine_decay=True,
-            average_decay=0.9,
+            ema_decay=0.9,
             gradient_clip=1.0,
         ),
     )

@@ -4,17 +4,22 @@ import dataclasses
 import json
 
 import pytest
+from click.testing import CliRunner
 
+from diffusionad_client.cli import main
 from diffusionad_training.config import (
+    AugmentationConfig,
     Config,
     GuidanceConfig,
+    LossConfig,
     NoiseNetworkConfig,
     OptimisationConfig,
     ScheduleConfig,
+    SegmentationNetworkConfig,
     SynthesisConfig,
 )
 from diffusionad_training.errors import ConfigError
-from diffusionad_training.presets import EDGE, PAPER, PRESETS
+from diffusionad_training.presets import EDGE, PAPER, PRESETS, customised
 
 
 @pytest.mark.parametrize("config", PRESETS.values(), ids=PRESETS)
@@ -26,13 +31,25 @@ def test_a_config_survives_json(config: Config) -> None:
     ("make", "message"),
     [
         (lambda: GuidanceConfig(small_step=400, large_step=200), r"small_step \(400\)"),
-        (lambda: GuidanceConfig(split=999), r"split \(999\)"),
+        (lambda: GuidanceConfig(tau=999), r"tau \(999\)"),
         (lambda: NoiseNetworkConfig(parametrisation="v"), "'v'"),
         (lambda: NoiseNetworkConfig(base_channels=48), r"base_channels \(48\)"),
         (lambda: NoiseNetworkConfig(attention_levels=(6,)), r"attention_levels \(6,\)"),
         (lambda: ScheduleConfig(beta_first=0.1, beta_last=0.01), r"beta_first \(0.1\)"),
         (lambda: SynthesisConfig(opacity=(0.5, 1.0)), r"opacity \(0.5, 1.0\)"),
         (lambda: SynthesisConfig(texture_share=0, self_share=0), "must be positive"),
+        (lambda: SynthesisConfig(relocation_share=1.5), r"relocation_share \(1.5\)"),
+        (lambda: SynthesisConfig(grid=0), r"grid \(0\)"),
+        (lambda: NoiseNetworkConfig(heads=3), r"heads \(3\) must divide"),
+        (lambda: NoiseNetworkConfig(multipliers=()), "multipliers"),
+        (lambda: NoiseNetworkConfig(dropout=1.0), r"dropout \(1.0\)"),
+        (lambda: SegmentationNetworkConfig(widths=(8,)), r"widths \(8,\)"),
+        (lambda: LossConfig(restoration_weight=-1), "must not be negative"),
+        (lambda: LossConfig(focal_alpha=2), r"focal_alpha \(2\)"),
+        (lambda: AugmentationConfig(contrast=2), r"contrast \(2\)"),
+        (lambda: OptimisationConfig(noise_learning_rate=0), "learning rates must be positive"),
+        (lambda: OptimisationConfig(ema_decay=1.0), r"ema_decay \(1.0\)"),
+        (lambda: OptimisationConfig(gradient_clip=-1.0), r"gradient_clip \(-1.0\)"),
         (lambda: OptimisationConfig(normal_per_batch=0), "at least one normal image"),
         (lambda: dataclasses.replace(EDGE, size=100), r"size \(100\) must be .* multiple of 32"),
         (lambda: dataclasses.replace(PAPER, schedule=ScheduleConfig(steps=500)), "last_step"),
@@ -53,9 +70,31 @@ def test_an_unknown_setting_is_refused_by_its_place() -> None:
 def test_the_paper_preset_follows_the_paper() -> None:
     assert PAPER.schedule == ScheduleConfig(steps=1000, beta_first=1e-4, beta_last=1e-2)
     assert (PAPER.guidance.small_step, PAPER.guidance.large_step) == (200, 400)
-    assert (PAPER.guidance.weight, PAPER.guidance.split) == (1.0, 300)
+    assert (PAPER.guidance.weight, PAPER.guidance.tau) == (1.0, 300)
     assert (PAPER.optimisation.normal_per_batch, PAPER.optimisation.synthetic_per_batch) == (8, 8)
     assert PAPER.optimisation.noise_learning_rate == 1e-4
     assert PAPER.loss.focal_weight == 5
     assert (PAPER.synthesis.texture_share, PAPER.synthesis.self_share) == (0.5, 0.5)
     assert PAPER.noise_network.parametrisation == "epsilon"
+    assert PAPER.optimisation.ema_decay == 0  # "We do not use EMA."
+    assert PAPER.loss.restoration_weight == 0
+    assert PAPER.synthesis.relocation_share == 0
+    assert PAPER.synthesis.within_part
+
+
+def test_a_batch_is_half_synthetic_and_the_odd_one_normal() -> None:
+    optimisation = customised("edge", batch=7, with_textures=True).optimisation
+    assert (optimisation.normal_per_batch, optimisation.synthetic_per_batch) == (4, 3)
+
+
+def test_without_textures_their_share_goes_to_the_others() -> None:
+    assert customised("edge", with_textures=False).synthesis.texture_share == 0
+    assert customised("edge", with_textures=True) == EDGE
+
+
+def test_the_presets_command_counts_parameters() -> None:
+    rows = json.loads(CliRunner().invoke(main, ["presets", "--json"]).stdout)
+    assert rows["paper"]["noise_network_parameters"] == 131_654_403
+    assert rows["paper"]["segmentation_network_parameters"] == 28_373_569
+    table = CliRunner().invoke(main, ["presets"]).stdout
+    assert "131,654,403" in table

@@ -1,6 +1,5 @@
 """Where images are found, how they are split and how batches are made of them."""
 
-import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -51,18 +50,68 @@ def test_test_images_know_their_class_and_mask(tiny_data: Path) -> None:
     assert [image.mask.name for image in found[3:] if image.mask][0] == "000_mask.png"
 
 
-def test_groups_come_from_the_table(tmp_path: Path) -> None:
-    good = tmp_path / "train" / "good"
-    good.mkdir(parents=True)
-    for name in ("a", "b"):
-        Image.fromarray(images(1)[0]).save(good / f"{name}.png")
-    table = tmp_path / layout.GROUPS_FILE
-    table.write_text("path,group\ntrain/good/a.png,7\ntrain/good/b.png,7\n")
-    found = layout.training_images(tmp_path)
-    assert layout.groups(tmp_path, found) == ["7", "7"]
-    table.write_text("path,group\ntrain/good/a.png,7\n")
-    with pytest.raises(DataError, match=r"does not name 1 images, the first 'train/good/b.png'"):
-        layout.groups(tmp_path, found)
+@pytest.fixture
+def grouped(tmp_path: Path) -> Path:
+    for name in ("train/good/a", "train/good/b", "train/good/c", "test/good/d"):
+        path = tmp_path / f"{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(images(1)[0]).save(path)
+    return tmp_path
+
+
+def write_groups(root: Path, rows: str, encoding: str = "utf-8") -> None:
+    (root / layout.GROUPS_FILE).write_text(f"path,group\n{rows}", encoding=encoding)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+def test_groups_come_from_the_table(grouped: Path, encoding: str) -> None:
+    rows = "train/good/a.png,7\ntrain/good/b.png,7\ntrain/good/c.png,8\ntest/good/d.png,8\n"
+    write_groups(grouped, rows, encoding)
+    grouping = layout.grouping(grouped, layout.training_images(grouped))
+    assert grouping.groups == ["7", "7", "8"]
+    assert grouping.trainable() == [0, 1]  # c shows the part that d shows
+
+
+def test_without_a_table_every_image_is_a_group(grouped: Path) -> None:
+    grouping = layout.grouping(grouped, layout.training_images(grouped))
+    assert len(set(grouping.groups)) == 3
+    assert grouping.trainable() == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ("train/good/a.png,7\n", "does not name 2 images, the first 'train/good/b.png'"),
+        ("train/good/a.png\n", "line 2: a path or group is missing"),
+        ("train/good/a.png,7\ntrain/good/a.png,8\n", "line 3: train/good/a.png is in group 8 and"),
+    ],
+)
+def test_a_table_of_groups_that_is_wrong_is_refused(grouped: Path, rows: str, message: str) -> None:
+    write_groups(grouped, rows)
+    with pytest.raises(DataError, match=message):
+        layout.grouping(grouped, layout.training_images(grouped))
+
+
+def test_a_missing_mask_of_a_class_with_masks_is_named(tmp_path: Path) -> None:
+    for name in ("test/hole/a.png", "test/hole/b.png", "ground_truth/hole/a_mask.png"):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(images(1)[0]).save(path)
+    with pytest.raises(DataError, match=r"b\.png: no mask"):
+        layout.test_images(tmp_path)
+
+
+def test_a_class_may_have_no_masks_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "test" / "hole" / "a.png"
+    path.parent.mkdir(parents=True)
+    Image.fromarray(images(1)[0]).save(path)
+    assert layout.test_images(tmp_path)[0].mask is None
+
+
+def test_a_broken_mask_is_named(tmp_path: Path) -> None:
+    (tmp_path / "mask.png").write_bytes(b"\x89PNG\r\n\x1a\n broken")
+    with pytest.raises(DataError, match=r"mask\.png"):
+        load_mask(tmp_path / "mask.png", 64)
 
 
 def test_the_digest_sees_names_and_contents(tmp_path: Path) -> None:
@@ -92,6 +141,12 @@ def test_about_the_share_asked_for_is_held_out() -> None:
     groups = [str(index) for index in range(200)]
     assert len(hold_out(groups, 0.15, 0)) == 30
     assert hold_out(groups, 0.15, 0) != hold_out(groups, 0.15, 1)
+
+
+def test_a_large_group_does_not_carry_half_the_images_away() -> None:
+    groups = ["big"] * 280 + ["a"] * 10 + ["b"] * 10 + ["c"] * 10
+    for seed in range(10):
+        assert 10 <= len(hold_out(groups, 0.05, seed)) <= 20
 
 
 def test_every_bad_image_is_named(tmp_path: Path) -> None:
@@ -132,17 +187,20 @@ def test_a_batch_depends_on_seed_and_index_alone(tiny_config: Config) -> None:
 
 
 def test_every_image_is_seen_equally_often(tiny_config: Config) -> None:
-    plain = dataclasses.replace(
-        tiny_config,
-        optimisation=dataclasses.replace(
-            tiny_config.optimisation, normal_per_batch=4, synthetic_per_batch=1
-        ),
-    )
     flat = np.stack([np.full((64, 64, 3), 20 * k, np.uint8) for k in range(5)])
-    batches = TrainingBatches(flat, None, plain, count=20, seed=0)
-    # Corners, where anomalies rarely lie, tell the images apart; a batch of 5 is one epoch.
-    seen = [sorted(batches[k]["images"][:4, 0, 0, 0].tolist()) for k in range(20)]
-    assert all(len(set(four)) == 4 for four in seen)
+    batches = TrainingBatches(flat, None, tiny_config, count=10, seed=0)  # 4 a batch: 8 epochs
+    seen = [int(image[0, 0, 0]) for batch in batches for image in batch["clean"]]
+    assert {level: seen.count(level) for level in set(seen)} == {20 * k: 8 for k in range(5)}
+    assert seen[:5] != seen[5:10]  # shuffled anew
+
+
+def test_clean_images_are_those_without_their_anomaly(tiny_config: Config) -> None:
+    batch = TrainingBatches(images(5), None, tiny_config, count=1, seed=0)[0]
+    same = (batch["images"] == batch["clean"]).all(dim=-1)
+    assert same[:2].all()
+    assert not same[2:].flatten(1).all(dim=1).any()
+    outside = batch["masks"][:, 0] == 0
+    assert same[outside].all()
 
 
 def test_batches_end(tiny_config: Config) -> None:

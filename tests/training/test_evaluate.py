@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from diffusionad_client.cli import main
 from diffusionad_training.checkpoint import load_run
 from diffusionad_training.data.layout import test_images as find_test_images
-from diffusionad_training.evaluation import evaluate, read_figures
+from diffusionad_training.evaluation import evaluate, read_metrics
 from diffusionad_training.scorers import Scored, TorchScorer
 
 
@@ -32,7 +32,7 @@ class MaskScorer:
 
 def test_a_detector_that_knows_the_answers_is_perfect(tiny_data: Path) -> None:
     result = evaluate(MaskScorer(), tiny_data, find_test_images(tiny_data), detector="oracle")
-    assert list(result.figures.values()) == pytest.approx([1.0] * 5)
+    assert list(result.metrics.values()) == pytest.approx([1.0] * 5)
     assert result.auroc_by_defect == {"spot": pytest.approx(1.0)}
     assert len(result.images) == 6
 
@@ -40,7 +40,7 @@ def test_a_detector_that_knows_the_answers_is_perfect(tiny_data: Path) -> None:
 def test_one_class_alone_is_undefined_not_zero(tiny_data: Path) -> None:
     good = [image for image in find_test_images(tiny_data) if not image.is_defective]
     result = evaluate(MaskScorer(), tiny_data, good, detector="oracle")
-    assert set(result.figures.values()) == {None}
+    assert set(result.metrics.values()) == {None}
 
 
 def test_the_command_writes_what_export_reads(
@@ -52,7 +52,7 @@ def test_the_command_writes_what_export_reads(
     )
     assert result.exit_code == 0, result.output
     assert "image AUROC" in result.output
-    detector, figures = read_figures(output)
+    detector, figures = read_metrics(output)
     assert detector == load_run(tiny_run).weights_digest
     assert all(value is None or 0 <= value <= 1 for value in figures.values())
     assert len(json.loads(output.read_text())["images"]) == 6

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from diffusionad_client.bundle import References, read_bundle
 from diffusionad_client.cli import main
-from diffusionad_client.contract import IMAGE, Step, step_signature
+from diffusionad_client.contract import Step, step_signature
 from diffusionad_training.checkpoint import load_run
 from diffusionad_training.errors import ExportError
 from diffusionad_training.export.bundle import export
@@ -140,11 +140,6 @@ def test_graphs_that_differ_from_torch_are_not_written(bundle: Path) -> None:
     no_number = References(references.images, references.scores * np.nan, references.anomaly_maps)
     with pytest.raises(ExportError, match="nan"):
         check_parity(graphs_of(bundle), no_number)
-
-
-def test_every_step_starts_from_the_image(bundle: Path) -> None:
-    first = onnx.load_from_string(graphs_of(bundle)[Step.NOISE_PREDICTION])
-    assert [value.name for value in first.graph.input] == [IMAGE]
 
 
 def test_the_command_refuses_a_folder_that_exists(tiny_run: Path, bundle: Path) -> None:

@@ -21,6 +21,14 @@ def test_noise_loss_of_an_all_anomalous_batch_is_zero_not_nan() -> None:
     assert losses.noise_loss(errors, errors, torch.ones(3, dtype=torch.bool)).item() == 0
 
 
+def test_restoration_lets_anomalous_samples_weigh_in() -> None:
+    small, large = torch.tensor([1.0, 4.0]), torch.tensor([3.0, 8.0])
+    anomalous = torch.tensor([False, True])
+    assert losses.noise_loss(small, large, anomalous, 0.5).item() == pytest.approx(
+        (2 + 0.5 * 6) / 1.5
+    )
+
+
 def test_anomalous_samples_send_no_gradient_through_the_noise_loss() -> None:
     errors = torch.ones(2, requires_grad=True)
     losses.noise_loss(errors, errors, torch.tensor([False, True])).backward()

@@ -16,6 +16,7 @@ from diffusionad_training.synthesis.anomalies import (
     blend,
     to_grey,
 )
+from diffusionad_training.synthesis.relocation import VISIBLE, relocate
 
 TEXTURE_FREE = SynthesisConfig(texture_share=0, self_share=0.5, procedural_share=0.5)
 seeds = st.integers(min_value=0, max_value=2**32 - 1)
@@ -78,6 +79,47 @@ def test_textures_are_used_when_they_have_the_whole_share() -> None:
     config = SynthesisConfig(texture_share=1, self_share=0, opacity=(0, 0))
     changed, mask = AnomalySynthesiser(config, texture).synthesise(image, np.random.default_rng(0))
     assert (changed[mask.astype(bool)].max(axis=-1) > 0).any()
+
+
+def plate_with_a_hole() -> np.ndarray:
+    y, x = np.mgrid[:256, :256]
+    plate = np.where((y - 128) ** 2 + (x - 128) ** 2 < 60**2, 20, 160).astype(np.uint8)
+    return np.repeat(plate[..., None], 3, axis=-1)
+
+
+@settings(max_examples=30)
+@given(seeds)
+def test_relocation_marks_what_looks_different_and_nothing_else(seed: int) -> None:
+    image = plate_with_a_hole()
+    anomalous, mask = relocate(image, np.random.default_rng(seed))
+    difference = np.abs(anomalous.astype(int) - image).mean(axis=-1)
+    assert mask.any()
+    assert difference[mask].mean() > VISIBLE
+    assert (difference[~mask] > 2 * VISIBLE).mean() < 0.01
+
+
+def test_relocation_marks_nothing_on_an_even_surface() -> None:
+    image = np.full((256, 256, 3), 120, np.uint8)
+    anomalous, mask = relocate(image, np.random.default_rng(0))
+    assert not mask.any()
+    assert (anomalous == image).all()
+
+
+def test_relocation_can_make_a_feature_disappear() -> None:
+    image = np.full((256, 256, 3), 160, np.uint8)
+    image[120:130, 120:130] = 20
+    erased = 0
+    for seed in range(60):
+        anomalous, mask = relocate(image, np.random.default_rng(seed))
+        erased += bool((anomalous[120:130, 120:130] > 120).all() and mask[125, 125])
+    assert erased >= 3
+
+
+def test_a_surface_too_even_to_relocate_gets_another_anomaly() -> None:
+    image = np.full((64, 64, 3), 120, np.uint8)
+    synthesiser = AnomalySynthesiser(dataclasses.replace(TEXTURE_FREE, relocation_share=1.0), None)
+    _, mask = synthesiser.synthesise(image, np.random.default_rng(0))
+    assert mask.any()
 
 
 @pytest.mark.parametrize(("height", "width"), [(64, 64), (48, 80)])

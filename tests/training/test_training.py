@@ -2,8 +2,10 @@
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
@@ -12,8 +14,8 @@ from PIL import Image
 from diffusionad_client.cli import main
 from diffusionad_training import training
 from diffusionad_training.checkpoint import load_run
-from diffusionad_training.config import Config
-from diffusionad_training.data.batches import TrainingBatches
+from diffusionad_training.config import Config, GuidanceConfig
+from diffusionad_training.data.batches import Batch, TrainingBatches
 from diffusionad_training.data.images import load_all
 from diffusionad_training.data.layout import training_images
 from diffusionad_training.errors import CheckpointError, DataError, TrainingError
@@ -60,9 +62,10 @@ def test_the_same_seed_trains_the_same_weights(
 ) -> None:
     for name, seed, workers in (("a", 1, 0), ("b", 1, 1), ("c", 2, 0)):
         training.train(tiny_data, tmp_path / name, tiny_config, workers=workers, seed=seed)
-    digests = [load_run(tmp_path / name).weights_digest for name in "abc"]
-    assert digests[0] == digests[1]
-    assert digests[0] != digests[2]
+    runs = [load_run(tmp_path / name) for name in "abc"]
+    assert runs[0].weights_digest == runs[1].weights_digest
+    first, other = (run.model.noise_network.first.weight for run in (runs[0], runs[2]))
+    assert not torch.equal(first, other)
 
 
 def test_training_lowers_both_losses(tiny_data: Path, tiny_config: Config, tmp_path: Path) -> None:
@@ -133,9 +136,126 @@ def test_a_time_budget_ends_the_run_early(
     assert module.optimizers().optimizer.param_groups[0]["lr"] < 1e-4  # decayed to the end
 
 
-def test_a_folder_that_is_no_run_says_what_is_missing(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="config.json is missing"):
-        load_run(tmp_path)
+@pytest.fixture
+def copied_run(tiny_run: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(tiny_run, tmp_path / "copy")
+
+
+@pytest.mark.parametrize("name", ["config.json", "weights.safetensors", "run.json"])
+def test_a_run_that_lacks_a_file_says_which(copied_run: Path, name: str) -> None:
+    (copied_run / name).unlink()
+    with pytest.raises(CheckpointError, match=f"copy: not a finished run: {name} is missing"):
+        load_run(copied_run)
+
+
+@pytest.mark.parametrize("name", ["config.json", "weights.safetensors", "run.json"])
+def test_a_run_with_a_damaged_file_is_refused_by_its_place(copied_run: Path, name: str) -> None:
+    (copied_run / name).write_bytes(b"\xff\x00 damaged")
+    with pytest.raises(CheckpointError, match="copy: the run cannot be read"):
+        load_run(copied_run)
+
+
+def test_held_out_images_of_another_run_are_refused(copied_run: Path) -> None:
+    np.savez(copied_run / "held_out.npz", images=np.zeros((3, 64, 64, 3), np.uint8))
+    with pytest.raises(CheckpointError, match="not the held-out images of this run"):
+        load_run(copied_run).held_out_images()
+
+
+def test_training_over_a_run_leaves_nothing_of_the_old_one(
+    tiny_data: Path, tiny_config: Config, copied_run: Path
+) -> None:
+    too_hot = dataclasses.replace(tiny_config.optimisation, noise_learning_rate=1e30)
+    config = dataclasses.replace(
+        tiny_config, optimisation=dataclasses.replace(too_hot, gradient_clip=0.0, warmup_steps=0)
+    )
+    with pytest.raises(TrainingError):
+        training.train(tiny_data, copied_run, config, workers=0)
+    with pytest.raises(CheckpointError, match="not a finished run"):
+        load_run(copied_run)
+
+
+def test_what_a_checkpoint_holds_is_averaged_up_to_its_step(
+    tiny_data: Path, tiny_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+    original = training.Checkpoints._save
+
+    def record(self: training.Checkpoints, module: TrainingModule) -> None:
+        assert module.averaged is not None
+        seen.append((module.global_step, int(module.averaged.n_averaged)))
+        original(self, module)
+
+    monkeypatch.setattr(training.Checkpoints, "_save", record)
+    training.train(tiny_data, tmp_path / "run", tiny_config, workers=0, checkpoint_steps=2)
+    assert seen == [(2, 2), (4, 4), (6, 6)]
+
+
+def test_an_interrupted_training_says_what_is_saved(
+    tiny_data: Path, tiny_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = TrainingModule.training_step
+
+    def interrupted(self: TrainingModule, batch: Batch, index: int) -> torch.Tensor:
+        if index == 4:
+            raise KeyboardInterrupt
+        return step(self, batch, index)
+
+    monkeypatch.setattr(TrainingModule, "training_step", interrupted)
+    lines: list[str] = []
+    with pytest.raises(KeyboardInterrupt):
+        training.train(
+            *(tiny_data, tmp_path / "run", tiny_config),
+            workers=0,
+            checkpoint_steps=3,
+            report=lines.append,
+        )
+    assert lines[-1] == "stopped; the run is saved as of step 4"
+    assert load_run(tmp_path / "run").record.steps == 4
+
+
+def test_steps_are_drawn_from_both_sides_of_tau(
+    tiny_data: Path, tiny_config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    guidance = GuidanceConfig(small_step=1, large_step=3, tau=2, last_step=4)
+    module = TrainingModule(dataclasses.replace(tiny_config, guidance=guidance), seed=0)
+    monkeypatch.setattr(module, "log", lambda *args, **kwargs: None)
+    drawn: list[torch.Tensor] = []
+    estimate = module.model.estimate
+    monkeypatch.setattr(
+        module.model, "estimate", lambda x_t, t: drawn.append(t) or estimate(x_t, t)
+    )
+    images = load_all(training_images(tiny_data), 64)
+    batches = TrainingBatches(images, None, tiny_config, count=30, seed=0)
+    with torch.no_grad():
+        for index, batch in enumerate(batches):
+            module.training_step(batch, index)
+    small, large = (torch.cat([t.chunk(2)[side] for t in drawn]) for side in (0, 1))
+    assert sorted(set(small.tolist())) == [0, 1, 2]
+    assert sorted(set(large.tolist())) == [3, 4]
+
+
+def test_rates_warm_up_and_decay_to_nothing(tiny_config: Config) -> None:
+    module = TrainingModule(tiny_config, seed=0)  # 6 steps, 2 of warm-up
+    rates = [module._rate(step) for step in range(7)]
+    assert rates[:2] == [0.5, 1.0]
+    assert rates[2:] == sorted(rates[2:], reverse=True)
+    assert rates[6] == pytest.approx(0)
+
+
+def test_images_grouped_with_test_images_are_left_out(
+    tiny_data: Path, tiny_config: Config, tmp_path: Path
+) -> None:
+    data = shutil.copytree(tiny_data, tmp_path / "data")
+    names = sorted(p.relative_to(data).as_posix() for p in data.glob("t*/good/*.png"))
+    group_of = {name: name for name in names} | {"train/good/003.png": "test/good/000.png"}
+    rows = [f"{name},{group}" for name, group in group_of.items()]
+    (data / "groups.csv").write_text("\n".join(["path,group", *rows]))
+    lines: list[str] = []
+    training.train(data, tmp_path / "run", tiny_config, workers=0, report=lines.append)
+    record = load_run(tmp_path / "run").record
+    assert record.left_out == 1
+    assert record.training_images + len(record.held_out) == 9
+    assert any("1 left out" in line for line in lines)
 
 
 def test_a_run_with_other_weights_than_its_config_is_refused(
@@ -157,6 +277,8 @@ def test_a_run_with_other_weights_than_its_config_is_refused(
         (["DATA", "--preset", "huge"], "no preset 'huge'; there are paper, edge"),
         (["DATA", "--image-size", "100"], "size (100) must be a positive multiple of 32"),
         (["DATA", "--textures", "nowhere"], "nowhere: no such folder of textures"),
+        (["DATA", "--seed", "-1"], "-1 is not in the range"),
+        (["DATA", "--workers", "-1"], "-1 is not in the range"),
         (["DATA", "--time-budget", "soon"], "'soon' is not a time; write it as 90s, 45m or 3h"),
     ],
 )

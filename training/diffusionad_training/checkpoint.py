@@ -2,7 +2,7 @@
 
 RUN/
   config.json           Config
-  weights.safetensors   the averaged weights and the fixed noise
+  weights.safetensors   the weights (averaged, if the config says so) and the fixed noise
   run.json              RunRecord: what was trained on and what was held out
   held_out.npz          the held-out good images at the model's size, so that
                         `export` needs nothing but the run
@@ -14,6 +14,7 @@ import dataclasses
 import io
 import json
 import os
+import shutil
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,13 +27,15 @@ from torch import Tensor
 
 from diffusionad_client.bundle import file_digest
 from diffusionad_training.config import Config
-from diffusionad_training.errors import CheckpointError
+from diffusionad_training.errors import CheckpointError, ConfigError
 from diffusionad_training.model import DiffusionAD
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "weights.safetensors"
 RECORD_FILE = "run.json"
 HELD_OUT_FILE = "held_out.npz"
+SAMPLES_FOLDER = "samples"
+LOGS_FOLDER = "logs"
 
 
 @dataclass(frozen=True)
@@ -40,11 +43,16 @@ class RunRecord:
     """What a run was made from. Paths are relative to the data folder."""
 
     data: str  # the data folder's own name, never its path
-    data_digest: str
+    data_digest: str  # of the images trained on, see layout.digest
     training_images: int
+    left_out: int  # good images whose group is in the test set, neither trained on nor held out
     held_out: tuple[str, ...]  # good images never trained on: they set the thresholds
+    held_out_digest: str  # SHA-256 of held_out.npz
+    textures_digest: str | None  # of the textures folder, None without one
     seed: int
+    time_budget: float | None  # seconds; with one, the same seed gives other weights
     steps: int  # optimiser steps done
+    version: str  # of diffusionad-training
 
 
 @dataclass(frozen=True)
@@ -63,6 +71,11 @@ class Run:
     def held_out_images(self) -> NDArray[np.uint8]:
         """The held-out good images, (N, S, S, 3). Raises `CheckpointError`."""
         path = self.folder / HELD_OUT_FILE
+        if not path.is_file() or file_digest(path) != self.record.held_out_digest:
+            raise CheckpointError(
+                f"{path}: not the held-out images of this run; thresholds set on others would be "
+                "wrong. Restore the file or train again"
+            )
         try:
             with np.load(path, allow_pickle=False) as arrays:
                 images: NDArray[np.uint8] = arrays["images"]
@@ -80,26 +93,35 @@ def save_run(folder: Path, config: Config, weights: dict[str, Tensor], record: R
     _write(folder / RECORD_FILE, json.dumps(dataclasses.asdict(record), indent=2).encode())
 
 
-def save_held_out(folder: Path, images: NDArray[np.uint8]) -> None:
-    """Keep the held-out good images (N, S, S, 3) with the run."""
+def start_run(folder: Path, held_out: NDArray[np.uint8]) -> str:
+    """Make room for a new run, and keep the held-out good images (N, S, S, 3) with it.
+
+    An earlier run there is removed first: half of each would be worse than
+    either. Returns the digest of the held-out images.
+    """
     folder.mkdir(parents=True, exist_ok=True)
+    for name in (RECORD_FILE, CONFIG_FILE, WEIGHTS_FILE, HELD_OUT_FILE):
+        (folder / name).unlink(missing_ok=True)
+    for name in (SAMPLES_FOLDER, LOGS_FOLDER):
+        shutil.rmtree(folder / name, ignore_errors=True)
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, images=images)
+    np.savez_compressed(buffer, images=held_out)
     _write(folder / HELD_OUT_FILE, buffer.getvalue())
+    return file_digest(folder / HELD_OUT_FILE)
 
 
 def load_run(folder: Path) -> Run:
     """Read a run. Raises `CheckpointError` if a file is missing or does not fit."""
+    for name in (CONFIG_FILE, WEIGHTS_FILE, RECORD_FILE):
+        if not (folder / name).is_file():
+            raise CheckpointError(
+                f"{folder}: not a finished run: {name} is missing; `diffusionad train` writes one"
+            )
     try:
         config = Config.from_json((folder / CONFIG_FILE).read_text(encoding="utf-8"))
         document = json.loads((folder / RECORD_FILE).read_text(encoding="utf-8"))
         weights = safetensors.torch.load_file(folder / WEIGHTS_FILE)
-    except FileNotFoundError as exc:
-        raise CheckpointError(
-            f"{folder}: not a finished run: {Path(exc.filename).name} is missing; "
-            "`diffusionad train` writes one"
-        ) from exc
-    except (OSError, json.JSONDecodeError, SafetensorError) as exc:
+    except (OSError, ValueError, ConfigError, SafetensorError) as exc:
         raise CheckpointError(f"{folder}: the run cannot be read: {exc}") from exc
     model = DiffusionAD(config)
     try:

@@ -46,7 +46,7 @@ class GuidanceConfig:
     small_step: int = 200  # t_s at inference: keeps detail, leaves large defects standing
     large_step: int = 400  # t_b at inference: erases large defects, loses detail
     weight: float = 1.0  # w of Eq. 7: pull towards the large-step estimate
-    split: int = 300  # tau: training draws t_s from {0..tau}, t_b from {tau+1..last_step}
+    tau: int = 300  # training draws t_s from {0..tau}, t_b from {tau+1..last_step}
     last_step: int = 999  # the largest t_b in training
 
     def __post_init__(self) -> None:
@@ -56,8 +56,8 @@ class GuidanceConfig:
             f"<= last_step ({self.last_step})",
         )
         _require(
-            0 <= self.split < self.last_step,
-            f"split ({self.split}) must lie in [0, last_step={self.last_step})",
+            0 <= self.tau < self.last_step,
+            f"tau ({self.tau}) must lie in [0, last_step={self.last_step})",
         )
 
 
@@ -87,6 +87,15 @@ class NoiseNetworkConfig:
         _require(self.unshuffle >= 1, f"unshuffle ({self.unshuffle}) must be at least 1")
         levels = len(self.multipliers)
         _require(
+            levels >= 1 and min(self.multipliers) >= 1 and self.blocks >= 1,
+            f"multipliers {self.multipliers} and blocks ({self.blocks}) must be at least 1",
+        )
+        _require(
+            self.heads >= 1 and self.base_channels % self.heads == 0,
+            f"heads ({self.heads}) must divide base_channels ({self.base_channels})",
+        )
+        _require(0 <= self.dropout < 1, f"dropout ({self.dropout}) must lie in [0, 1)")
+        _require(
             all(0 <= level < levels for level in self.attention_levels),
             f"attention_levels {self.attention_levels} must lie in [0, {levels})",
         )
@@ -104,6 +113,13 @@ class SegmentationNetworkConfig:
     widths: tuple[int, ...] = (64, 128, 256, 512, 512, 512)  # channels of each level
     unshuffle: int = 1
 
+    def __post_init__(self) -> None:
+        _require(
+            len(self.widths) >= 2 and min(self.widths) >= 1,
+            f"widths {self.widths} must be two levels or more, of at least one channel",
+        )
+        _require(self.unshuffle >= 1, f"unshuffle ({self.unshuffle}) must be at least 1")
+
     @property
     def stride(self) -> int:
         """The image's side must be a multiple of this many pixels."""
@@ -112,28 +128,50 @@ class SegmentationNetworkConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class LossConfig:
-    """Eq. 10, and the focal loss in it."""
+    """Eqs. 9 and 10, and the focal loss in it."""
 
     focal_weight: float = 5.0  # gamma of Eq. 10
     focal_alpha: float = 0.5  # weight of defect pixels; normal ones have 1 - alpha
     focal_gamma: float = 4.0  # exponent
+    # Beyond the paper: synthetic anomalies count in Eq. 9 with this weight, the clean
+    # image being what the network should see in them; 0 leaves them out, as Eq. 9 does.
+    restoration_weight: float = 0.0
+
+    def __post_init__(self) -> None:
+        _require(
+            min(self.focal_weight, self.focal_gamma, self.restoration_weight) >= 0,
+            f"the loss weights and the exponent must not be negative: {self}",
+        )
+        _require(0 <= self.focal_alpha <= 1, f"focal_alpha ({self.focal_alpha}) must lie in [0, 1]")
 
 
 @dataclass(frozen=True, kw_only=True)
 class SynthesisConfig:
-    """Synthetic anomalies (Sec. 4.4). Shares are relative weights, 0 to leave one out."""
+    """Synthetic anomalies (Sec. 4.4).
+
+    Shares of sources and of masks are relative weights, 0 to leave one out.
+    """
 
     texture_share: float = 0.5  # A from a folder of textures; needs one
     self_share: float = 0.5  # A is the image itself, augmented and shuffled
     procedural_share: float = 0.0  # A is generated: no pictures needed
+    relocation_share: float = 0.0  # of all anomalies: pieces of the image moved, no A at all
     perlin_share: float = 1.0  # masks of thresholded Perlin noise
     stroke_share: float = 0.0  # masks of thin curved strokes and small spots
     opacity: tuple[float, float] = (0.2, 0.8)  # beta of Eq. 12: lower shows more of A
     grid: int = 8  # self: the image is cut into grid x grid tiles
+    # Perlin masks only within a random part of the image, as Sec. 4.4 has it where there
+    # is no foreground mask.
+    within_part: bool = True
 
     def __post_init__(self) -> None:
         low, high = self.opacity
         _require(0 <= low <= high < 1, f"opacity {self.opacity} must satisfy 0 <= low <= high < 1")
+        _require(
+            0 <= self.relocation_share <= 1,
+            f"relocation_share ({self.relocation_share}) must lie in [0, 1]",
+        )
+        _require(self.grid >= 1, f"grid ({self.grid}) must be at least 1")
         sources = (self.texture_share, self.self_share, self.procedural_share)
         masks = (self.perlin_share, self.stroke_share)
         _require(min(sources + masks) >= 0, "the shares of synthesis must not be negative")
@@ -148,6 +186,12 @@ class AugmentationConfig:
     contrast: float = 0.0  # factor 1 +- this
     flip: bool = False  # mirror left-right and up-down: for products without a right way up
 
+    def __post_init__(self) -> None:
+        _require(
+            0 <= self.brightness <= 1 and 0 <= self.contrast <= 1,
+            f"brightness ({self.brightness}) and contrast ({self.contrast}) must lie in [0, 1]",
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class OptimisationConfig:
@@ -160,13 +204,24 @@ class OptimisationConfig:
     segmentation_learning_rate: float = 1e-4
     warmup_steps: int = 0
     cosine_decay: bool = False  # to zero at the end of the run; constant otherwise
-    average_decay: float = 0.0  # exponential moving average of the weights; 0 for none
+    ema_decay: float = 0.0  # exponential moving average of the weights; 0 for none
     gradient_clip: float = 0.0  # largest norm of the gradient; 0 for none
 
     def __post_init__(self) -> None:
         _require(self.normal_per_batch >= 1, "a batch needs at least one normal image (Eq. 9)")
         _require(self.synthetic_per_batch >= 1, "a batch needs at least one synthetic anomaly")
         _require(self.steps >= 1, f"steps ({self.steps}) must be at least 1")
+        _require(
+            min(self.noise_learning_rate, self.segmentation_learning_rate) > 0,
+            f"learning rates must be positive, not {self.noise_learning_rate} and "
+            f"{self.segmentation_learning_rate}",
+        )
+        _require(0 <= self.ema_decay < 1, f"ema_decay ({self.ema_decay}) must lie in [0, 1)")
+        _require(
+            self.gradient_clip >= 0 and self.warmup_steps >= 0,
+            f"gradient_clip ({self.gradient_clip}) and warmup_steps ({self.warmup_steps}) must "
+            "not be negative",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

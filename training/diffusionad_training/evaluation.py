@@ -17,7 +17,7 @@ from diffusionad_training.errors import DataError
 from diffusionad_training.metrics import PixelMetrics, image_auroc, image_average_precision
 from diffusionad_training.scorers import Scorer
 
-FIGURES = (
+METRICS = (
     "image_auroc",
     "image_average_precision",
     "pixel_auroc",
@@ -37,7 +37,7 @@ class ImageScore:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Figures in [0, 1]; None where the data cannot define one."""
+    """Metrics in [0, 1]; None where the data cannot define one."""
 
     detector: str  # what was measured: the digest of a run's weights, or a served release
     image_auroc: float | None
@@ -46,24 +46,25 @@ class Evaluation:
     pixel_average_precision: float | None
     pro: float | None
     auroc_by_defect: dict[str, float | None]  # each class against all good images
+    without_mask: int  # defective images without ground truth: not in the pixel metrics
     images: tuple[ImageScore, ...]
     seconds: float
 
     @property
-    def figures(self) -> dict[str, float | None]:
-        """The five overall figures by name."""
-        return {name: getattr(self, name) for name in FIGURES}
+    def metrics(self) -> dict[str, float | None]:
+        """The five overall metrics by name."""
+        return {name: getattr(self, name) for name in METRICS}
 
     def to_json(self) -> str:
         """Render everything, the score of every image included."""
         return json.dumps(dataclasses.asdict(self), indent=2, allow_nan=False)
 
 
-def read_figures(path: Path) -> tuple[str, dict[str, float | None]]:
-    """Read the detector and the overall figures of an evaluation's JSON. Raises `DataError`."""
+def read_metrics(path: Path) -> tuple[str, dict[str, float | None]]:
+    """Read the detector and the overall metrics of an evaluation's JSON. Raises `DataError`."""
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
-        return document["detector"], {name: document[name] for name in FIGURES}
+        return document["detector"], {name: document[name] for name in METRICS}
     except (OSError, ValueError, KeyError, TypeError) as exc:
         raise DataError(f"{path}: not an evaluation by `diffusionad evaluate`: {exc!r}") from exc
 
@@ -79,7 +80,8 @@ def evaluate(
     """Score test images and measure. `advance` is called after each image.
 
     Defective images without a ground-truth mask count for the image metrics
-    only. Raises `DataError` for an unreadable image or mask.
+    only. Raises `DataError` for an unreadable mask, and what the scorer raises
+    for an unreadable image.
     """
     started = time.monotonic()
     pixels = PixelMetrics()
@@ -108,6 +110,7 @@ def evaluate(
         pixel_average_precision=pixels.average_precision,
         pro=pixels.pro,
         auroc_by_defect={defect: against_good(defect) for defect in defects},
+        without_mask=sum(image.is_defective and image.mask is None for image in images),
         images=tuple(
             ImageScore(image.path.relative_to(root).as_posix(), image.defect, score)
             for image, score in zip(images, scores, strict=True)

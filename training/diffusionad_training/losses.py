@@ -10,18 +10,25 @@ from diffusionad_training.config import LossConfig
 from diffusionad_training.diffusion import signal_to_noise
 
 
-def noise_loss(noise_error_s: Tensor, noise_error_b: Tensor, anomalous: Tensor) -> Tensor:
-    """Squared error over normal samples only, the mean of both scales. Eq. 9.
+def noise_loss(
+    noise_error_s: Tensor,
+    noise_error_b: Tensor,
+    anomalous: Tensor,
+    restoration_weight: float = 0.0,
+) -> Tensor:
+    """Squared error over normal samples, the mean of both scales. Eq. 9.
 
         L = (1 - y) * (|e_s|^2 + |e_b|^2) / 2
 
     noise_error_s, noise_error_b  (N,)   mean squared error of each image at each scale
     anomalous                     (N,)   y, bool
-    returns                       ()     mean over the normal samples; 0 if there are none
+    restoration_weight            what anomalous samples weigh; Eq. 9 has 0
+    returns                       ()     weighted mean over the samples; 0 if none weighs anything
     """
-    normal = (~anomalous).to(noise_error_s.dtype)
     per_image = (noise_error_s + noise_error_b) / 2
-    return (normal * per_image).sum() / normal.sum().clamp(min=1)
+    weights = torch.where(anomalous, restoration_weight, 1.0).to(per_image.dtype)
+    total = weights.sum()
+    return (weights * per_image).sum() / torch.where(total > 0, total, 1.0)
 
 
 def squared_noise_error(noise: Tensor, estimate: Tensor) -> Tensor:

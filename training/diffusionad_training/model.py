@@ -51,7 +51,8 @@ class DiffusionAD(nn.Module):
         self.segmentation_network = SegmentationUNet(config.segmentation_network)
         schedule = config.schedule
         table = diffusion.alpha_bar_table(schedule.steps, schedule.beta_first, schedule.beta_last)
-        self.register_buffer("alpha_bar", table, persistent=False)
+        # Computed in double precision, kept in single: not every device has doubles.
+        self.register_buffer("alpha_bar", table.to(torch.float32), persistent=False)
         generator = torch.Generator().manual_seed(noise_seed)
         noise = torch.randn(2, 3, config.size, config.size, generator=generator)
         # Half precision, exactly: as a constant of the served graph it is half the size.
@@ -74,7 +75,7 @@ class DiffusionAD(nn.Module):
 
     def alpha_bar_at(self, t: Tensor) -> Tensor:
         """Share of signal at steps t (N,) -> (N,) float32."""
-        return self.alpha_bar[t].to(torch.float32)
+        return self.alpha_bar[t]
 
     def estimate(self, x_t: Tensor, t: Tensor) -> Estimate:
         """One pass of the noise network; Eq. 6 turns either parametrisation into the other."""

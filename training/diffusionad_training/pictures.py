@@ -12,27 +12,37 @@ from torch import Tensor
 
 from diffusionad_training import diffusion
 from diffusionad_training.data.batches import Batch
-from diffusionad_training.model import LARGE, SMALL, DiffusionAD, NoisePrediction
+from diffusionad_training.model import (
+    LARGE,
+    SMALL,
+    DiffusionAD,
+    NoisePrediction,
+    Reconstruction,
+    Segmentation,
+)
+
+MAX_ROWS = 16  # images of a sheet: a whole batch of the paper's
 
 
 @torch.no_grad()
 def sample_sheet(model: DiffusionAD, batch: Batch) -> NDArray[np.uint8]:
     """Draw one row an image: x0, x_ts, x_tb, x0_s, n, x0_g, mask, anomaly map. (H, W, 3) uint8."""
-    images = batch["images"]
+    images = batch["images"][:MAX_ROWS]
     guidance = model.config.guidance
     noisy, predicted = NoisePrediction(model)(images)
     clean: list[Tensor] = []
     for scale, step in ((SMALL, guidance.small_step), (LARGE, guidance.large_step)):
         alpha_bar = model.alpha_bar_at(torch.tensor([step], device=images.device))
         clean.append(diffusion.predict_x0(noisy[:, scale], predicted[:, scale], alpha_bar))
-    detection = model(images)
+    reconstruction, picture = Reconstruction(model)(noisy, predicted)
+    anomaly_map, _ = Segmentation(model)(images, reconstruction)
     columns = [
         images,
         *(model.to_picture(noisy[:, scale]) for scale in (SMALL, LARGE)),
         *(model.to_picture(x0) for x0 in clean),
-        detection.reconstruction,
-        _grey(batch["masks"][:, 0]),
-        _grey(detection.anomaly_map),
+        picture,
+        _grey(batch["masks"][:MAX_ROWS, 0]),
+        _grey(anomaly_map),
     ]
     rows = torch.cat(columns, dim=2)  # (N, H, columns * W, 3)
     return rows.flatten(0, 1).cpu().numpy()

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from diffusionad_training.config import (
     AugmentationConfig,
     Config,
     GuidanceConfig,
+    LossConfig,
     NoiseNetworkConfig,
     OptimisationConfig,
     ScheduleConfig,
     SegmentationNetworkConfig,
     SynthesisConfig,
 )
+from diffusionad_training.errors import ConfigError
 
 # arXiv:2303.08730v4. The paper gives 3000 epochs; for the 200 to 400 images of an
 # MVTec category, at 8 normal images a batch, that is about 100,000 steps.
@@ -35,14 +39,20 @@ EDGE = Config(
         parametrisation="x0",
     ),
     segmentation_network=SegmentationNetworkConfig(widths=(16, 32, 64, 96, 96), unshuffle=2),
+    # Repainting what is wrong is learnt much faster from examples than from the
+    # distribution of good parts alone, which takes a network and a time this size has not.
+    loss=LossConfig(restoration_weight=1.0),
     synthesis=SynthesisConfig(
         texture_share=0.3,
         self_share=0.4,
         procedural_share=0.3,
+        # What is missing or out of place, neither blobs nor textures teach.
+        relocation_share=0.4,
         # Cracks and scratches are thin; Perlin masks alone are all blobs.
         perlin_share=0.6,
         stroke_share=0.4,
         opacity=(0.1, 0.8),
+        within_part=False,  # small defects come from strokes; blobs may lie anywhere
     ),
     augmentation=AugmentationConfig(brightness=0.08, contrast=0.1),
     optimisation=OptimisationConfig(
@@ -54,9 +64,47 @@ EDGE = Config(
         segmentation_learning_rate=4e-4,
         warmup_steps=100,
         cosine_decay=True,
-        average_decay=0.998,
+        ema_decay=0.998,
         gradient_clip=1.0,
     ),
 )
 
 PRESETS: dict[str, Config] = {preset.preset: preset for preset in (PAPER, EDGE)}
+
+
+def customised(
+    preset: str,
+    *,
+    size: int | None = None,
+    steps: int | None = None,
+    batch: int | None = None,
+    flip: bool | None = None,
+    with_textures: bool,
+) -> Config:
+    """Adapt a preset to one run; None leaves a setting as it is.
+
+    A batch is half normal, half synthetic. Without textures their share goes
+    to the other sources. Raises `ConfigError`.
+    """
+    if preset not in PRESETS:
+        raise ConfigError(f"no preset {preset!r}; there are {', '.join(PRESETS)}")
+    config = PRESETS[preset]
+    optimisation, synthesis = config.optimisation, config.synthesis
+    if steps is not None:
+        optimisation = replace(optimisation, steps=steps)
+    if batch is not None:
+        half = batch // 2
+        optimisation = replace(
+            optimisation, normal_per_batch=batch - half, synthetic_per_batch=half
+        )
+    if not with_textures:
+        synthesis = replace(synthesis, texture_share=0.0)
+    return replace(
+        config,
+        size=config.size if size is None else size,
+        optimisation=optimisation,
+        synthesis=synthesis,
+        augmentation=config.augmentation
+        if flip is None
+        else replace(config.augmentation, flip=flip),
+    )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 
 import lightning
 import torch
@@ -26,7 +27,7 @@ from diffusionad_training.model import DiffusionAD, Estimate
 
 
 class TrainingModule(lightning.LightningModule):
-    """Both networks, trained jointly. `averaged` is the model that is kept.
+    """Both networks, trained jointly; `trained_model` is what is kept.
 
     With a `time_budget` in seconds the learning rate decays with the time
     spent where that runs out before the steps do.
@@ -36,17 +37,10 @@ class TrainingModule(lightning.LightningModule):
         super().__init__()
         self.config = config
         self.model = DiffusionAD(config, noise_seed=seed)
-        decay = config.optimisation.average_decay
-
-        def average(averaged: Tensor, current: Tensor, count: Tensor | int) -> Tensor:
-            # A young average forgets faster, so that it does not remember the random start.
-            kept = min(decay, (1 + int(count)) / (10 + int(count)))
-            if not averaged.is_floating_point():
-                return current
-            return torch.lerp(current, averaged, kept)
-
         self.averaged = (
-            AveragedModel(self.model, avg_fn=average, use_buffers=True) if decay > 0 else None
+            AveragedModel(self.model, multi_avg_fn=self._average, use_buffers=True)
+            if config.optimisation.ema_decay > 0
+            else None
         )
         self._time_budget = time_budget
         self._started = time.monotonic()
@@ -62,10 +56,8 @@ class TrainingModule(lightning.LightningModule):
         model, guidance = self.model, self.config.guidance
         x0 = model.normalise(batch["images"])
         count = len(x0)
-        t_s = torch.randint(0, guidance.split + 1, (count,), device=self.device)
-        t_b = torch.randint(
-            guidance.split + 1, guidance.last_step + 1, (count,), device=self.device
-        )
+        t_s = torch.randint(0, guidance.tau + 1, (count,), device=self.device)
+        t_b = torch.randint(guidance.tau + 1, guidance.last_step + 1, (count,), device=self.device)
         noise_s, noise_b = torch.randn_like(x0), torch.randn_like(x0)
         alpha_bar_s, alpha_bar_b = model.alpha_bar_at(t_s), model.alpha_bar_at(t_b)
         x_ts = diffusion.add_noise(x0, noise_s, alpha_bar_s)
@@ -78,10 +70,13 @@ class TrainingModule(lightning.LightningModule):
         reconstruction = model.reconstruct(x_ts, estimate_s.noise, estimate_b.x0, alpha_bar_s)
         logits = model.segmentation_network(x0, reconstruction)
 
+        # What the network should see: the clean image, and the noise that leads to it.
+        clean = model.normalise(batch["clean"])
         noise_loss = losses.noise_loss(
-            self._error(x0, noise_s, estimate_s, alpha_bar_s),
-            self._error(x0, noise_b, estimate_b, alpha_bar_b),
+            self._error(clean, x_ts, estimate_s, alpha_bar_s),
+            self._error(clean, x_tb, estimate_b, alpha_bar_b),
             batch["anomalous"],
+            self.config.loss.restoration_weight,
         )
         mask_loss = losses.mask_loss(batch["masks"], logits, self.config.loss)
         total = noise_loss + mask_loss  # Eq. 11
@@ -119,16 +114,34 @@ class TrainingModule(lightning.LightningModule):
         """Start the clock of the time budget."""
         self._started = time.monotonic()
 
-    def on_train_batch_end(self, outputs: object, batch: object, batch_idx: int) -> None:
-        """Average the weights after each optimiser step."""
+    def update_average(self) -> None:
+        """Take the weights of the optimiser step just done into the average."""
         if self.averaged is not None:
             self.averaged.update_parameters(self.model)
 
-    def _error(self, x0: Tensor, noise: Tensor, estimate: Estimate, alpha_bar: Tensor) -> Tensor:
+    def _error(self, clean: Tensor, x_t: Tensor, estimate: Estimate, alpha_bar: Tensor) -> Tensor:
+        """Error at each image; a normal one has the very noise that was added as its target."""
         network = self.config.noise_network
         if network.parametrisation == "x0":
-            return losses.weighted_x0_error(x0, estimate.x0, alpha_bar, network.snr_cap)
+            return losses.weighted_x0_error(clean, estimate.x0, alpha_bar, network.snr_cap)
+        noise = diffusion.noise_from_x0(x_t, clean, alpha_bar)
         return losses.squared_noise_error(noise, estimate.noise)
+
+    @torch.no_grad()
+    def _average(
+        self, averaged: Sequence[Tensor], current: Sequence[Tensor], count: Tensor | int
+    ) -> None:
+        """Update the average in place; a young one forgets faster than the config says.
+
+        Otherwise it would long remember the random start.
+        """
+        done = self.global_step
+        kept = min(self.config.optimisation.ema_decay, (1 + done) / (10 + done))
+        for ours, theirs in zip(averaged, current, strict=True):
+            if ours.is_floating_point():
+                ours.lerp_(theirs, 1 - kept)
+            else:
+                ours.copy_(theirs)
 
     def _rate(self, step: int) -> float:
         """Factor on the learning rates: linear warm-up, then a cosine to zero if configured."""

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 import click
 
 from diffusionad_client.commands.options import json_option, timeout_option, url_option
+
+if TYPE_CHECKING:
+    from diffusionad_client.releases import ServedModel
 
 
 @click.command()
@@ -15,30 +19,35 @@ from diffusionad_client.commands.options import json_option, timeout_option, url
 @timeout_option
 @json_option
 def models(url: str, timeout: float, as_json: bool) -> None:
-    """List the categories that a server has ready, with their releases and thresholds."""
-    from rich.console import Console
-    from rich.table import Table
+    """List the categories that a server has ready, with their releases and thresholds.
 
+    One that this client cannot use is listed with the reason.
+    """
     from diffusionad_client.client import Client
+    from diffusionad_client.tables import print_table
 
     with Client(url, timeout=timeout) as client:
-        served = client.models()
+        found = client.catalogue()
     if as_json:
-        click.echo(json.dumps([asdict(model) for model in served], indent=2))
+        refused = [
+            {"model": model.model, "version": model.version, "error": str(model.reason)}
+            for model in found.refused
+        ]
+        click.echo(json.dumps([*map(asdict, found.served), *refused], indent=2))
         return
-    if not served:
+    if not found.names:
         click.echo(f"{url} serves no category that is ready.")
-        return
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("model", "version", "release", "preset"):
-        table.add_column(heading, no_wrap=True)
-    for heading in ("size", "accept", "reject"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    for model in served:
-        metadata = model.metadata
-        limits = metadata.thresholds
-        table.add_row(
-            *(model.model, model.version, metadata.release[:12], metadata.preset),
-            *(str(metadata.size), f"{limits.accept:.4f}", f"{limits.reject:.4f}"),
-        )
-    Console(highlight=False, markup=False).print(table)
+    if found.served:
+        headings = ("model", "version", "release", "preset", "size", "accept", "reject")
+        print_table(headings, map(_row, found.served), numbers=3)
+    for model in found.refused:
+        click.echo(f"Cannot be used: {model.reason}")
+
+
+def _row(model: ServedModel) -> tuple[str, ...]:
+    metadata = model.metadata
+    limits = metadata.thresholds
+    return (
+        *(model.model, model.version, metadata.release[:12], metadata.preset),
+        *(str(metadata.size), f"{limits.accept:.4f}", f"{limits.reject:.4f}"),
+    )

@@ -107,6 +107,8 @@ def score(
     found = find_images(sources, lists=lists, skip=output)
     if found.ignored:
         click.echo(f"Left out {found.ignored} files that are no images by their suffix.", err=True)
+    if found.runs:
+        click.echo(f"Left out {found.runs} folders of results of earlier runs.", err=True)
     settings = Settings(
         output=output,
         model=model,
@@ -123,7 +125,9 @@ def score(
         with server as address, _progress(len(found.names)) as on_row:
             summary = score_batch(address, found, settings, on_row)
     except KeyboardInterrupt:
-        click.echo(f"\nWhat was scored so far is in {output / (RESULTS_JSONL + PART)}.", err=True)
+        part = output / (RESULTS_JSONL + PART)
+        if part.exists():  # it was not while a server was still starting
+            click.echo(f"\nWhat was scored so far is in {part}.", err=True)
         raise
     page = None if no_report else write_report(output)
     _print_summary(summary, output, page, heatmaps=not no_heatmaps)

@@ -12,6 +12,7 @@ from typing import Any
 from PIL import Image
 
 from diffusionad_client import __version__, images
+from diffusionad_client.distributions import install_hint
 from diffusionad_client.errors import ImageError, ReportError
 from diffusionad_client.files import write_aside
 from diffusionad_client.metadata import Thresholds, Verdict
@@ -43,8 +44,8 @@ def check_can_render() -> None:
     """Raise `ReportError` if jinja2 is missing, before any work is done."""
     if importlib.util.find_spec("jinja2") is None:
         raise ReportError(
-            "the report needs jinja2, which is not installed here; install it with "
-            "`pip install 'diffusionad-client[report]'`, or score with --no-report"
+            "the report needs jinja2, which is not installed here; score with --no-report, or "
+            + install_hint("diffusionad-client", "report")
         )
 
 

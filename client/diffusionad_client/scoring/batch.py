@@ -13,8 +13,7 @@ from pathlib import Path
 from diffusionad_client.client import Client
 from diffusionad_client.errors import DiffusionADError
 from diffusionad_client.files import PART
-from diffusionad_client.metadata import Thresholds, Verdict
-from diffusionad_client.releases import ServedModel
+from diffusionad_client.metadata import Verdict
 from diffusionad_client.scoring.results import RESULTS_JSONL, ResultsWriter, Row, RunSummary
 from diffusionad_client.scoring.run import Scorer, score_all
 from diffusionad_client.scoring.sources import ImageSet
@@ -46,10 +45,13 @@ def score_batch(
     """
     with Client(url, settings.model, timeout=settings.timeout) as client:
         served = client.served(timeout=min(_GREETING_S, settings.timeout))
+        # Refuses thresholds in the wrong order before anything is scored.
+        served.metadata.thresholds.with_changes(accept=settings.accept, reject=settings.reject)
         scorer = Scorer(
             client=client,
             model=served.model,
-            thresholds=_thresholds(served, settings),
+            accept=settings.accept,
+            reject=settings.reject,
             output=settings.output,
             heatmaps=settings.heatmaps,
             save_maps=settings.save_maps,
@@ -85,14 +87,3 @@ def score_batch(
             )
             writer.finish(summary)
     return summary
-
-
-def _thresholds(served: ServedModel, settings: Settings) -> Thresholds | None:
-    """Combine the user's thresholds with the release's; None leaves it to each answer's release."""
-    if settings.accept is None and settings.reject is None:
-        return None
-    own = served.metadata.thresholds
-    return Thresholds(
-        accept=own.accept if settings.accept is None else settings.accept,
-        reject=own.reject if settings.reject is None else settings.reject,
-    )

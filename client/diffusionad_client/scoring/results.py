@@ -39,7 +39,7 @@ RECONSTRUCTIONS = "reconstructions"
 ANOMALY_MAPS = "anomaly_maps"
 
 _FILES = (RESULTS_JSONL, RESULTS_CSV, RUN_JSON, REPORT_HTML)
-_FOLDERS = (HEATMAPS, RECONSTRUCTIONS, ANOMALY_MAPS)
+PICTURE_FOLDERS = (HEATMAPS, RECONSTRUCTIONS, ANOMALY_MAPS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -228,7 +228,7 @@ def _make_room(output: Path, overwrite: bool) -> None:
         check_free(output)
     for path in earlier:
         path.unlink()
-    for folder in _FOLDERS:  # ours too, but only if the results were
+    for folder in PICTURE_FOLDERS:  # ours too, but only if the results were
         if earlier and (output / folder).is_dir():
             shutil.rmtree(output / folder)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import time
 from collections import deque
 from collections.abc import Generator
@@ -20,17 +21,18 @@ from diffusionad_client.errors import (
     DeadlineExceededError,
     DiffusionADError,
     ModelNotFoundError,
+    OutputError,
     ServerUnavailableError,
 )
 from diffusionad_client.files import write_aside
 from diffusionad_client.inspection import Inspection
-from diffusionad_client.metadata import Thresholds
 from diffusionad_client.scoring import pictures
 from diffusionad_client.scoring.results import ANOMALY_MAPS, HEATMAPS, RECONSTRUCTIONS, Row
 from diffusionad_client.scoring.sources import ImageSet
 
-# Errors that are the server's, not the image's. So many in a row end the run:
-# a dead server must not turn a hundred thousand images into failures, one by one.
+# Errors that are the server's, not the image's. So many in a row end the run, if
+# they cannot pass by themselves or nothing has been answered for so long: a dead
+# server must not turn a hundred thousand images into failures, one by one.
 _OF_THE_SERVER = (
     AccessDeniedError,
     ContractError,
@@ -38,7 +40,13 @@ _OF_THE_SERVER = (
     ModelNotFoundError,
     ServerUnavailableError,
 )
-GIVE_UP_AFTER = 8
+GIVE_UP_AFTER = 4
+PATIENCE_S = 10.0
+
+# What Pillow and numpy raise for pictures that they cannot make.
+_UNDRAWABLE = (ArithmeticError, MemoryError, OSError, ValueError)
+# What a file system says to a name that it cannot hold; all else is the folder's.
+_NAME_REFUSED = (errno.EILSEQ, errno.EINVAL, errno.ENAMETOOLONG)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +56,8 @@ class Scorer:
     client: Client
     model: str
     output: Path
-    thresholds: Thresholds | None = None  # None: those of the release that answers
+    accept: float | None = None  # None: that of the release that answers
+    reject: float | None = None
     heatmaps: bool = True  # and the reconstructions beside them
     save_maps: bool = False
 
@@ -65,7 +74,6 @@ class Scorer:
             inspection = self.client.inspect(
                 pixels,
                 model=self.model,
-                thresholds=self.thresholds,
                 anomaly_map=self.heatmaps or self.save_maps,
                 reconstruction=self.heatmaps,
             )
@@ -73,7 +81,17 @@ class Scorer:
             raise
         except DiffusionADError as exc:
             return Row.failed(name, exc)
-        return Row.scored(name, inspection, decode_s, **self._draw(name, pixels, inspection))
+        thresholds = inspection.thresholds.with_changes(accept=self.accept, reject=self.reject)
+        inspection = inspection.judged_by(thresholds)
+        try:
+            files = self._draw(name, pixels, inspection)
+        except _UNDRAWABLE as exc:
+            return Row.failed(name, OutputError(f"its pictures cannot be drawn: {exc}"))
+        except OutputError as exc:
+            if isinstance(exc.__cause__, OSError) and exc.__cause__.errno in _NAME_REFUSED:
+                return Row.failed(name, exc)
+            raise
+        return Row.scored(name, inspection, decode_s, **files)
 
     def _draw(self, name: str, pixels: images.RGBImage, inspection: Inspection) -> dict[str, str]:
         made: dict[str, bytes] = {}
@@ -99,13 +117,15 @@ def score_all(scorer: Scorer, found: ImageSet, *, concurrency: int) -> Generator
     """Yield the row of every image, in order, with at most `concurrency` of them under way.
 
     Memory does not grow with the number of images. When the server fails
-    GIVE_UP_AFTER images in a row, or never answered one, its error is raised.
-    Close the iterator to end it early; what is under way is not waited for.
+    GIVE_UP_AFTER images in a row, and for PATIENCE_S if that may pass by
+    itself, or never answered one, its error is raised. Close the iterator to
+    end it early; what is under way is not waited for.
     """
     pool = ThreadPoolExecutor(concurrency, thread_name_prefix="score")
     under_way: deque[tuple[str, Future[Row]]] = deque()
     names = iter(found.names)
     failures_in_a_row = 0
+    last_answer = time.monotonic()
     answered = False
     last_failure: DiffusionADError | None = None
     try:
@@ -124,10 +144,12 @@ def score_all(scorer: Scorer, found: ImageSet, *, concurrency: int) -> Generator
                 if row.error_type is None:
                     answered = True
                     failures_in_a_row = 0
+                    last_answer = time.monotonic()
             except _OF_THE_SERVER as exc:
                 last_failure = exc
                 failures_in_a_row += 1
-                if failures_in_a_row == GIVE_UP_AFTER:
+                may_pass = exc.retryable and time.monotonic() - last_answer < PATIENCE_S
+                if failures_in_a_row >= GIVE_UP_AFTER and not may_pass:
                     raise
                 row = Row.failed(name, exc)
             yield row

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from diffusionad_client.local_server import STARTUP_S
+
 if TYPE_CHECKING:
     from diffusionad_tools.release.repository import Release
 
@@ -27,7 +29,14 @@ def release() -> None:
 @release.command()
 @click.argument("bundle", type=click.Path(path_type=Path))
 @_REPOSITORY
-def add(bundle: Path, repository: Path) -> None:
+@click.option(
+    "--ready-timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    default=STARTUP_S,
+    show_default=True,
+    help="Seconds for the bundle's models to load.",
+)
+def add(bundle: Path, repository: Path, ready_timeout: float) -> None:
     """Add the release in BUNDLE, if a server agrees with the answers of its training.
 
     BUNDLE is a folder from `diffusionad export`. It is served on an embedded
@@ -40,14 +49,16 @@ def add(bundle: Path, repository: Path) -> None:
     """
     from diffusionad_tools.release.add import add_release
 
-    result = add_release(bundle, repository, lambda line: click.echo(line, err=True))
+    result = add_release(
+        bundle, repository, lambda line: click.echo(line, err=True), ready_timeout=ready_timeout
+    )
     name = f"{result.metadata.category} version {result.version}"
     if result.added:
         click.echo(f"Added {name}, release {result.metadata.release}, to {repository}")
     else:
         click.echo(
-            f"Nothing to add: release {result.metadata.release} is the newest in {repository} "
-            f"already, as {name}"
+            f"Nothing to add: release {result.metadata.release} is served already from "
+            f"{repository}, as {name}"
         )
 
 
@@ -82,23 +93,17 @@ def _as_dict(release: Release) -> dict[str, Any]:
 
 
 def _print_table(found: list[Release]) -> None:
-    from rich.console import Console
-    from rich.table import Table
+    from diffusionad_client.tables import print_table
 
-    table = Table(box=None, pad_edge=False)
-    for heading in ("category", "version", "served", "release", "size"):
-        table.add_column(heading, no_wrap=True)
-    table.add_column("accept <", justify="right")
-    table.add_column("reject >=", justify="right")
-    for r in found:
-        m = r.metadata
-        table.add_row(
-            m.category,
-            str(r.version),
-            "yes" if r.served else "",
-            m.release[:12],
-            str(m.size),
-            f"{m.thresholds.accept:.4f}",
-            f"{m.thresholds.reject:.4f}",
-        )
-    Console(soft_wrap=True).print(table)
+    headings = ("category", "version", "served", "release", "size", "accept <", "reject >=")
+    print_table(headings, map(_row, found), numbers=3)
+
+
+def _row(release: Release) -> tuple[str, ...]:
+    metadata = release.metadata
+    limits = metadata.thresholds
+    return (
+        *(metadata.category, str(release.version), "yes" if release.served else ""),
+        *(metadata.release[:12], str(metadata.size)),
+        *(f"{limits.accept:.4f}", f"{limits.reject:.4f}"),
+    )

@@ -16,7 +16,7 @@ import click
 from diffusionad_client.errors import ServeError
 from diffusionad_client.local_server import READY_PREFIX
 from diffusionad_tools.server.ports import is_loopback, resolve_host
-from diffusionad_tools.server.process import ServerSettings, new_log_file, started_server
+from diffusionad_tools.server.process import ServerSettings, started_server
 
 _LOOK_EVERY_S = 0.2  # at whether the server still lives
 
@@ -40,7 +40,7 @@ _FREE = "0 takes a free one."
 @click.option(
     "--log-file",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Where Triton's log goes. [default: a new file in the temporary directory]",
+    help="Where Triton's log goes. [default: a temporary file, kept only if something fails]",
 )
 @click.option(
     "--ready-timeout", default=120.0, show_default=True, help="Seconds for all models to load."
@@ -77,7 +77,7 @@ def serve(
         grpc_port=grpc_port,
         http_port=http_port,
         metrics_port=metrics_port,
-        log_file=log_file or new_log_file(),
+        log_file=log_file,
         ready_timeout=ready_timeout,
     )
     with _stop_requests(stop_on_stdin_eof) as stop, started_server(settings) as server:

@@ -1,30 +1,36 @@
 """The gate before a release: does a real server give the answers that training gave?
 
 The candidate is served by an embedded Triton and asked over gRPC through the
-client, so that the graphs, their configuration, the batching and the client
-are all on trial.
+client, first for one image at a time, then for all at once, which Triton's
+batcher may run together. So the graphs, their configuration, their batching
+and the client are on trial.
 """
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from diffusionad_client.bundle import References
 from diffusionad_client.client import Client
+from diffusionad_client.errors import ServerUnavailableError
+from diffusionad_client.metadata import Thresholds, Verdict
 from diffusionad_tools.errors import GateError
 from diffusionad_tools.release.candidate import Candidate
 from diffusionad_tools.server.process import ServerSettings, running_server
 
-# Float32 on other kernels or hardware moves a score by 1e-6 to 1e-4; scores and
-# thresholds are shown with three decimals, so no verdict seen would differ.
+# Float32 on other kernels or hardware moves a score by 1e-6 to 1e-4. That turns
+# a verdict only if the score lies this close to a threshold.
 SCORE_TOLERANCE = 1e-3
 # Single pixels at the edge of a defect move more than their mean. This is about
 # one of the 256 levels in which a map is drawn.
 MAP_TOLERANCE = 5e-3
 
 _TIMEOUT_S = 120.0  # one image, of the largest model, on a slow CPU
+_AT_ONCE = 16
 _SHOWN = 5
 
 
@@ -36,39 +42,61 @@ class Difference:
     expected_score: float
     score: float
     map: float  # largest absolute difference of a pixel
+    verdict: Verdict  # the server's
+    thresholds: Thresholds  # the bundle's
 
     @property
     def within_tolerance(self) -> bool:
         """Tell whether both agree. What is not a number never does."""
         distance = abs(self.score - self.expected_score)
-        return distance <= SCORE_TOLERANCE and self.map <= MAP_TOLERANCE
+        return distance <= SCORE_TOLERANCE and self.map <= MAP_TOLERANCE and self._same_verdict
+
+    @property
+    def _same_verdict(self) -> bool:
+        """Tell whether the verdict is training's, as far as the tolerance decides it."""
+        limits = (self.thresholds.accept, self.thresholds.reject)
+        near = any(abs(self.expected_score - limit) <= SCORE_TOLERANCE for limit in limits)
+        return near or self.verdict is self.thresholds.verdict(self.expected_score)
 
     def __str__(self) -> str:
         return (
-            f"reference {self.image}: score {self.score:.6f}, training gave "
-            f"{self.expected_score:.6f}; largest map difference {self.map:.2g}"
+            f"reference {self.image}: score {self.score:.6f} and {self.verdict}, training gave "
+            f"{self.expected_score:.6f} and {self.thresholds.verdict(self.expected_score)}; "
+            f"largest map difference {self.map:.2g}"
         )
 
 
-def compare(candidate: Candidate, references: References) -> list[Difference]:
-    """Serve the candidate and put every reference image to it.
+def compare(
+    candidate: Candidate, references: References, *, ready_timeout: float
+) -> list[Difference]:
+    """Serve the candidate and put every reference image to it, one by one and all at once.
 
-    Raises `GateError` if the server fails or any answer is out of tolerance.
+    Returns both answers' differences. Raises `ServeError` if the server does
+    not start or dies, `GateError` if any answer is out of tolerance.
     """
     _check_references(candidate, references)
+    settings = ServerSettings(repository=candidate.folder, ready_timeout=ready_timeout)
+    everyone = range(len(references.images))
     with (
-        running_server(ServerSettings(repository=candidate.folder)) as server,
-        Client(server.grpc_url, candidate.metadata.category, timeout=_TIMEOUT_S) as client,
+        running_server(settings) as server,
+        Client(server.grpc_url, candidate.metadata.category, retry=False) as client,
+        ThreadPoolExecutor(_AT_ONCE) as pool,
     ):
-        differences = [
-            _compare_one(client, references, index) for index in range(len(references.images))
-        ]
-    judge(candidate, differences)
-    return differences
+        ask = partial(_compare_one, client, candidate.metadata.thresholds, references)
+        try:
+            alone = [ask(index, timeout=_TIMEOUT_S) for index in everyone]
+            judge(candidate, alone, "one by one")
+            # Each waits for those before it.
+            together = list(pool.map(partial(ask, timeout=_TIMEOUT_S * len(everyone)), everyone))
+            judge(candidate, together, "all at once")
+        except ServerUnavailableError:
+            server.check_alive()  # has the reason, if it died
+            raise
+    return alone + together
 
 
-def judge(candidate: Candidate, differences: list[Difference]) -> None:
-    """Raise `GateError`, with the differences, if any is out of tolerance."""
+def judge(candidate: Candidate, differences: list[Difference], how: str) -> None:
+    """Raise `GateError` if any is out of tolerance; `how` says in what way all were asked."""
     failed = [difference for difference in differences if not difference.within_tolerance]
     if not failed:
         return
@@ -77,13 +105,16 @@ def judge(candidate: Candidate, differences: list[Difference]) -> None:
         lines.append(f"  and {len(failed) - _SHOWN} more")
     raise GateError(
         f"{candidate.metadata.category}: the server disagrees with training on {len(failed)} of "
-        f"{len(differences)} reference images (tolerance: score {SCORE_TOLERANCE:g}, map "
-        f"{MAP_TOLERANCE:g}); nothing was published\n" + "\n".join(lines)
+        f"{len(differences)} reference images asked {how} (tolerance: score {SCORE_TOLERANCE:g}, "
+        f"map {MAP_TOLERANCE:g}); nothing was published\n" + "\n".join(lines)
     )
 
 
-def _compare_one(client: Client, references: References, index: int) -> Difference:
-    inspection = client.inspect(references.images[index], reconstruction=False)
+def _compare_one(
+    client: Client, thresholds: Thresholds, references: References, index: int, *, timeout: float
+) -> Difference:
+    image = references.images[index]
+    inspection = client.inspect(image, reconstruction=False, timeout=timeout)
     if inspection.anomaly_map is None:  # asked for above; the client checks that it came
         raise GateError(f"reference {index}: the server sent no anomaly map")
     return Difference(
@@ -91,6 +122,8 @@ def _compare_one(client: Client, references: References, index: int) -> Differen
         expected_score=float(references.scores[index]),
         score=inspection.score,
         map=float(np.abs(inspection.anomaly_map - references.anomaly_maps[index]).max()),
+        verdict=inspection.verdict,
+        thresholds=thresholds,
     )
 
 

@@ -53,12 +53,14 @@ def environment(folder: Path, triton: TritonFiles) -> dict[str, str]:
     """Give the variables with which the server and its stubs start.
 
     libpython has a folder to itself, so that nothing else that lies beside it
-    in the Python installation gets in front of Triton's libraries.
+    in the Python installation gets in front of Triton's libraries. What the
+    user's own folders hold, CUDA perhaps, comes last.
     """
+    own = [path for path in os.environ.get("LD_LIBRARY_PATH", "").split(os.pathsep) if path]
     inherited = {k: v for k, v in os.environ.items() if k not in {"PYTHONHOME", "PYTHONPATH"}}
     return {
         **inherited,
-        "LD_LIBRARY_PATH": os.pathsep.join([str(folder / "lib"), str(triton.libraries)]),
+        "LD_LIBRARY_PATH": os.pathsep.join([str(folder / "lib"), str(triton.libraries), *own]),
         "PATH": os.pathsep.join([str(folder / "venv" / "bin"), os.environ.get("PATH", os.defpath)]),
     }
 

@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from diffusionad_client.distributions import install_hint
 from diffusionad_client.errors import ServeError
 
 _PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
@@ -90,7 +91,8 @@ def _wheel_package() -> Path:
     spec = importlib.util.find_spec("pytriton")
     if spec is None or not spec.submodule_search_locations:
         raise ServeError(
-            "nvidia-pytriton, which brings the embedded Triton, is not installed here; "
-            "install it with: pip install diffusionad-tools (Linux x86-64, Python 3.11 or 3.12)"
+            "nvidia-pytriton, which brings the embedded Triton, is not installed here; it comes "
+            "with diffusionad-tools on Linux x86-64 with Python 3.11 or 3.12: "
+            + install_hint("diffusionad-tools")
         )
     return Path(spec.submodule_search_locations[0])

@@ -109,8 +109,8 @@ class TritonProcess:
             if time.monotonic() > deadline:
                 raise ServeError(
                     f"the models in {self._settings.repository} were not ready after "
-                    f"{self._settings.ready_timeout:g} s; give more time with --ready-timeout, "
-                    f"or read {self.log_file}"
+                    f"{self._settings.ready_timeout:g} s; allow more with --ready-timeout of "
+                    f"`diffusionad serve` or `release add`, or read {self.log_file}"
                 )
             time.sleep(_POLL_S)
         return False
@@ -175,7 +175,7 @@ class TritonProcess:
 def started_server(settings: ServerSettings) -> Iterator[TritonProcess]:
     """Start a server, which may not be ready yet, and stop it at the end."""
     with tempfile.TemporaryDirectory(prefix="diffusionad-triton-") as folder:
-        log_file = settings.log_file or new_log_file()
+        log_file = settings.log_file or _new_log_file()
         server = TritonProcess(settings, Path(folder), log_file)
         try:
             yield server
@@ -210,7 +210,7 @@ def check_repository(repository: Path) -> None:
         )
 
 
-def new_log_file() -> Path:
+def _new_log_file() -> Path:
     """Name a log file in the temporary directory that does not exist yet."""
     return Path(tempfile.gettempdir(), f"diffusionad-serve-{secrets.token_hex(4)}.log")
 

@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     help="Measure a released model: serves the repository for the while.",
 )
 @click.option("--model", help="Category to measure, with --url or --repository.")
-@click.option("--output", type=click.Path(path_type=Path), help="Write everything as JSON.")
+@click.option(
+    "--output", type=click.Path(dir_okay=False, path_type=Path), help="Write everything as JSON."
+)
 def evaluate(
     data: Path,
     run: Path | None,
@@ -46,10 +48,11 @@ def evaluate(
     if sum(place is not None for place in (run, url, repository)) != 1:
         raise click.UsageError("give one of --run, --url or --repository")
     images = layout.test_images(data)
+    if output is not None:
+        output.parent.mkdir(parents=True, exist_ok=True)
     with _scorer(run, url, repository, model) as (scorer, detector), _progress(len(images)) as bar:
         result = evaluation.evaluate(scorer, data, images, detector=detector, advance=bar)
     if output is not None:
-        output.parent.mkdir(parents=True, exist_ok=True)
         partial = output.with_name(output.name + ".part")
         partial.write_text(result.to_json() + "\n", encoding="utf-8")
         partial.replace(output)
@@ -61,6 +64,8 @@ def _scorer(
     run: Path | None, url: str | None, repository: Path | None, model: str | None
 ) -> Iterator[tuple[Scorer, str]]:
     """Open what is to be measured, and name it."""
+    import torch
+
     from diffusionad_client import Client
     from diffusionad_client.local_server import serve_repository
     from diffusionad_training.checkpoint import load_run
@@ -68,7 +73,8 @@ def _scorer(
 
     if run is not None:
         trained = load_run(run)
-        yield TorchScorer(trained.model), trained.weights_digest
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        yield TorchScorer(trained.model.to(device)), trained.weights_digest
     elif repository is not None:
         with serve_repository(repository) as served, _scorer(None, served, None, model) as opened:
             yield opened
@@ -112,8 +118,10 @@ def _print(result: Evaluation) -> None:
         "pixel_average_precision": "pixel AP",
         "pro": "PRO",
     }
-    for key, value in result.figures.items():
+    for key, value in result.metrics.items():
         click.echo(f"{names[key]:<24}{percent(value):>10}")
     for defect, value in result.auroc_by_defect.items():
         click.echo(f"{'  image AUROC, ' + defect:<24}{percent(value):>10}")
+    if result.without_mask:
+        click.echo(f"{result.without_mask} defective images have no mask: not in the pixel metrics")
     click.echo(f"{len(result.images)} images in {result.seconds:.1f} s")

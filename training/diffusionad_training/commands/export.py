@@ -30,7 +30,7 @@ import click
 @click.option(
     "--evaluation",
     type=click.Path(path_type=Path),
-    help="JSON of `diffusionad evaluate --run RUN`: its figures go into the metadata.",
+    help="JSON of `diffusionad evaluate --run RUN`: its metrics go into the metadata.",
 )
 def export(
     run: Path,
@@ -50,13 +50,13 @@ def export(
     """
     from diffusionad_training.checkpoint import load_run
     from diffusionad_training.errors import ExportError
-    from diffusionad_training.evaluation import read_figures
+    from diffusionad_training.evaluation import read_metrics
     from diffusionad_training.export import bundle
 
     trained = load_run(run)
     metrics: dict[str, float | None] = {}
     if evaluation is not None:
-        detector, metrics = read_figures(evaluation)
+        detector, metrics = read_metrics(evaluation)
         if detector != trained.weights_digest:
             raise ExportError(
                 f"{evaluation}: measured other weights than {run} has; run "

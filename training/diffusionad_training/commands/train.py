@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 import sys
 from pathlib import Path
@@ -38,9 +37,17 @@ def _duration(ctx: click.Context, param: click.Parameter, value: str | None) -> 
 @click.option("--batch", type=click.IntRange(min=2), help="Images a batch; half are synthetic.")
 @click.option("--flip/--no-flip", default=None, help="Mirror the images: no right way up.")
 @click.option(
-    "--time-budget", callback=_duration, help="End after this time, such as 90s, 45m or 3h."
+    "--time-budget",
+    callback=_duration,
+    help="End after this time, such as 90s, 45m or 3h. Not repeatable to the bit, unlike --steps.",
 )
-@click.option("--seed", default=0, show_default=True, help="Of everything random.")
+@click.option(
+    "--seed",
+    type=click.IntRange(0, 2**32 - 1),
+    default=0,
+    show_default=True,
+    help="Of everything random.",
+)
 @click.option(
     "--held-out",
     type=click.FloatRange(0, 0.9, min_open=True),
@@ -48,9 +55,15 @@ def _duration(ctx: click.Context, param: click.Parameter, value: str | None) -> 
     show_default=True,
     help="Share of the good images kept for the thresholds.",
 )
-@click.option("--workers", default=1, show_default=True, help="Processes that make batches.")
 @click.option(
-    "--milestone-steps",
+    "--workers",
+    type=click.IntRange(min=0),
+    default=1,
+    show_default=True,
+    help="Processes that make batches.",
+)
+@click.option(
+    "--checkpoint-steps",
     type=click.IntRange(min=1),
     default=250,
     show_default=True,
@@ -70,7 +83,7 @@ def train(
     seed: int,
     held_out: float,
     workers: int,
-    milestone_steps: int,
+    checkpoint_steps: int,
     overwrite: bool,
 ) -> None:
     r"""Train a detector on the good images in DATA.
@@ -83,30 +96,17 @@ def train(
     from diffusionad_training import training
     from diffusionad_training.checkpoint import CONFIG_FILE
     from diffusionad_training.errors import ConfigError
-    from diffusionad_training.presets import PRESETS
+    from diffusionad_training.presets import customised
 
-    if preset not in PRESETS:
-        raise ConfigError(f"no preset {preset!r}; there are {', '.join(PRESETS)}")
     if (output / CONFIG_FILE).exists() and not overwrite:
         raise ConfigError(f"{output}: holds a run already; name another folder or --overwrite")
-    config = PRESETS[preset]
-    if image_size is not None:
-        config = dataclasses.replace(config, size=image_size)
-    optimisation = config.optimisation
-    if steps is not None:
-        optimisation = dataclasses.replace(optimisation, steps=steps)
-    if batch is not None:
-        optimisation = dataclasses.replace(
-            optimisation, normal_per_batch=batch - batch // 2, synthetic_per_batch=batch // 2
-        )
-    augmentation = config.augmentation
-    if flip is not None:
-        augmentation = dataclasses.replace(augmentation, flip=flip)
-    synthesis = config.synthesis
-    if textures is None and synthesis.self_share + synthesis.procedural_share > 0:
-        synthesis = dataclasses.replace(synthesis, texture_share=0.0)
-    config = dataclasses.replace(
-        config, optimisation=optimisation, augmentation=augmentation, synthesis=synthesis
+    config = customised(
+        preset,
+        size=image_size,
+        steps=steps,
+        batch=batch,
+        flip=flip,
+        with_textures=textures is not None,
     )
     module = training.train(
         data,
@@ -117,9 +117,11 @@ def train(
         seed=seed,
         time_budget=time_budget,
         workers=workers,
-        milestone_steps=milestone_steps,
+        checkpoint_steps=checkpoint_steps,
         progress=sys.stderr.isatty(),
         report=lambda line: click.echo(line, err=True),
     )
     click.echo(f"Trained {module.global_step} steps: {output}")
-    click.echo(f"Next: diffusionad evaluate {data} --run {output}")
+    if (data / "test").is_dir():
+        click.echo(f"Next: diffusionad evaluate {data} --run {output}")
+    click.echo(f"Next: diffusionad export {output} --output bundles/{output.name}")

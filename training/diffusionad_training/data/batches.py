@@ -1,4 +1,4 @@
-"""Endless training batches: normal images and synthetic anomalies, made in data workers.
+"""Training batches: normal images and synthetic anomalies, made in data workers.
 
 Each item is one whole batch, so that its share of anomalies is exact. Item k
 depends on the seed and k alone, whichever worker makes it.
@@ -18,11 +18,14 @@ from torch.utils.data import Dataset
 from diffusionad_training.config import AugmentationConfig, Config
 from diffusionad_training.synthesis.anomalies import AnomalySynthesiser
 
+_OF_BATCHES, _OF_EPOCHS = 1, 2  # streams of random numbers that share nothing
+
 
 class Batch(TypedDict):
     """What a training step takes. Images are RGB uint8, as on the wire."""
 
     images: Tensor  # (N, H, W, 3) uint8, anomalies already blended in
+    clean: Tensor  # (N, H, W, 3) uint8, the same without the anomalies
     masks: Tensor  # (N, 1, H, W) float, 1 where the anomaly is
     anomalous: Tensor  # (N,) bool
 
@@ -31,6 +34,7 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
     """Move a batch to where the model is."""
     return Batch(
         images=batch["images"].to(device),
+        clean=batch["clean"].to(device),
         masks=batch["masks"].to(device),
         anomalous=batch["anomalous"].to(device),
     )
@@ -62,11 +66,12 @@ class TrainingBatches(Dataset[Batch]):
     def __getitem__(self, index: int) -> Batch:
         if not 0 <= index < self._count:
             raise IndexError(index)
-        rng = np.random.default_rng([self._seed, index])
+        rng = np.random.default_rng([self._seed, _OF_BATCHES, index])
         total = self._normal + self._synthetic
-        images, masks = [], []
+        images, clean, masks = [], [], []
         for position, chosen in enumerate(self._draw(index, total)):
             image = jitter(self._images[chosen], self._augmentation, rng)
+            clean.append(image)
             mask = np.zeros(image.shape[:2], dtype=np.float32)
             if position >= self._normal:
                 image, mask = self._synthesiser.synthesise(image, rng)
@@ -74,6 +79,7 @@ class TrainingBatches(Dataset[Batch]):
             masks.append(mask)
         return Batch(
             images=torch.from_numpy(np.stack(images)),
+            clean=torch.from_numpy(np.stack(clean)),
             masks=torch.from_numpy(np.stack(masks)[:, np.newaxis]),
             anomalous=torch.arange(total) >= self._normal,
         )
@@ -83,7 +89,9 @@ class TrainingBatches(Dataset[Batch]):
         chosen = []
         for position in range(index * total, (index + 1) * total):
             epoch, place = divmod(position, len(self._images))
-            order = np.random.default_rng([self._seed, 1, epoch]).permutation(len(self._images))
+            order = np.random.default_rng([self._seed, _OF_EPOCHS, epoch]).permutation(
+                len(self._images)
+            )
             chosen.append(int(order[place]))
         return chosen
 

@@ -41,8 +41,7 @@ def load_all(paths: Sequence[Path], size: int) -> NDArray[np.uint8]:
 def load_mask(path: Path, size: int) -> NDArray[np.bool_]:
     """Load a defect mask, (size, size) bool: anything but 0 is defect. Nearest neighbour."""
     try:
-        with Image.open(path) as image:
-            mask = np.asarray(image.convert("L").resize((size, size), Image.Resampling.NEAREST))
-    except OSError as exc:
-        raise DataError(f"{path}: the mask cannot be read: {exc}") from exc
-    return mask > 0
+        mask = load(path).max(axis=-1)
+    except ImageError as exc:
+        raise DataError(f"the mask {exc}") from exc
+    return np.asarray(Image.fromarray(mask).resize((size, size), Image.Resampling.NEAREST)) > 0

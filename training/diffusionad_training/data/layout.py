@@ -68,24 +68,55 @@ def test_images(root: Path) -> list[TestImage]:
     return found
 
 
-def groups(root: Path, images: list[Path]) -> list[str]:
-    """Name the group of each image: of groups.csv where there is one, else its own path.
+@dataclass(frozen=True)
+class Grouping:
+    """Which images show the same part, so that it stays on one side of every split."""
+
+    groups: list[str]  # of each training image
+    in_test: frozenset[str]  # groups that the test set has images of
+
+    def trainable(self) -> list[int]:
+        """Indices of the training images whose group is not in the test set."""
+        return [i for i, group in enumerate(self.groups) if group not in self.in_test]
+
+
+def grouping(root: Path, images: list[Path]) -> Grouping:
+    """Group training images by groups.csv where there is one; else each is a group of its own.
 
     Raises `DataError` if groups.csv is malformed or does not name an image.
     """
     names = [path.relative_to(root).as_posix() for path in images]
     table = root / GROUPS_FILE
     if not table.is_file():
-        return names
-    with table.open(newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        if not {"path", "group"} <= set(reader.fieldnames or ()):
-            raise DataError(f"{table}: needs the columns path,group; has {reader.fieldnames}")
-        group_of = {row["path"]: row["group"] for row in reader}
+        return Grouping(names, frozenset())
+    group_of = _read_groups(table)
     missing = [name for name in names if name not in group_of]
     if missing:
         raise DataError(f"{table}: does not name {len(missing)} images, the first {missing[0]!r}")
-    return [group_of[name] for name in names]
+    in_test = {group for name, group in group_of.items() if name.startswith("test/")}
+    return Grouping([group_of[name] for name in names], frozenset(in_test))
+
+
+def _read_groups(table: Path) -> dict[str, str]:
+    group_of: dict[str, str] = {}
+    try:
+        # With or without the byte-order mark that spreadsheets write.
+        with table.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            if not {"path", "group"} <= set(reader.fieldnames or ()):
+                raise DataError(f"{table}: needs the columns path,group; has {reader.fieldnames}")
+            for row in reader:
+                path, group = row["path"], row["group"]
+                if not path or not group:
+                    raise DataError(f"{table}, line {reader.line_num}: a path or group is missing")
+                if group_of.setdefault(path, group) != group:
+                    raise DataError(
+                        f"{table}, line {reader.line_num}: {path} is in group {group} and in "
+                        f"group {group_of[path]}"
+                    )
+    except (OSError, UnicodeDecodeError, csv.Error) as exc:
+        raise DataError(f"{table}: cannot be read: {exc}") from exc
+    return group_of
 
 
 def digest(root: Path, images: list[Path]) -> str:
@@ -106,8 +137,12 @@ def _images(folder: Path) -> list[Path]:
 
 
 def _mask(root: Path, defect: str, image: Path) -> Path | None:
-    if defect == GOOD:
-        return None
+    """Find the mask of a defective image. A class has masks for all of its images or for none."""
     folder = root / "ground_truth" / defect
-    candidates = (folder / f"{image.stem}_mask.png", folder / f"{image.stem}.png")
-    return next((path for path in candidates if path.is_file()), None)
+    if defect == GOOD or not folder.is_dir():
+        return None
+    for stem in (f"{image.stem}_mask", image.stem):
+        for suffix in sorted(IMAGE_SUFFIXES):
+            if (path := folder / f"{stem}{suffix}").is_file():
+                return path
+    raise DataError(f"{image}: no mask {folder / image.stem}_mask.png, though its class has masks")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -20,8 +19,8 @@ from diffusionad_client.bundle import (
     write_references,
 )
 from diffusionad_client.calibration import calibrate, threshold_for
-from diffusionad_client.contract import RESIZE, Step, check_category
-from diffusionad_client.metadata import ReleaseMetadata, Thresholds, TrainingSummary
+from diffusionad_client.contract import TOP_PIXELS, Step, check_category
+from diffusionad_client.metadata import ReleaseMetadata, TrainingSummary, release_digest
 from diffusionad_training.checkpoint import Run
 from diffusionad_training.config import SynthesisConfig
 from diffusionad_training.errors import ExportError
@@ -31,7 +30,6 @@ from diffusionad_training.scorers import BATCH, Scored, TorchScorer
 from diffusionad_training.synthesis.anomalies import AnomalySynthesiser
 
 GOOD_REFERENCES = 4  # held-out good images; as many again get a synthetic anomaly
-RELEASE_DIGITS = 12  # of the digest that names a release
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +69,8 @@ def export(
         false_reject_rate=false_reject_rate,
         review_rate=review_rate,
     )
-    highest = [float(one.anomaly_map.max()) for one in scored]
+    # By the pixel that is last in the score, so that a single speck does not set it.
+    highest = [float(np.sort(one.anomaly_map, axis=None)[-TOP_PIXELS]) for one in scored]
     references = _references(scorer, held_out)
     graphs: dict[Step, bytes] = {}
     for step in Step:
@@ -82,7 +81,12 @@ def export(
     pixel_threshold = threshold_for(highest, false_reject_rate)
     metadata = ReleaseMetadata(
         category=category,
-        release=_release_digest(category, digests, thresholds, pixel_threshold),
+        release=release_digest(
+            category=category,
+            digests=digests,
+            thresholds=thresholds,
+            pixel_threshold=pixel_threshold,
+        ),
         preset=run.model.config.preset,
         size=run.model.config.size,
         thresholds=thresholds,
@@ -126,17 +130,6 @@ def _references(scorer: TorchScorer, held_out: NDArray[np.uint8]) -> References:
         scores=np.asarray([one.score for one in scored], dtype=np.float32),
         anomaly_maps=np.stack([one.anomaly_map for one in scored]),
     )
-
-
-def _release_digest(
-    category: str, digests: dict[str, str], thresholds: Thresholds, pixel_threshold: float
-) -> str:
-    """Name the release by everything that its answers depend on."""
-    content = json.dumps(
-        [category, RESIZE, digests, dataclasses.asdict(thresholds), pixel_threshold],
-        sort_keys=True,
-    )
-    return hashlib.sha256(content.encode()).hexdigest()[:RELEASE_DIGITS]
 
 
 def _write(

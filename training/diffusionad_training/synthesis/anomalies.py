@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from diffusionad_training.config import SynthesisConfig
 from diffusionad_training.errors import ConfigError
 from diffusionad_training.synthesis import masks, sources
+from diffusionad_training.synthesis.relocation import relocate
 
 MIN_PIXELS = 8  # a mask smaller than this teaches nothing
 MIN_CONTRAST = 6.0  # grey levels; what nobody can see would teach to reject good parts
@@ -51,6 +52,10 @@ class AnomalySynthesiser:
         self, image: NDArray[np.uint8], rng: np.random.Generator
     ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
         """Return the image with an anomaly (H, W, 3) uint8 and its mask (H, W) in {0, 1}."""
+        if rng.random() < self._config.relocation_share:
+            anomalous, moved = relocate(image, rng)
+            if moved.any():
+                return anomalous, moved.astype(np.float32)
         for _ in range(TRIES):
             mask = self._mask(image.shape[0], image.shape[1], rng)
             source = self._source(image, rng)
@@ -64,8 +69,11 @@ class AnomalySynthesiser:
 
     def _mask(self, height: int, width: int, rng: np.random.Generator) -> NDArray[np.bool_]:
         make = (masks.perlin_mask, masks.stroke_mask)[rng.choice(2, p=self._masks)]
+        within = make is masks.perlin_mask and self._config.within_part
         for _ in range(TRIES):
             mask = make(height, width, rng)
+            if within:
+                mask &= masks.random_part(height, width, rng)
             if mask.sum() >= MIN_PIXELS:
                 return mask
         raise RuntimeError(f"{make.__name__} gave {TRIES} empty masks of {height}x{width} pixels")

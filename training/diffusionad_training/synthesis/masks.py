@@ -11,6 +11,7 @@ from scipy import ndimage
 
 MAX_PERIODS_EXPONENT = 5  # Perlin noise of 2^0 .. 2^5 periods per axis
 THRESHOLD = 0.5
+PART_SIDES = (0.3, 1.0)  # of a random part, as shares of the image's sides
 
 
 def perlin_noise(
@@ -37,7 +38,7 @@ def perlin_noise(
 
 
 def perlin_mask(height: int, width: int, rng: np.random.Generator) -> NDArray[np.bool_]:
-    """Blobs of every size: Perlin noise of random frequency, rotated, thresholded. Sec. 4.4."""
+    """Blobs of every size, P of Sec. 4.4: Perlin noise, rotated and thresholded."""
     exponents = rng.integers(0, MAX_PERIODS_EXPONENT + 1, size=2)
     noise = perlin_noise(height, width, (int(2 ** exponents[0]), int(2 ** exponents[1])), rng)
     rotated = ndimage.rotate(
@@ -45,6 +46,15 @@ def perlin_mask(height: int, width: int, rng: np.random.Generator) -> NDArray[np
     )
     mask: NDArray[np.bool_] = rotated > THRESHOLD
     return mask
+
+
+def random_part(height: int, width: int, rng: np.random.Generator) -> NDArray[np.bool_]:
+    """A random rectangle of the image: F of Sec. 4.4 for textures, and without foreground masks."""
+    sides = rng.uniform(*PART_SIDES, size=2) * (height, width)
+    top, left = rng.uniform(0, (height, width) - sides)
+    part = np.zeros((height, width), dtype=bool)
+    part[int(top) : round(top + sides[0]), int(left) : round(left + sides[1])] = True
+    return part
 
 
 def stroke_mask(height: int, width: int, rng: np.random.Generator) -> NDArray[np.bool_]:

@@ -32,6 +32,7 @@ ORT_ERRORS: tuple[type[Exception], ...] = (
     ValueError,
 )
 
+CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
 DEFAULT_FILE = "model.onnx"
 THREAD_PARAMETERS = {  # Triton's parameter -> the option of onnxruntime.SessionOptions
     "intra_op_thread_count": "intra_op_num_threads",
@@ -83,6 +84,11 @@ class TritonPythonModel:
         self._session = open_session(
             path, session_options(config), providers(on_gpu, int(args["model_instance_device_id"]))
         )
+        if on_gpu and self._session.get_providers()[0] != CUDA:
+            pb_utils.Logger.log_warn(
+                "this onnxruntime cannot use the GPU, the model runs on the CPU; install "
+                "onnxruntime-gpu in place of onnxruntime, and the CUDA and cuDNN that it names"
+            )
         check_signature(config, graph_tensors(self._session.get_inputs()),
                         graph_tensors(self._session.get_outputs()))  # fmt: skip
         self._batches = config["max_batch_size"] > 0
@@ -173,17 +179,13 @@ def refuse_accelerators(config: Json, on_gpu: bool) -> None:
 
 
 def providers(on_gpu: bool, device: int) -> list[Any]:
-    """Choose where the graph runs: on the instance's device if this onnxruntime can reach it."""
-    cpu = "CPUExecutionProvider"
-    if not on_gpu:
-        return [cpu]
-    if "CUDAExecutionProvider" in ort.get_available_providers():
-        return [("CUDAExecutionProvider", {"device_id": device}), cpu]
-    pb_utils.Logger.log_warn(
-        "this onnxruntime cannot use the GPU, the model runs on the CPU; "
-        "install diffusionad-tools[gpu] to use it"
-    )
-    return [cpu]
+    """Choose where the graph runs: on the instance's device if this onnxruntime is made for it.
+
+    Whether the device can be reached is known only once a session is open.
+    """
+    if on_gpu and CUDA in ort.get_available_providers():
+        return [(CUDA, {"device_id": device}), CPU]
+    return [CPU]
 
 
 def open_session(path: str, options: ort.SessionOptions, where: list[Any]) -> ort.InferenceSession:

@@ -1,0 +1,38 @@
+"""What the client says of the other distributions is what their own files say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tomllib
+
+from diffusionad_client import cli
+from diffusionad_client.distributions import install_hint
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def project(folder: str) -> dict[str, Any]:
+    document = tomllib.loads((ROOT / folder / "pyproject.toml").read_text(encoding="utf-8"))
+    return dict(document["project"])
+
+
+def test_the_client_knows_which_distribution_has_which_command() -> None:
+    declared = {
+        command: about["name"]
+        for about in map(project, ("training", "tools"))
+        for command in about["entry-points"][cli.COMMANDS]
+    }
+    assert declared == cli._DISTRIBUTIONS
+
+
+@pytest.mark.parametrize("folder", ["client", "training", "tools"])
+def test_the_hint_names_the_folder_that_the_distribution_lies_in(folder: str) -> None:
+    assert install_hint(project(folder)["name"]).endswith(f"pip install ./{folder}")
+
+
+def test_the_hint_for_an_extra_names_one_that_exists() -> None:
+    assert "report" in project("client")["optional-dependencies"]
+    assert install_hint("diffusionad-client", "report").endswith("pip install './client[report]'")

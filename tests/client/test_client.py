@@ -163,14 +163,18 @@ def test_an_answer_of_the_old_version_after_the_new_one_needs_no_second_fetch(
 def test_an_idle_client_asks_which_release_is_served_before_it_goes_on(
     triton: Any, make_metadata: Callable[..., ReleaseMetadata], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    triton.serve(make_metadata(), "2")
-    with Client(triton.url, "screw") as client:
-        client.inspect(red(1))
-        triton.serve(make_metadata(release="b" * 64), "1")  # another repository behind the address
-        monkeypatch.setattr(releases, "CONFIRM_AFTER_S", 0.0)
-        assert client.inspect(red(1)).release == "b" * 64
-        triton.serve(make_metadata(release="c" * 64), "1")
-        assert client.inspect(red(1)).release == "c" * 64
+    now = time.monotonic
+    for old, new in (("1", "1"), ("2", "1")):  # another repository behind the same address
+        triton.serve(make_metadata(), old)
+        with Client(triton.url, "screw") as client:
+            client.inspect(red(1))
+            triton.serve(make_metadata(release="b" * 64), new)
+            with monkeypatch.context() as later:
+                later.setattr(time, "monotonic", lambda: now() + releases.CONFIRM_AFTER_S + 1)
+                assert client.inspect(red(1)).release == "b" * 64
+                asked = triton.calls.count("ModelConfig")
+                assert client.inspect(red(1)).release == "b" * 64
+                assert triton.calls.count("ModelConfig") == asked
 
 
 def test_a_category_that_cannot_be_used_does_not_hide_the_others(

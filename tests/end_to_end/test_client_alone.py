@@ -37,4 +37,5 @@ def test_the_client_alone_runs_without_torch(tmp_path: Path) -> None:
     assert "score" in help_text.stdout
     missing = subprocess.run([command, "train"], capture_output=True, text=True, check=False)
     assert missing.returncode == 2
-    assert "pip install diffusionad-training" in missing.stderr
+    assert "diffusionad-training" in missing.stderr
+    assert "pip install ./training" in missing.stderr  # no package index has it

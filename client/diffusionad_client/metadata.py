@@ -69,9 +69,13 @@ class Thresholds:
 class Calibration:
     """What the thresholds were set to achieve, and on how many images."""
 
-    good_images: int  # held-out good images whose scores gave the quantiles
+    good_images: int  # good images whose scores gave the quantiles, none of them trained on
     false_reject_rate: float  # share of good parts allowed to be NG
     review_rate: float  # share of good parts allowed to be REVIEW or NG
+    false_reject_bound: float | None = None  # the true rate lies below, with 95 % confidence
+    defective_images: int = 0  # 0: good images alone set the thresholds
+    miss_rate: float | None = None  # share of defective parts allowed to be OK
+    miss_bound: float | None = None  # as for false_reject_bound
     warning: str | None = None  # set when there were too few images for the rates asked for
 
 

@@ -4,8 +4,17 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 
-from diffusionad_client.calibration import CalibrationError, calibrate, threshold_for
+from diffusionad_client.calibration import (
+    CalibrationError,
+    calibrate,
+    calibrate_with_defects,
+    pixel_level,
+    rate_bound,
+    threshold_for,
+    threshold_under,
+)
 from diffusionad_client.metadata import Verdict
 
 score_lists = st.lists(st.floats(min_value=0, max_value=1, width=32), min_size=1, max_size=300)
@@ -46,7 +55,7 @@ def test_too_few_images_say_what_they_can_promise() -> None:
 
 @pytest.mark.parametrize("scores", [[], [0.1, float("nan")]])
 def test_scores_that_cannot_set_thresholds_are_refused(scores: list[float]) -> None:
-    with pytest.raises(CalibrationError, match="thresholds need the scores"):
+    with pytest.raises(CalibrationError, match="thresholds need the scores of good images"):
         calibrate(scores, false_reject_rate=0.01, review_rate=0.05)
 
 
@@ -54,3 +63,65 @@ def test_scores_that_cannot_set_thresholds_are_refused(scores: list[float]) -> N
 def test_rates_out_of_range_are_refused(reject: float, review: float) -> None:
     with pytest.raises(CalibrationError, match="need 0 < false_reject_rate"):
         calibrate([0.1], false_reject_rate=reject, review_rate=review)
+
+
+@given(score_lists, rates)
+def test_no_higher_threshold_would_do_for_defects(scores: list[float], rate: float) -> None:
+    threshold = threshold_under(scores, rate)
+    assert sum(score < threshold for score in scores) <= rate * len(scores)
+    higher = float(np.nextafter(np.float32(threshold), np.float32(np.inf)))
+    assert sum(score < higher for score in scores) > rate * len(scores) - 1
+
+
+@given(score_lists, score_lists, rates, rates)
+def test_with_defects_both_rates_hold(
+    good: list[float], defects: list[float], false_reject_rate: float, miss_rate: float
+) -> None:
+    thresholds, _ = calibrate_with_defects(
+        good, defects, false_reject_rate=false_reject_rate, miss_rate=miss_rate
+    )
+    rejected = sum(thresholds.verdict(score) is Verdict.NG for score in good)
+    missed = sum(thresholds.verdict(score) is Verdict.OK for score in defects)
+    assert rejected <= false_reject_rate * len(good)
+    assert missed <= miss_rate * len(defects)
+
+
+def test_between_parts_that_lie_apart_is_review() -> None:
+    good, defects = [0.1, 0.2], [0.7, 0.8]
+    thresholds, calibration = calibrate_with_defects(
+        good, defects, false_reject_rate=0.1, miss_rate=0.1
+    )
+    assert thresholds.accept == pytest.approx(0.2)
+    assert thresholds.reject == pytest.approx(0.7)
+    assert thresholds.verdict(0.5) is Verdict.REVIEW
+    assert calibration.review_rate == 0
+
+
+def test_where_good_and_defective_overlap_is_review() -> None:
+    good, defects = [0.1, 0.2, 0.6], [0.3, 0.7, 0.8]
+    thresholds, _ = calibrate_with_defects(good, defects, false_reject_rate=0.1, miss_rate=0.1)
+    assert [str(thresholds.verdict(s)) for s in (0.2, 0.3, 0.6, 0.7)] == [
+        *("OK", "REVIEW", "REVIEW", "NG")
+    ]
+
+
+@given(st.integers(1, 2000), rates)
+def test_the_bound_is_clopper_and_pearson_s(count: int, rate: float) -> None:
+    passed = int(rate * count)
+    expected = stats.beta.ppf(0.95, passed + 1, count - passed)
+    assert rate_bound(rate, count) == pytest.approx(expected, rel=1e-6)
+
+
+def test_too_few_defects_are_said_to_be() -> None:
+    _, calibration = calibrate_with_defects(
+        [0.1] * 200, [0.9] * 10, false_reject_rate=0.01, miss_rate=0.01
+    )
+    assert calibration.warning is not None
+    assert "10 defective images are too few to set a miss rate" in calibration.warning
+    assert "good images" not in calibration.warning
+
+
+def test_the_pixel_level_is_that_of_the_last_pixel_in_the_score() -> None:
+    anomaly_map = np.zeros((16, 16), dtype=np.float32)
+    anomaly_map.ravel()[:50] = np.linspace(0.5, 1, 50)
+    assert pixel_level(anomaly_map) == 0.5

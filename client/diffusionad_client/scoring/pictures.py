@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import io
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from diffusionad_client.errors import ImageError
 from diffusionad_client.images import RGBImage
 from diffusionad_client.inspection import stretch_map
 
@@ -81,6 +83,18 @@ def map_png(anomaly_map: NDArray[np.float32]) -> bytes:
     """Encode a map in 16-bit grey: 65535 is 1.0."""
     values = np.rint(np.clip(anomaly_map, 0, 1) * np.float32(65535)).astype(np.uint16)
     return png(Image.fromarray(values))
+
+
+def read_map_png(path: Path) -> NDArray[np.float32]:
+    """Read what `map_png` encoded: (H, W) in [0, 1]. Raises `ImageError`."""
+    try:
+        with Image.open(path) as picture:
+            values = np.asarray(picture)
+    except (OSError, SyntaxError, ValueError) as exc:
+        raise ImageError(f"{path}: the anomaly map cannot be read: {exc}") from exc
+    if values.dtype != np.uint16 or values.ndim != 2:
+        raise ImageError(f"{path}: not an anomaly map: {values.shape} {values.dtype}")
+    return values.astype(np.float32) / np.float32(65535)
 
 
 def _encode(picture: Image.Image, form: str, **options: int) -> bytes:

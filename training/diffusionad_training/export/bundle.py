@@ -18,8 +18,8 @@ from diffusionad_client.bundle import (
     graph_path,
     write_references,
 )
-from diffusionad_client.calibration import calibrate, threshold_for
-from diffusionad_client.contract import TOP_PIXELS, Step, check_category
+from diffusionad_client.calibration import calibrate, pixel_level, threshold_for
+from diffusionad_client.contract import Step, check_category
 from diffusionad_client.metadata import ReleaseMetadata, TrainingSummary, release_digest
 from diffusionad_training.checkpoint import Run
 from diffusionad_training.config import SynthesisConfig
@@ -69,8 +69,6 @@ def export(
         false_reject_rate=false_reject_rate,
         review_rate=review_rate,
     )
-    # By the pixel that is last in the score, so that a single speck does not set it.
-    highest = [float(np.sort(one.anomaly_map, axis=None)[-TOP_PIXELS]) for one in scored]
     references = _references(scorer, held_out)
     graphs: dict[Step, bytes] = {}
     for step in Step:
@@ -78,7 +76,8 @@ def export(
         graphs[step] = export_step(run.model, step)
     parity = check_parity(graphs, references)
     digests = {step.value: hashlib.sha256(graphs[step]).hexdigest() for step in Step}
-    pixel_threshold = threshold_for(highest, false_reject_rate)
+    levels = [pixel_level(one.anomaly_map) for one in scored]
+    pixel_threshold = threshold_for(levels, false_reject_rate)
     metadata = ReleaseMetadata(
         category=category,
         release=release_digest(

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from diffusionad_training.config import AugmentationConfig, Config
-from diffusionad_training.data import layout
+from diffusionad_training.data import groups, layout
 from diffusionad_training.data.batches import TrainingBatches, jitter
+from diffusionad_training.data.digest import digest
 from diffusionad_training.data.images import load_all, load_mask
 from diffusionad_training.data.split import hold_out
 from diffusionad_training.errors import DataError
@@ -23,28 +24,28 @@ def images(count: int, size: int = 64) -> np.ndarray:
 
 def test_a_plain_folder_of_images_trains(tmp_path: Path) -> None:
     Image.fromarray(images(1)[0]).save(tmp_path / "a.png")
-    assert [path.name for path in layout.training_images(tmp_path)] == ["a.png"]
+    assert [path.name for path in layout.read(tmp_path).require_train()] == ["a.png"]
 
 
 def test_train_good_goes_before_the_folder_itself(tiny_data: Path) -> None:
-    found = layout.training_images(tiny_data)
+    found = layout.read(tiny_data).require_train()
     assert len(found) == 10
     assert found[0].relative_to(tiny_data).as_posix() == "train/good/000.png"
 
 
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="nowhere: no such folder"):
-        layout.training_images(tmp_path / "nowhere")
+        layout.read(tmp_path / "nowhere").require_train()
 
 
 def test_a_folder_without_images_says_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("nothing")
-    with pytest.raises(DataError, match="put the good images into this folder"):
-        layout.training_images(tmp_path)
+    with pytest.raises(DataError, match="put them into this folder"):
+        layout.read(tmp_path).require_train()
 
 
 def test_test_images_know_their_class_and_mask(tiny_data: Path) -> None:
-    found = layout.test_images(tiny_data)
+    found = layout.read(tiny_data).require_test()
     assert [image.defect for image in found] == ["good"] * 3 + ["spot"] * 3
     assert all(image.mask is None for image in found[:3])
     assert [image.mask.name for image in found[3:] if image.mask][0] == "000_mask.png"
@@ -60,20 +61,20 @@ def grouped(tmp_path: Path) -> Path:
 
 
 def write_groups(root: Path, rows: str, encoding: str = "utf-8") -> None:
-    (root / layout.GROUPS_FILE).write_text(f"path,group\n{rows}", encoding=encoding)
+    (root / groups.GROUPS_FILE).write_text(f"path,group\n{rows}", encoding=encoding)
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
 def test_groups_come_from_the_table(grouped: Path, encoding: str) -> None:
     rows = "train/good/a.png,7\ntrain/good/b.png,7\ntrain/good/c.png,8\ntest/good/d.png,8\n"
     write_groups(grouped, rows, encoding)
-    grouping = layout.grouping(grouped, layout.training_images(grouped))
+    grouping = groups.grouping(layout.read(grouped))
     assert grouping.groups == ["7", "7", "8"]
     assert grouping.trainable() == [0, 1]  # c shows the part that d shows
 
 
 def test_without_a_table_every_image_is_a_group(grouped: Path) -> None:
-    grouping = layout.grouping(grouped, layout.training_images(grouped))
+    grouping = groups.grouping(layout.read(grouped))
     assert len(set(grouping.groups)) == 3
     assert grouping.trainable() == [0, 1, 2]
 
@@ -89,7 +90,7 @@ def test_without_a_table_every_image_is_a_group(grouped: Path) -> None:
 def test_a_table_of_groups_that_is_wrong_is_refused(grouped: Path, rows: str, message: str) -> None:
     write_groups(grouped, rows)
     with pytest.raises(DataError, match=message):
-        layout.grouping(grouped, layout.training_images(grouped))
+        groups.grouping(layout.read(grouped))
 
 
 def test_a_missing_mask_of_a_class_with_masks_is_named(tmp_path: Path) -> None:
@@ -98,14 +99,14 @@ def test_a_missing_mask_of_a_class_with_masks_is_named(tmp_path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(images(1)[0]).save(path)
     with pytest.raises(DataError, match=r"b\.png: no mask"):
-        layout.test_images(tmp_path)
+        layout.read(tmp_path).require_test()
 
 
 def test_a_class_may_have_no_masks_at_all(tmp_path: Path) -> None:
     path = tmp_path / "test" / "hole" / "a.png"
     path.parent.mkdir(parents=True)
     Image.fromarray(images(1)[0]).save(path)
-    assert layout.test_images(tmp_path)[0].mask is None
+    assert layout.read(tmp_path).require_test()[0].mask is None
 
 
 def test_a_broken_mask_is_named(tmp_path: Path) -> None:
@@ -117,11 +118,11 @@ def test_a_broken_mask_is_named(tmp_path: Path) -> None:
 def test_the_digest_sees_names_and_contents(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     path.write_bytes(b"1")
-    first = layout.digest(tmp_path, [path])
+    first = digest(tmp_path, [path])
     path.write_bytes(b"2")
-    second = layout.digest(tmp_path, [path])
+    second = digest(tmp_path, [path])
     renamed = path.rename(tmp_path / "b.png")
-    assert len({first, second, layout.digest(tmp_path, [renamed])}) == 3
+    assert len({first, second, digest(tmp_path, [renamed])}) == 3
 
 
 @given(

@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 from diffusionad_client.cli import main
 from diffusionad_training.checkpoint import load_run
-from diffusionad_training.data.layout import test_images as find_test_images
+from diffusionad_training.data.layout import read
 from diffusionad_training.evaluation import evaluate, read_metrics
 from diffusionad_training.scorers import Scored, TorchScorer
 
@@ -31,14 +31,14 @@ class MaskScorer:
 
 
 def test_a_detector_that_knows_the_answers_is_perfect(tiny_data: Path) -> None:
-    result = evaluate(MaskScorer(), tiny_data, find_test_images(tiny_data), detector="oracle")
+    result = evaluate(MaskScorer(), tiny_data, read(tiny_data).require_test(), detector="oracle")
     assert list(result.metrics.values()) == pytest.approx([1.0] * 5)
     assert result.auroc_by_defect == {"spot": pytest.approx(1.0)}
     assert len(result.images) == 6
 
 
 def test_one_class_alone_is_undefined_not_zero(tiny_data: Path) -> None:
-    good = [image for image in find_test_images(tiny_data) if not image.is_defective]
+    good = [image for image in read(tiny_data).require_test() if not image.is_defective]
     result = evaluate(MaskScorer(), tiny_data, good, detector="oracle")
     assert set(result.metrics.values()) == {None}
 
@@ -60,7 +60,7 @@ def test_the_command_writes_what_export_reads(
 
 def test_scores_do_not_depend_on_the_batch(tiny_data: Path, tiny_run: Path) -> None:
     scorer = TorchScorer(load_run(tiny_run).model)
-    paths = [image.path for image in find_test_images(tiny_data)]
+    paths = [image.path for image in read(tiny_data).require_test()]
     together = [one.score for one in scorer.score(paths)]
     alone = [next(iter(scorer.score([path]))).score for path in paths]
     np.testing.assert_allclose(together, alone, atol=1e-5)
@@ -84,4 +84,4 @@ def test_wrong_input_is_one_clear_line(
 def test_data_without_a_test_folder_is_named(tiny_run: Path, tmp_path: Path) -> None:
     result = CliRunner().invoke(main, ["evaluate", str(tmp_path), "--run", str(tiny_run)])
     assert result.exit_code == 1
-    assert "no folder `test`" in result.output
+    assert "make a folder `test` with one folder a class" in result.output

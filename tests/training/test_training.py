@@ -17,7 +17,7 @@ from diffusionad_training.checkpoint import load_run
 from diffusionad_training.config import Config, GuidanceConfig
 from diffusionad_training.data.batches import Batch, TrainingBatches
 from diffusionad_training.data.images import load_all
-from diffusionad_training.data.layout import training_images
+from diffusionad_training.data.layout import read
 from diffusionad_training.errors import CheckpointError, DataError, TrainingError
 from diffusionad_training.training_module import TrainingModule
 
@@ -49,7 +49,7 @@ def test_a_loaded_run_answers_as_the_saved_model_did(
     tiny_data: Path, tiny_config: Config, tmp_path: Path
 ) -> None:
     module = training.train(tiny_data, tmp_path / "run", tiny_config, workers=0)
-    images = torch.from_numpy(load_all(training_images(tiny_data)[:2], 64))
+    images = torch.from_numpy(load_all(read(tiny_data).require_train()[:2], 64))
     with torch.no_grad():
         before = module.trained_model().eval()(images)
         after = load_run(tmp_path / "run").model(images)
@@ -99,7 +99,7 @@ def test_the_segmentation_loss_reaches_the_noise_network(
     for parameter in module.model.parameters():  # away from the zeros it starts with
         if (parameter == 0).all():
             torch.nn.init.normal_(parameter, std=0.02)
-    images = load_all(training_images(tiny_data), 64)
+    images = load_all(read(tiny_data).require_train(), 64)
     batch = TrainingBatches(images, None, tiny_config, count=1, seed=0)[0]
     batch["anomalous"][:] = True  # no noise loss at all
     module.training_step(batch, 0).backward()
@@ -224,7 +224,7 @@ def test_steps_are_drawn_from_both_sides_of_tau(
     monkeypatch.setattr(
         module.model, "estimate", lambda x_t, t: drawn.append(t) or estimate(x_t, t)
     )
-    images = load_all(training_images(tiny_data), 64)
+    images = load_all(read(tiny_data).require_train(), 64)
     batches = TrainingBatches(images, None, tiny_config, count=30, seed=0)
     with torch.no_grad():
         for index, batch in enumerate(batches):

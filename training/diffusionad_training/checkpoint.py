@@ -53,6 +53,7 @@ class RunRecord:
     time_budget: float | None  # seconds; with one, the same seed gives other weights
     steps: int  # optimiser steps done
     version: str  # of diffusionad-training
+    foreground: str = "none"  # where anomalies were put: none (anywhere), auto or folder
 
 
 @dataclass(frozen=True)

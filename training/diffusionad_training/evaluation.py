@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from diffusionad_training.data.images import load_mask
-from diffusionad_training.data.layout import TestImage
+from diffusionad_training.data.layout import Sample
 from diffusionad_training.errors import DataError
 from diffusionad_training.metrics import PixelMetrics, image_auroc, image_average_precision
 from diffusionad_training.scorers import Scorer
@@ -72,7 +72,7 @@ def read_metrics(path: Path) -> tuple[str, dict[str, float | None]]:
 def evaluate(
     scorer: Scorer,
     root: Path,
-    images: Sequence[TestImage],
+    images: Sequence[Sample],
     *,
     detector: str,
     advance: Callable[[], None] = lambda: None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
@@ -13,8 +13,10 @@ from importlib.metadata import version
 from pathlib import Path
 
 import lightning
+import numpy as np
 from lightning.pytorch.callbacks import Callback, RichProgressBar
 from lightning.pytorch.loggers import CSVLogger
+from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
 from diffusionad_client.images import IMAGE_SUFFIXES
@@ -27,14 +29,16 @@ from diffusionad_training.checkpoint import (
     start_run,
 )
 from diffusionad_training.config import Config
-from diffusionad_training.data import layout
+from diffusionad_training.data import foregrounds, groups, layout
 from diffusionad_training.data.batches import Batch, TrainingBatches, to_device
+from diffusionad_training.data.digest import digest
 from diffusionad_training.data.images import load_all
 from diffusionad_training.data.split import hold_out
 from diffusionad_training.errors import DataError
 from diffusionad_training.training_module import TrainingModule
 
 MIN_TRAINING_IMAGES = 2  # one to train on and one to hold out
+_IGNORED_NAMED = 5
 
 Report = Callable[[str], None]
 
@@ -45,6 +49,7 @@ def train(
     config: Config,
     *,
     textures: Path | None = None,
+    foreground: Path | foregrounds.Foreground = "none",
     held_out_share: float = 0.15,
     seed: int = 0,
     time_budget: float | None = None,
@@ -55,7 +60,8 @@ def train(
 ) -> TrainingModule:
     """Train on the good images under `data` and write the run into `output`.
 
-    `textures` is a folder of pictures for synthetic anomalies. A share of the
+    `textures` is a folder of pictures for synthetic anomalies, `foreground` one
+    of masks of the product, which they are put on (see foregrounds). A share of the
     good images is held out for the thresholds, by group; groups that the test
     set has images of are left out altogether. `time_budget`, in
     seconds, ends the run early, the learning rate decaying towards that end.
@@ -63,8 +69,10 @@ def train(
 
     Raises `DataError`, `ConfigError` or `TrainingError`.
     """
-    paths = layout.training_images(data)
-    grouping = layout.grouping(data, paths)
+    found = layout.read(data)
+    paths = found.require_train()
+    _report_ignored(found, report)
+    grouping = groups.grouping(found)
     usable = grouping.trainable()
     if len(usable) < MIN_TRAINING_IMAGES:
         raise DataError(
@@ -73,7 +81,7 @@ def train(
     chosen = hold_out([grouping.groups[index] for index in usable], held_out_share, seed)
     if not chosen:
         raise DataError(
-            f"{data}: all good images are one group in {layout.GROUPS_FILE}, so that none can be "
+            f"{data}: all good images are one group in {groups.GROUPS_FILE}, so that none can be "
             "held out for the thresholds"
         )
     held = [paths[usable[index]] for index in chosen]
@@ -81,29 +89,36 @@ def train(
     report(f"{len(kept)} good images to train on, {len(held)} held out for the thresholds")
     left_out = len(paths) - len(usable)
     if left_out:
-        report(f"{left_out} left out: {layout.GROUPS_FILE} groups them with test images")
+        report(f"{left_out} left out: {groups.GROUPS_FILE} groups them with test images")
     texture_images, textures_digest = None, None
     if textures is not None:
         texture_paths = find_textures(textures)
-        textures_digest = layout.digest(textures, texture_paths)
+        textures_digest = digest(textures, texture_paths)
         texture_images = load_all(texture_paths, config.size)
     training_images = load_all(kept, config.size)
+    where, masks = _foregrounds(foreground, found, kept, training_images, report)
     record = RunRecord(
         data=data.resolve().name,
-        data_digest=layout.digest(data, kept),
+        data_digest=digest(data, kept),
         training_images=len(kept),
         left_out=left_out,
-        held_out=tuple(path.relative_to(data).as_posix() for path in held),
+        held_out=tuple(found.name(path) for path in held),
         held_out_digest=start_run(output, load_all(held, config.size)),
         textures_digest=textures_digest,
         seed=seed,
         time_budget=time_budget,
         steps=0,
         version=version("diffusionad-training"),
+        foreground=where,
     )
     lightning.seed_everything(seed, verbose=False)
     batches = TrainingBatches(
-        training_images, texture_images, config, count=config.optimisation.steps, seed=seed
+        training_images,
+        texture_images,
+        config,
+        count=config.optimisation.steps,
+        seed=seed,
+        foregrounds=masks,
     )
     module = TrainingModule(config, seed=seed, time_budget=time_budget)
     checkpoints = Checkpoints(output, record, batches[0], every=checkpoint_steps, report=report)
@@ -112,6 +127,34 @@ def train(
             module, DataLoader(batches, batch_size=None, num_workers=workers)
         )
     return module
+
+
+def _foregrounds(
+    wanted: Path | foregrounds.Foreground,
+    data: layout.DataSet,
+    paths: Sequence[Path],
+    images: NDArray[np.uint8],
+    report: Report,
+) -> tuple[str, foregrounds.Masks | None]:
+    """Get the foreground masks of the images, and where they come from."""
+    if wanted == "none":
+        return "none", None
+    if isinstance(wanted, Path):
+        return "folder", foregrounds.load(wanted, [data.name(p) for p in paths], images.shape[1])
+    masks = foregrounds.estimate(images)
+    if masks is None:
+        report("no product on a plain ground: synthetic anomalies may lie anywhere")
+        return "none", None
+    report(f"the product covers {masks.mean():.0%} of the images: synthetic anomalies lie on it")
+    return "auto", masks
+
+
+def _report_ignored(data: layout.DataSet, report: Report) -> None:
+    if data.ignored:
+        named = ", ".join(data.name(path) for path in data.ignored[:_IGNORED_NAMED])
+        more = len(data.ignored) - _IGNORED_NAMED
+        rest = f" and {more} more" if more > 0 else ""
+        report(f"no images by their suffix, left out: {named}{rest}")
 
 
 def find_textures(folder: Path) -> list[Path]:

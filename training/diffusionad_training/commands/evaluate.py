@@ -47,7 +47,7 @@ def evaluate(
 
     if sum(place is not None for place in (run, url, repository)) != 1:
         raise click.UsageError("give one of --run, --url or --repository")
-    images = layout.test_images(data)
+    images = layout.read(data).require_test()
     if output is not None:
         output.parent.mkdir(parents=True, exist_ok=True)
     with _scorer(run, url, repository, model) as (scorer, detector), _progress(len(images)) as bar:

@@ -5,8 +5,12 @@ from __future__ import annotations
 import re
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from diffusionad_training.data.foregrounds import Foreground
 
 _SECONDS = {"s": 1, "m": 60, "h": 3600}
 
@@ -21,6 +25,13 @@ def _duration(ctx: click.Context, param: click.Parameter, value: str | None) -> 
     return float(match[1]) * _SECONDS[match[2]]
 
 
+def _foreground(ctx: click.Context, param: click.Parameter, value: str) -> Path | Foreground:
+    """Parse auto, none or a folder."""
+    if value == "auto":
+        return "auto"
+    return "none" if value == "none" else Path(value)
+
+
 @click.command()
 @click.argument("data", type=click.Path(path_type=Path))
 @click.option(
@@ -31,6 +42,15 @@ def _duration(ctx: click.Context, param: click.Parameter, value: str | None) -> 
     "--textures",
     type=click.Path(path_type=Path),
     help="Folder of pictures for synthetic anomalies; without it, none of them are textures.",
+)
+@click.option(
+    "--foreground",
+    default="auto",
+    show_default=True,
+    callback=_foreground,
+    metavar="auto|none|DIR",
+    help="Where the product is, and synthetic anomalies go: found in the images, anywhere, or "
+    "from a folder of masks named like the images.",
 )
 @click.option("--image-size", type=int, help="Side of the square the images are stretched to.")
 @click.option("--steps", type=click.IntRange(min=1), help="Optimiser steps, at most.")
@@ -75,6 +95,7 @@ def train(
     output: Path,
     preset: str,
     textures: Path | None,
+    foreground: Path | Foreground,
     image_size: int | None,
     steps: int | None,
     batch: int | None,
@@ -113,6 +134,7 @@ def train(
         output,
         config,
         textures=textures,
+        foreground=foreground,
         held_out_share=held_out,
         seed=seed,
         time_budget=time_budget,

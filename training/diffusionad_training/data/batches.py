@@ -6,8 +6,8 @@ depends on the seed and k alone, whichever worker makes it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TypedDict
+from collections.abc import Callable, Sequence
+from typing import Any, TypedDict
 
 import numpy as np
 import torch
@@ -41,7 +41,10 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
 
 
 class TrainingBatches(Dataset[Batch]):
-    """`count` seeded batches over good images (N, H, W, 3) uint8 held in memory."""
+    """`count` seeded batches over good images (N, H, W, 3) uint8 held in memory.
+
+    `foregrounds` (N, H, W), if given, is where the product is in each image.
+    """
 
     def __init__(
         self,
@@ -51,8 +54,10 @@ class TrainingBatches(Dataset[Batch]):
         *,
         count: int,
         seed: int,
+        foregrounds: NDArray[np.bool_] | None = None,
     ) -> None:
         self._images = images
+        self._foregrounds = foregrounds
         self._synthesiser = AnomalySynthesiser(config.synthesis, textures)
         self._augmentation = config.augmentation
         self._normal = config.optimisation.normal_per_batch
@@ -70,11 +75,15 @@ class TrainingBatches(Dataset[Batch]):
         total = self._normal + self._synthetic
         images, clean, masks = [], [], []
         for position, chosen in enumerate(self._draw(index, total)):
-            image = jitter(self._images[chosen], self._augmentation, rng)
+            turn = orientation(self._augmentation, rng)
+            image = jitter(turn(self._images[chosen]), self._augmentation, rng)
             clean.append(image)
             mask = np.zeros(image.shape[:2], dtype=np.float32)
             if position >= self._normal:
-                image, mask = self._synthesiser.synthesise(image, rng)
+                foreground = None if self._foregrounds is None else self._foregrounds[chosen]
+                image, mask = self._synthesiser.synthesise(
+                    image, rng, None if foreground is None else turn(foreground)
+                )
             images.append(image)
             masks.append(mask)
         return Batch(
@@ -96,14 +105,19 @@ class TrainingBatches(Dataset[Batch]):
         return chosen
 
 
+Turn = Callable[[NDArray[Any]], NDArray[Any]]
+
+
+def orientation(config: AugmentationConfig, rng: np.random.Generator) -> Turn:
+    """Choose how a part lies, if it has no right way up: what turns its image and its masks."""
+    axes = [axis for axis in (0, 1) if config.flip and rng.random() < 0.5]
+    return lambda array: np.flip(array, axes)
+
+
 def jitter(
     image: NDArray[np.uint8], config: AugmentationConfig, rng: np.random.Generator
 ) -> NDArray[np.uint8]:
-    """Vary lighting (and, if allowed, the mirror image) of a good part: (H, W, 3) uint8."""
-    if config.flip:
-        for axis in (0, 1):
-            if rng.random() < 0.5:
-                image = np.flip(image, axis)
+    """Vary the lighting of a good part: (H, W, 3) uint8."""
     shift = 255 * rng.uniform(-config.brightness, config.brightness)
     gain = 1 + rng.uniform(-config.contrast, config.contrast)
     levels = np.arange(256, dtype=np.float64)

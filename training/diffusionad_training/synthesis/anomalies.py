@@ -49,15 +49,21 @@ class AnomalySynthesiser:
         self._masks = _normalised(config.perlin_share, config.stroke_share)
 
     def synthesise(
-        self, image: NDArray[np.uint8], rng: np.random.Generator
+        self,
+        image: NDArray[np.uint8],
+        rng: np.random.Generator,
+        foreground: NDArray[np.bool_] | None = None,
     ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-        """Return the image with an anomaly (H, W, 3) uint8 and its mask (H, W) in {0, 1}."""
+        """Return the image with an anomaly (H, W, 3) uint8 and its mask (H, W) in {0, 1}.
+
+        `foreground` (H, W), if given, is where the product is: the anomaly lies on it.
+        """
         if rng.random() < self._config.relocation_share:
-            anomalous, moved = relocate(image, rng)
+            anomalous, moved = relocate(image, rng, foreground)
             if moved.any():
                 return anomalous, moved.astype(np.float32)
         for _ in range(TRIES):
-            mask = self._mask(image.shape[0], image.shape[1], rng)
+            mask = self._mask(image.shape[0], image.shape[1], rng, foreground)
             source = self._source(image, rng)
             if is_grey(image):
                 source = to_grey(source)
@@ -67,12 +73,20 @@ class AnomalySynthesiser:
                 break
         return anomalous, mask.astype(np.float32)
 
-    def _mask(self, height: int, width: int, rng: np.random.Generator) -> NDArray[np.bool_]:
+    def _mask(
+        self,
+        height: int,
+        width: int,
+        rng: np.random.Generator,
+        foreground: NDArray[np.bool_] | None,
+    ) -> NDArray[np.bool_]:
         make = (masks.perlin_mask, masks.stroke_mask)[rng.choice(2, p=self._masks)]
         within = make is masks.perlin_mask and self._config.within_part
         for _ in range(TRIES):
             mask = make(height, width, rng)
-            if within:
+            if foreground is not None:
+                mask = masks.moved_onto(mask, foreground, rng)
+            elif within:
                 mask &= masks.random_part(height, width, rng)
             if mask.sum() >= MIN_PIXELS:
                 return mask

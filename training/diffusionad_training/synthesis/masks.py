@@ -57,6 +57,22 @@ def random_part(height: int, width: int, rng: np.random.Generator) -> NDArray[np
     return part
 
 
+def moved_onto(
+    mask: NDArray[np.bool_], foreground: NDArray[np.bool_], rng: np.random.Generator
+) -> NDArray[np.bool_]:
+    """Shift a mask so that it meets the foreground, and cut off the rest: P and F of Sec. 4.4.
+
+    On a small product a mask that lies anywhere would mostly miss. Neither may be
+    empty but the mask, which then stays so.
+    """
+    if not mask.any():
+        return mask
+    points, places = np.argwhere(mask), np.argwhere(foreground)
+    shift = places[rng.integers(len(places))] - points[rng.integers(len(points))]
+    moved: NDArray[np.bool_] = np.roll(mask, tuple(shift), axis=(0, 1)) & foreground
+    return moved
+
+
 def stroke_mask(height: int, width: int, rng: np.random.Generator) -> NDArray[np.bool_]:
     """A few thin curved strokes and small spots, as scratches, cracks and pits are."""
     scale = min(height, width)

@@ -27,11 +27,14 @@ Image = NDArray[np.float32]  # (H, W, 3)
 
 
 def relocate(
-    image: NDArray[np.uint8], rng: np.random.Generator
+    image: NDArray[np.uint8],
+    rng: np.random.Generator,
+    foreground: NDArray[np.bool_] | None = None,
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
     """Move pieces of an image (H, W, 3) until something looks different; return it and where.
 
-    On an image so even that nothing can, it comes back as it was, with an empty mask.
+    With a foreground (H, W) most of that must lie on it. On an image so even
+    that nothing can, it comes back as it was, with an empty mask.
     """
     scale = min(image.shape[:2]) / 256
     original = image.astype(np.float32)
@@ -40,6 +43,8 @@ def relocate(
         for _ in range(rng.integers(PIECES[0], PIECES[1] + 1)):
             _move_piece(moved, original, scale, rng)
         mask = _visible(moved, original, scale)
+        if foreground is not None and 2 * (mask & foreground).sum() < mask.sum():
+            continue
         if mask.sum() >= MIN_VISIBLE_PIXELS * scale**2:
             return np.clip(np.rint(moved), 0, 255).astype(np.uint8), mask
     return image, np.zeros(image.shape[:2], dtype=bool)

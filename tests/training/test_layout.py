@@ -1,0 +1,137 @@
+"""Each layout of a data set is read into the same list of samples."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from diffusionad_training.data import groups, layout
+from diffusionad_training.errors import DataError
+
+
+def make(root: Path, *names: str) -> Path:
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    return root
+
+
+def found(data: layout.DataSet) -> Iterator[tuple[str, str, str | None]]:
+    for sample in data.test:
+        yield data.name(sample.path), sample.defect, sample.mask and sample.mask.name
+
+
+def test_mvtec_ad(tmp_path: Path) -> None:
+    data = layout.read(
+        make(
+            *(tmp_path, "train/good/0.png", "test/good/1.png", "test/hole/2.png"),
+            "ground_truth/hole/2_mask.png",
+        )
+    )
+    assert data.layout == "mvtec"
+    assert [data.name(path) for path in data.train] == ["train/good/0.png"]
+    assert list(found(data)) == [
+        ("test/good/1.png", "good", None),
+        ("test/hole/2.png", "hole", "2_mask.png"),
+    ]
+
+
+def test_a_plain_folder_with_classes_and_masks(tmp_path: Path) -> None:
+    data = layout.read(
+        make(
+            *(tmp_path, "good/0.png", "good/1.png", "test_good/2.png", "scratch/3.jpg"),
+            *("masks/scratch/3.png", "dent/4.png"),
+        )
+    )
+    assert data.layout == "plain"
+    assert [data.name(path) for path in data.train] == ["good/0.png", "good/1.png"]
+    assert list(found(data)) == [
+        ("dent/4.png", "dent", None),
+        ("test_good/2.png", "good", None),
+        ("scratch/3.jpg", "scratch", "3.png"),
+    ]
+
+
+def test_a_folder_of_good_images(tmp_path: Path) -> None:
+    data = layout.read(make(tmp_path, "0.png", "1.tif"))
+    assert data.layout == "folder"
+    assert len(data.train) == 2
+    with pytest.raises(DataError, match="no images to test on in the layout 'folder'"):
+        data.require_test()
+
+
+def test_dagm(tmp_path: Path) -> None:
+    data = layout.read(
+        make(
+            *(tmp_path, "Train/0001.PNG", "Train/0002.PNG", "Train/Label/0002_label.PNG"),
+            *("Train/Label/Labels.txt", "Test/0003.PNG", "Test/0004.PNG"),
+            "Test/Label/0004_label.PNG",
+        )
+    )
+    assert data.layout == "dagm"
+    assert [path.name for path in data.train] == ["0001.PNG"]
+    assert list(found(data)) == [
+        ("Test/0004.PNG", "defect", "0004_label.PNG"),
+        ("Test/0003.PNG", "good", None),
+    ]
+
+
+VISA = """object,split,label,image,mask
+candle,train,normal,candle/Data/Images/Normal/0.JPG,
+candle,test,normal,candle/Data/Images/Normal/1.JPG,
+candle,test,anomaly,candle/Data/Images/Anomaly/2.JPG,candle/Data/Masks/Anomaly/2.png
+fryum,train,normal,fryum/Data/Images/Normal/0.JPG,
+"""
+
+
+@pytest.fixture
+def visa(tmp_path: Path) -> Path:
+    make(
+        *(tmp_path, "candle/Data/Images/Normal/0.JPG", "candle/Data/Images/Normal/1.JPG"),
+        *("candle/Data/Images/Anomaly/2.JPG", "candle/Data/Masks/Anomaly/2.png"),
+        "split_csv/1cls.csv",
+    )
+    (tmp_path / "split_csv/1cls.csv").write_text(VISA)
+    return tmp_path / "candle"
+
+
+def test_visa_s_split_says_what_is_trained_on(visa: Path) -> None:
+    data = layout.read(visa)
+    assert data.layout == "visa"
+    assert [path.name for path in data.train] == ["0.JPG"]
+    assert [(sample.defect, sample.path.name) for sample in data.test] == [
+        ("anomaly", "2.JPG"),
+        ("good", "1.JPG"),
+    ]
+    assert data.test[0].mask == visa / "Data/Masks/Anomaly/2.png"
+
+
+def test_an_image_that_visa_s_split_names_must_be_there(visa: Path) -> None:
+    (visa / "Data/Images/Anomaly/2.JPG").unlink()
+    with pytest.raises(DataError, match=r"1cls\.csv, line 4: .*2\.JPG is missing"):
+        layout.read(visa)
+
+
+def test_visa_without_its_split_says_where_it_belongs(visa: Path) -> None:
+    (visa.parent / "split_csv/1cls.csv").unlink()
+    with pytest.raises(DataError, match=r"1cls\.csv: missing; VisA's split of candle"):
+        layout.read(visa)
+
+
+def test_files_that_are_no_images_are_named(tmp_path: Path) -> None:
+    data = layout.read(
+        make(
+            *(tmp_path, "train/good/0.png", "train/good/notes.txt", "test/hole/1.raw"),
+            *("test/hole/2.png", "groups.csv", "train/good/.hidden"),
+        )
+    )
+    assert [data.name(path) for path in data.ignored] == ["test/hole/1.raw", "train/good/notes.txt"]
+
+
+def test_groups_of_a_plain_folder_know_its_test_images(tmp_path: Path) -> None:
+    make(tmp_path, "good/0.png", "good/1.png", "scratch/2.png")
+    (tmp_path / "groups.csv").write_text(
+        "path,group\ngood/0.png,a\ngood/1.png,b\nscratch/2.png,a\n"
+    )
+    assert groups.grouping(layout.read(tmp_path)).trainable() == [1]

@@ -93,3 +93,36 @@ def test_the_schedule_is_double_precision_and_falls() -> None:
 def test_signal_to_noise_is_the_ratio_of_their_powers(share: float) -> None:
     ratio = diffusion.signal_to_noise(torch.tensor(share, dtype=torch.float64)).item()
     assert ratio * (1 - share) == pytest.approx(share)
+
+
+@given(signal_shares, st.floats(min_value=0.5, max_value=0.999), seeds)
+def test_a_step_back_has_the_posterior_s_mean(share: float, alpha: float, seed: int) -> None:
+    """Ho et al. (2020), Eq. 7: what x_{t-1} is on average, given x_t and the clean image."""
+    x0, noise, z = normal(seed, 3)
+    a = torch.tensor([share, share], dtype=torch.float64)
+    before = a / alpha
+    x_t = diffusion.add_noise(x0, noise, a)
+    mean = diffusion.denoise_step(x_t, noise, torch.zeros_like(z), a, before.clamp(max=1))
+    b, bb = a.view(-1, 1, 1, 1), before.clamp(max=1).view(-1, 1, 1, 1)
+    step = b / bb
+    expected = (bb.sqrt() * (1 - step) * x0 + step.sqrt() * (1 - bb) * x_t) / (1 - b)
+    torch.testing.assert_close(mean, expected)
+
+
+@given(signal_shares, seeds)
+def test_the_last_step_back_is_one_step_denoising(share: float, seed: int) -> None:
+    x_t, noise, z = normal(seed, 3)
+    a = per_image(share)
+    torch.testing.assert_close(
+        diffusion.denoise_step(x_t, noise, z, a, torch.ones_like(a)),
+        diffusion.predict_x0(x_t, noise, a),
+    )
+
+
+def test_a_step_back_adds_noise_of_variance_beta_tilde() -> None:
+    x_t, noise, z = normal(0, 3)
+    a, before = torch.tensor([0.4, 0.4]).double(), torch.tensor([0.5, 0.5]).double()
+    still = diffusion.denoise_step(x_t, noise, torch.zeros_like(z), a, before)
+    moved = diffusion.denoise_step(x_t, noise, z, a, before)
+    beta_tilde = (1 - 0.5) / (1 - 0.4) * (1 - 0.4 / 0.5)
+    torch.testing.assert_close(moved - still, beta_tilde**0.5 * z)

@@ -32,7 +32,7 @@ class MaskScorer:
 
 def test_a_detector_that_knows_the_answers_is_perfect(tiny_data: Path) -> None:
     result = evaluate(MaskScorer(), tiny_data, read(tiny_data).require_test(), detector="oracle")
-    assert list(result.metrics.values()) == pytest.approx([1.0] * 5)
+    assert list(result.metrics.values()) == pytest.approx([1.0] * 6)
     assert result.auroc_by_defect == {"spot": pytest.approx(1.0)}
     assert len(result.images) == 6
 
@@ -58,6 +58,46 @@ def test_the_command_writes_what_export_reads(
     assert len(json.loads(output.read_text())["images"]) == 6
 
 
+def test_ways_to_denoise_are_set_side_by_side(
+    tiny_data: Path, tiny_run: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "ablation.json"
+    result = CliRunner().invoke(
+        main,
+        [
+            *("evaluate", str(tiny_data), "--run", str(tiny_run), "--output", str(output)),
+            *("--denoising", "large-step", "--denoising", "norm-guided"),
+        ],
+    )
+    assert result.exit_code == 0, result.output
+    assert [line.split()[0] for line in result.output.splitlines()[1:]] == [
+        *("large-step", "norm-guided")
+    ]
+    both = json.loads(output.read_text())
+    scores = [[image["score"] for image in both[way]["images"]] for way in both]
+    assert scores[0] != scores[1]
+
+
+def test_another_noise_constant_gives_other_scores(
+    tiny_data: Path, tiny_run: Path, tmp_path: Path
+) -> None:
+    scores = []
+    for seed in ("3", "4"):  # the run was trained, and its constant drawn, with seed 3
+        output = tmp_path / f"{seed}.json"
+        arguments = ["--run", str(tiny_run), "--noise-seed", seed, "--output", str(output)]
+        result = CliRunner().invoke(main, ["evaluate", str(tiny_data), *arguments])
+        assert result.exit_code == 0, result.output
+        scores.append([image["score"] for image in json.loads(output.read_text())["images"]])
+    own = [
+        one.score
+        for one in TorchScorer(load_run(tiny_run).model).score(
+            [image.path for image in read(tiny_data).require_test()]
+        )
+    ]
+    np.testing.assert_allclose(scores[0], own, atol=1e-6)
+    assert scores[1] != scores[0]
+
+
 def test_scores_do_not_depend_on_the_batch(tiny_data: Path, tiny_run: Path) -> None:
     scorer = TorchScorer(load_run(tiny_run).model)
     paths = [image.path for image in read(tiny_data).require_test()]
@@ -70,6 +110,7 @@ def test_scores_do_not_depend_on_the_batch(tiny_data: Path, tiny_run: Path) -> N
     ("arguments", "code", "message"),
     [
         ([], 2, "give one of --run, --url or --repository"),
+        (["--url", "127.0.0.1:1", "--noise-seed", "1"], 2, "go with --run"),
         (["--run", "nowhere"], 1, "nowhere: not a finished run"),
     ],
 )

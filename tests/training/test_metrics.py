@@ -7,7 +7,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchmetrics.functional.classification import binary_auroc, binary_average_precision
 
-from diffusionad_training.metrics import PixelMetrics, image_auroc, image_average_precision
+from diffusionad_training.metrics import (
+    PixelMetrics,
+    image_auroc,
+    image_average_precision,
+    image_f1_max,
+)
 
 
 def measured(*pairs: tuple[np.ndarray, np.ndarray]) -> PixelMetrics:
@@ -122,3 +127,20 @@ def test_image_auroc_counts_ties_half() -> None:
 def test_a_map_of_another_size_than_its_mask_is_refused() -> None:
     with pytest.raises(ValueError, match="differ in size"):
         PixelMetrics().update(np.zeros((4, 4), np.float32), np.zeros((8, 8), bool))
+
+
+@given(st.lists(st.tuples(st.integers(0, 8), st.booleans()), min_size=2, max_size=30))
+def test_f1_max_is_the_best_over_every_threshold(pairs: list[tuple[int, bool]]) -> None:
+    scores, defective = [s / 8 for s, _ in pairs], [d for _, d in pairs]
+    best, threshold = image_f1_max(scores, defective)
+    if len(set(defective)) < 2:
+        assert (best, threshold) == (None, None)
+        return
+
+    def f1(limit: float) -> float:
+        hits = sum(s >= limit and d for s, d in zip(scores, defective, strict=True))
+        return 2 * hits / (sum(s >= limit for s in scores) + sum(defective))
+
+    assert best == pytest.approx(max(f1(s) for s in scores))
+    assert threshold is not None
+    assert f1(threshold) == pytest.approx(best)

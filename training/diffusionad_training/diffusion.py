@@ -47,6 +47,27 @@ def predict_x0(x_t: Tensor, noise: Tensor, alpha_bar: Tensor) -> Tensor:
     return (x_t - (1 - a).sqrt() * noise) / a.sqrt()
 
 
+def denoise_step(
+    x_t: Tensor, noise: Tensor, z: Tensor, alpha_bar: Tensor, alpha_bar_before: Tensor
+) -> Tensor:
+    """Go one step back, x_t -> x_{t-1}. Eq. 3, whose beta~_t is a variance: its root scales z.
+
+        alpha_t  = alpha_bar_t / alpha_bar_{t-1}
+        beta~_t  = (1 - alpha_bar_{t-1}) / (1 - alpha_bar_t) * (1 - alpha_t)
+        x_{t-1}  = (x_t - (1 - alpha_t) / sqrt(1 - alpha_bar_t) * noise) / sqrt(alpha_t)
+                   + sqrt(beta~_t) * z
+
+    x_t, noise, z     (N, C, H, W)   noise is the network's estimate, z standard normal
+    alpha_bar         (N,)           at t
+    alpha_bar_before  (N,)           at t - 1; 1 where t = 0, and z then has no part
+    """
+    a, before = _per_image(alpha_bar), _per_image(alpha_bar_before)
+    alpha = a / before
+    mean = (x_t - (1 - alpha) / (1 - a).sqrt() * noise) / alpha.sqrt()
+    variance = (1 - before) / (1 - a) * (1 - alpha)
+    return mean + variance.sqrt() * z
+
+
 def noise_from_x0(x_t: Tensor, x0: Tensor, alpha_bar: Tensor) -> Tensor:
     """Turn an estimate of the clean image into one of the noise: Eq. 1 solved for it.
 

@@ -14,12 +14,18 @@ import numpy as np
 from diffusionad_training.data.images import load_mask
 from diffusionad_training.data.layout import Sample
 from diffusionad_training.errors import DataError
-from diffusionad_training.metrics import PixelMetrics, image_auroc, image_average_precision
+from diffusionad_training.metrics import (
+    PixelMetrics,
+    image_auroc,
+    image_average_precision,
+    image_f1_max,
+)
 from diffusionad_training.scorers import Scorer
 
 METRICS = (
     "image_auroc",
     "image_average_precision",
+    "image_f1_max",
     "pixel_auroc",
     "pixel_average_precision",
     "pro",
@@ -42,6 +48,8 @@ class Evaluation:
     detector: str  # what was measured: the digest of a run's weights, or a served release
     image_auroc: float | None
     image_average_precision: float | None
+    image_f1_max: float | None
+    f1_threshold: float | None  # at which F1 is largest; of the test set, so no threshold to set
     pixel_auroc: float | None
     pixel_average_precision: float | None
     pro: float | None
@@ -52,7 +60,7 @@ class Evaluation:
 
     @property
     def metrics(self) -> dict[str, float | None]:
-        """The five overall metrics by name."""
+        """The overall metrics by name."""
         return {name: getattr(self, name) for name in METRICS}
 
     def to_json(self) -> str:
@@ -102,10 +110,13 @@ def evaluate(
         chosen = [i for i, im in enumerate(images) if im.defect == defect or not im.is_defective]
         return image_auroc([scores[i] for i in chosen], [defective[i] for i in chosen])
 
+    f1_max, f1_threshold = image_f1_max(scores, defective)
     return Evaluation(
         detector=detector,
         image_auroc=image_auroc(scores, defective),
         image_average_precision=image_average_precision(scores, defective),
+        image_f1_max=f1_max,
+        f1_threshold=f1_threshold,
         pixel_auroc=pixels.auroc,
         pixel_average_precision=pixels.average_precision,
         pro=pixels.pro,

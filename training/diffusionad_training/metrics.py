@@ -16,7 +16,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy import ndimage
-from torchmetrics.functional.classification import binary_auroc, binary_average_precision
+from torchmetrics.functional.classification import (
+    binary_auroc,
+    binary_average_precision,
+    binary_precision_recall_curve,
+)
 
 PRO_LIMIT = 0.3  # PRO is taken over false-positive rates up to this one
 
@@ -39,6 +43,20 @@ def image_average_precision(scores: Sequence[float], defective: Sequence[bool]) 
     return float(
         binary_average_precision(torch.tensor(scores), torch.tensor(defective, dtype=torch.int))
     )
+
+
+def image_f1_max(
+    scores: Sequence[float], defective: Sequence[bool]
+) -> tuple[float, float] | tuple[None, None]:
+    """Largest F1 over all thresholds, and the threshold: NG if score >= it. None for one class."""
+    if len(set(defective)) < 2:
+        return None, None
+    precision, recall, thresholds = binary_precision_recall_curve(
+        torch.tensor(scores), torch.tensor(defective, dtype=torch.int)
+    )
+    f1 = 2 * precision * recall / (precision + recall).clamp(min=1e-12)
+    best = int(f1[:-1].argmax())  # the curve's last point has no threshold
+    return float(f1[best]), float(thresholds[best])
 
 
 class PixelMetrics:

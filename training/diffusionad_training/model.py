@@ -38,6 +38,15 @@ class Detection:
     reconstruction: Tensor  # (N, H, W, 3) uint8
 
 
+def draw_noise(size: int, seed: int) -> Tensor:
+    """Draw the fixed noise of inference, of both scales: (2, 3, size, size) float16.
+
+    Half precision, exactly: as a constant of the served graph it is half the size.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(2, 3, size, size, generator=generator).half()
+
+
 class DiffusionAD(nn.Module):
     """A detector of `config`'s architecture. Its fixed noise is drawn from the seed given."""
 
@@ -53,10 +62,7 @@ class DiffusionAD(nn.Module):
         table = diffusion.alpha_bar_table(schedule.steps, schedule.beta_first, schedule.beta_last)
         # Computed in double precision, kept in single: not every device has doubles.
         self.register_buffer("alpha_bar", table.to(torch.float32), persistent=False)
-        generator = torch.Generator().manual_seed(noise_seed)
-        noise = torch.randn(2, 3, config.size, config.size, generator=generator)
-        # Half precision, exactly: as a constant of the served graph it is half the size.
-        self.register_buffer("noise", noise.half())
+        self.register_buffer("noise", draw_noise(config.size, noise_seed))
 
     @property
     def range_bottom(self) -> float:

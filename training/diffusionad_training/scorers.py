@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from diffusionad_client import Client
 from diffusionad_training.data.images import load_all
+from diffusionad_training.denoising import Denoising, detect
 from diffusionad_training.model import DiffusionAD
 
 BATCH = 8
@@ -44,10 +45,14 @@ class Scorer(Protocol):
 
 
 class TorchScorer:
-    """Scores with a trained model, in batches, on the device it is on."""
+    """Scores with a trained model, in batches, on the device it is on.
 
-    def __init__(self, model: DiffusionAD) -> None:
+    `denoising` other than the model's own is for comparison (see denoising).
+    """
+
+    def __init__(self, model: DiffusionAD, denoising: Denoising = Denoising.NORM_GUIDED) -> None:
         self._model = model.eval()
+        self._denoising = denoising
 
     @property
     def size(self) -> int:
@@ -62,7 +67,8 @@ class TorchScorer:
     @torch.no_grad()
     def score_arrays(self, images: NDArray[np.uint8]) -> Iterator[Scored]:
         """Score images (N, S, S, 3) uint8, N small enough for one batch."""
-        detection = self._model(torch.from_numpy(images).to(self._model.noise.device))
+        batch = torch.from_numpy(images).to(self._model.noise.device)
+        detection = detect(self._model, batch, self._denoising)
         maps = detection.anomaly_map.cpu().numpy()
         for score, anomaly_map in zip(detection.score.tolist(), maps, strict=True):
             yield Scored(score, anomaly_map)

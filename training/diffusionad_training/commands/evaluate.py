@@ -26,6 +26,18 @@ if TYPE_CHECKING:
 )
 @click.option("--model", help="Category to measure, with --url or --repository.")
 @click.option(
+    "--denoising",
+    type=click.Choice(["iterative", "small-step", "large-step", "norm-guided"]),
+    multiple=True,
+    default=["norm-guided"],
+    help="With --run: how to denoise; several are set side by side.  [default: norm-guided]",
+)
+@click.option(
+    "--noise-seed",
+    type=click.IntRange(min=0),
+    help="With --run: draw another noise constant, to see how much it matters.",
+)
+@click.option(
     "--output", type=click.Path(dir_okay=False, path_type=Path), help="Write everything as JSON."
 )
 def evaluate(
@@ -34,6 +46,8 @@ def evaluate(
     url: str | None,
     repository: Path | None,
     model: str | None,
+    denoising: tuple[str, ...],
+    noise_seed: int | None,
     output: Path | None,
 ) -> None:
     r"""Measure a detector on DATA/test, with masks from DATA/ground_truth.
@@ -41,42 +55,69 @@ def evaluate(
     \b
       diffusionad evaluate images/screw --run runs/screw
       diffusionad evaluate images/screw --repository model_repository --model screw
+      diffusionad evaluate images/screw --run runs/screw --denoising small-step \
+        --denoising norm-guided
     """
     from diffusionad_training import evaluation
     from diffusionad_training.data import layout
 
     if sum(place is not None for place in (run, url, repository)) != 1:
         raise click.UsageError("give one of --run, --url or --repository")
+    if run is None and (tuple(denoising) != ("norm-guided",) or noise_seed is not None):
+        raise click.UsageError(
+            "--denoising and --noise-seed go with --run: a served model is fixed"
+        )
     images = layout.read(data).require_test()
     if output is not None:
         output.parent.mkdir(parents=True, exist_ok=True)
-    with _scorer(run, url, repository, model) as (scorer, detector), _progress(len(images)) as bar:
-        result = evaluation.evaluate(scorer, data, images, detector=detector, advance=bar)
+    if run is not None:
+        scorers, detector = _of_run(run, denoising, noise_seed)
+        with _progress(len(images) * len(scorers)) as bar:
+            results = {
+                way: evaluation.evaluate(scorer, data, images, detector=detector, advance=bar)
+                for way, scorer in scorers.items()
+            }
+    else:
+        with _served(url, repository, model) as (scorer, detector), _progress(len(images)) as bar:
+            measured = evaluation.evaluate(scorer, data, images, detector=detector, advance=bar)
+            results = {"norm-guided": measured}
     if output is not None:
-        partial = output.with_name(output.name + ".part")
-        partial.write_text(result.to_json() + "\n", encoding="utf-8")
-        partial.replace(output)
-    _print(result)
+        _write(output, results)
+    if len(results) == 1:
+        _print(*results.values())
+    else:
+        _print_side_by_side(results)
+
+
+def _of_run(
+    run: Path, denoising: tuple[str, ...], noise_seed: int | None
+) -> tuple[dict[str, Scorer], str]:
+    """Load a run as one scorer for each way to denoise, and name it."""
+    import torch
+
+    from diffusionad_training.checkpoint import load_run
+    from diffusionad_training.denoising import Denoising
+    from diffusionad_training.model import draw_noise
+    from diffusionad_training.scorers import TorchScorer
+
+    trained = load_run(run)
+    if noise_seed is not None:
+        trained.model.noise.copy_(draw_noise(trained.model.config.size, noise_seed))
+    model = trained.model.to("cuda" if torch.cuda.is_available() else "cpu")
+    return {way: TorchScorer(model, Denoising(way)) for way in denoising}, trained.weights_digest
 
 
 @contextmanager
-def _scorer(
-    run: Path | None, url: str | None, repository: Path | None, model: str | None
+def _served(
+    url: str | None, repository: Path | None, model: str | None
 ) -> Iterator[tuple[Scorer, str]]:
-    """Open what is to be measured, and name it."""
-    import torch
-
+    """Open a served model, and name its release."""
     from diffusionad_client import Client
     from diffusionad_client.local_server import serve_repository
-    from diffusionad_training.checkpoint import load_run
-    from diffusionad_training.scorers import ServerScorer, TorchScorer
+    from diffusionad_training.scorers import ServerScorer
 
-    if run is not None:
-        trained = load_run(run)
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        yield TorchScorer(trained.model.to(device)), trained.weights_digest
-    elif repository is not None:
-        with serve_repository(repository) as served, _scorer(None, served, None, model) as opened:
+    if repository is not None:
+        with serve_repository(repository) as served, _served(served, None, model) as opened:
             yield opened
     elif url is not None:
         with Client(url, model=model) as client:
@@ -107,21 +148,52 @@ def _progress(total: int) -> Iterator[Callable[[], None]]:
         yield lambda: progress.advance(task)
 
 
-def _print(result: Evaluation) -> None:
-    def percent(value: float | None) -> str:
-        return "undefined" if value is None else f"{100 * value:.1f}"
+def _write(output: Path, results: dict[str, Evaluation]) -> None:
+    """Write one evaluation as it is, several as an object by way of denoising."""
+    import json
 
+    documents = {way: result.to_json() for way, result in results.items()}
+    text = next(iter(documents.values()))
+    if len(results) > 1:
+        text = json.dumps({way: json.loads(one) for way, one in documents.items()}, indent=2)
+    partial = output.with_name(output.name + ".part")
+    partial.write_text(text + "\n", encoding="utf-8")
+    partial.replace(output)
+
+
+def _print_side_by_side(results: dict[str, Evaluation]) -> None:
+    from diffusionad_client.tables import print_table
+
+    headings = ("denoising", "image AUROC", "pixel AUROC", "PRO", "pixel AP", "images/s")
+    rows = [
+        (
+            way,
+            *(_percent(v) for v in (r.image_auroc, r.pixel_auroc, r.pro)),
+            _percent(r.pixel_average_precision),
+            f"{len(r.images) / r.seconds:.2f}",
+        )
+        for way, r in results.items()
+    ]
+    print_table(headings, rows, numbers=5)
+
+
+def _percent(value: float | None) -> str:
+    return "undefined" if value is None else f"{100 * value:.1f}"
+
+
+def _print(result: Evaluation) -> None:
     names = {
         "image_auroc": "image AUROC",
         "image_average_precision": "image AP",
+        "image_f1_max": "image F1-max",
         "pixel_auroc": "pixel AUROC",
         "pixel_average_precision": "pixel AP",
         "pro": "PRO",
     }
     for key, value in result.metrics.items():
-        click.echo(f"{names[key]:<24}{percent(value):>10}")
+        click.echo(f"{names[key]:<24}{_percent(value):>10}")
     for defect, value in result.auroc_by_defect.items():
-        click.echo(f"{'  image AUROC, ' + defect:<24}{percent(value):>10}")
+        click.echo(f"{'  image AUROC, ' + defect:<24}{_percent(value):>10}")
     if result.without_mask:
         click.echo(f"{result.without_mask} defective images have no mask: not in the pixel metrics")
     click.echo(f"{len(result.images)} images in {result.seconds:.1f} s")

@@ -15,13 +15,14 @@ import zipfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from diffusionad_client.contract import Step
 from diffusionad_client.errors import BundleError
-from diffusionad_client.metadata import ReleaseMetadata, release_digest
+from diffusionad_client.metadata import ReleaseMetadata
 
 METADATA_FILE = "metadata.json"
 REFERENCES_FILE = "references.npz"
@@ -36,6 +37,12 @@ class References:
     images: NDArray[np.uint8]  # (N, S, S, 3) RGB
     scores: NDArray[np.float32]  # (N,)
     anomaly_maps: NDArray[np.float32]  # (N, S, S)
+
+    def sample(self, count: int) -> References:
+        """Give `count` of them, spread evenly from the first to the last; all if they are fewer."""
+        total = len(self.images)
+        chosen = np.linspace(0, total - 1, min(count, total)).round().astype(int)
+        return References(self.images[chosen], self.scores[chosen], self.anomaly_maps[chosen])
 
 
 @dataclass(frozen=True)
@@ -90,13 +97,7 @@ def read_bundle(folder: Path) -> Bundle:
 
 
 def _check_name(path: Path, metadata: ReleaseMetadata) -> None:
-    expected = release_digest(
-        category=metadata.category,
-        digests=metadata.digests,
-        thresholds=metadata.thresholds,
-        pixel_threshold=metadata.pixel_threshold,
-        resize=metadata.resize,
-    )
+    expected = metadata.changed().release
     if metadata.release != expected:
         raise BundleError(
             f"{path}: names the release {metadata.release!r}, but what it says of it makes "
@@ -104,13 +105,15 @@ def _check_name(path: Path, metadata: ReleaseMetadata) -> None:
         )
 
 
-def write_references(path: Path, references: References) -> None:
+def write_references(
+    file: Path | BinaryIO, references: References, *, map_dtype: DTypeLike = np.float32
+) -> None:
     """Write the references; equal references give equal bytes."""
     np.savez_compressed(
-        path,
+        file,
         images=references.images,
         scores=references.scores,
-        anomaly_maps=references.anomaly_maps,
+        anomaly_maps=references.anomaly_maps.astype(map_dtype, copy=False),
     )
 
 
@@ -118,6 +121,7 @@ def read_references(path: Path) -> References:
     """Read what `write_references` wrote. Raises `BundleError`."""
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            return References(arrays["images"], arrays["scores"], arrays["anomaly_maps"])
+            maps = arrays["anomaly_maps"].astype(np.float32, copy=False)  # float16 where kept
+            return References(arrays["images"], arrays["scores"], maps)
     except (OSError, EOFError, KeyError, TypeError, ValueError, *_ZIP_ERRORS) as exc:
         raise BundleError(f"{path}: the bundle's references cannot be read: {exc}") from exc

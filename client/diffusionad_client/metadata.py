@@ -117,6 +117,18 @@ class ReleaseMetadata:
                 f"digests must name the steps {[s.value for s in Step]}, not {sorted(self.digests)}"
             )
 
+    def changed(self, **changes: Any) -> ReleaseMetadata:
+        """Give these with some fields replaced, named anew by what they then say."""
+        metadata = dataclasses.replace(self, **changes)
+        name = release_digest(
+            category=metadata.category,
+            digests=metadata.digests,
+            thresholds=metadata.thresholds,
+            pixel_threshold=metadata.pixel_threshold,
+            resize=metadata.resize,
+        )
+        return dataclasses.replace(metadata, release=name)
+
     def to_json(self) -> str:
         """Render the document: sorted keys, so that equal releases are equal bytes."""
         return json.dumps(dataclasses.asdict(self), indent=2, sort_keys=True, allow_nan=False)

@@ -47,8 +47,9 @@ from diffusionad_client.metadata import (
     TrainingSummary,
     release_digest,
 )
-from diffusionad_tools.release import publish
 from diffusionad_tools.release.candidate import Candidate, lay_out
+from diffusionad_tools.release.publish import publish
+from diffusionad_tools.release.staging import staging
 
 SIZE = 32
 OPSET = 18
@@ -262,9 +263,9 @@ def publish_ungated() -> Callable[[Bundle, Path], Candidate]:
     """Publishes a bundle without asking a server first, which takes seconds."""
 
     def publish_bundle(bundle: Bundle, repository: Path) -> Candidate:
-        with publish.staging(repository) as folder:
+        with staging(repository) as folder:
             candidate = lay_out(bundle, repository, folder / "candidate")
-            publish.publish(candidate, repository)
+            publish(candidate, repository)
         return candidate
 
     return publish_bundle

@@ -15,8 +15,9 @@ from diffusionad_client.bundle import file_digest
 from diffusionad_client.client import Client
 from diffusionad_client.contract import Step
 from diffusionad_tools.errors import ReleaseError
-from diffusionad_tools.release import model_config, publish
+from diffusionad_tools.release import model_config
 from diffusionad_tools.release.repository import served_release
+from diffusionad_tools.release.staging import staging
 from diffusionad_tools.server.process import ServerSettings, running_server
 
 
@@ -195,18 +196,18 @@ def test_a_step_configuration_with_other_tensors_is_refused(
 
 def test_two_writers_never_work_on_one_repository(tmp_path: Path) -> None:
     with (
-        publish.staging(tmp_path / "repository"),
-        pytest.raises(ReleaseError, match="another `diffusionad release` is writing"),
-        publish.staging(tmp_path / "repository"),
+        staging(tmp_path / "repository"),
+        pytest.raises(ReleaseError, match="another `diffusionad release` has been writing"),
+        staging(tmp_path / "repository", wait=0.2),
     ):
         pass
-    with publish.staging(tmp_path / "repository"):
+    with staging(tmp_path / "repository"):
         pass
 
 
 def test_what_a_killed_writer_left_beside_the_repository_is_removed(tmp_path: Path) -> None:
-    leftover = tmp_path / ".repository.adding" / "candidate" / "widget"
+    leftover = tmp_path / ".repository.writing" / "candidate" / "widget"
     leftover.mkdir(parents=True)
-    with publish.staging(tmp_path / "repository") as folder:
+    with staging(tmp_path / "repository") as folder:
         assert list(folder.iterdir()) == []
     assert list(tmp_path.iterdir()) == []

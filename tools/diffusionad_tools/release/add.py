@@ -1,22 +1,24 @@
-"""`release add` in one function: check, gate, publish."""
+"""`release add` in one function: check, gate, publish, prune."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from diffusionad_client.bundle import read_bundle
 from diffusionad_client.local_server import STARTUP_S
 from diffusionad_client.metadata import ReleaseMetadata
-from diffusionad_tools.errors import ReleaseError
 from diffusionad_tools.release import gate
 from diffusionad_tools.release.candidate import lay_out
+from diffusionad_tools.release.check import require_whole
 from diffusionad_tools.release.graphs import check_graphs
-from diffusionad_tools.release.publish import publish, staging
-from diffusionad_tools.release.repository import served_release
+from diffusionad_tools.release.prune import KEEP, prune
+from diffusionad_tools.release.publish import publish, switch
+from diffusionad_tools.release.repository import Release, published_configs, served_release
+from diffusionad_tools.release.staging import WAIT_S, staging
 
-_CANDIDATE = "candidate"
+_CANDIDATE, _PRUNED = "candidate", "pruned"
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,7 @@ class Addition:
     metadata: ReleaseMetadata
     version: int
     added: bool
+    pruned: list[int] = field(default_factory=list)  # versions that made room
 
 
 def add_release(
@@ -33,39 +36,52 @@ def add_release(
     repository: Path,
     say: Callable[[str], None],
     *,
+    name: str | None = None,
+    keep: int = KEEP,
     ready_timeout: float = STARTUP_S,
+    wait: float = WAIT_S,
 ) -> Addition:
     """Add the release in a bundle to a repository, which is made if it does not exist.
 
     A release whose metadata alone has changed, its metrics for example, is a
-    new version too, because clients are served the metadata. `ready_timeout`
-    is how many seconds the bundle's models may take to load; `say` is told of
+    new version too, because clients are served the metadata. `name` installs it
+    under another category than the bundle's, `keep` is how many releases of it
+    stay (see `prune`). `ready_timeout` is how many seconds the bundle's models
+    may take to load, `wait` how many another writer may; `say` is told of
     progress, a line at a time. Raises a `DiffusionADError` and leaves the
     repository as it was if the bundle is not whole, does not belong there, or
     its server does not agree with its references.
     """
     bundle = read_bundle(bundle_folder)
+    if name is not None:
+        bundle = replace(bundle, metadata=bundle.metadata.changed(category=name))
     metadata = bundle.metadata
     references = bundle.references()
-    try:
-        with staging(repository) as folder:
-            served = served_release(repository, metadata.category)
-            if served is not None and served.metadata == metadata:
-                return Addition(metadata, served.version, added=False)
-            check_graphs(bundle)
-            candidate = lay_out(bundle, repository, folder / _CANDIDATE)
-            say(
-                f"Serving {metadata.category} on an embedded Triton to compare it with "
-                f"{len(references.images)} reference images ..."
-            )
-            differences = gate.compare(candidate, references, ready_timeout=ready_timeout)
-            say(
-                f"Agrees with training: largest difference of a score "
-                f"{max(abs(d.score - d.expected_score) for d in differences):.2g} (tolerance "
-                f"{gate.SCORE_TOLERANCE:g}), of a map {max(d.map for d in differences):.2g} "
-                f"(tolerance {gate.MAP_TOLERANCE:g})."
-            )
-            publish(candidate, repository)
-    except OSError as exc:
-        raise ReleaseError(f"{exc.filename or repository}: {exc.strerror or exc}") from exc
-    return Addition(metadata, candidate.version, added=True)
+    with staging(repository, wait=wait) as folder:
+        require_whole(repository, metadata.category)
+        served = served_release(repository, metadata.category)
+        if served is not None and served.metadata == metadata:
+            _finish(repository, served, folder)  # what an `add` that was killed left undone
+            pruned = prune(repository, metadata.category, keep, folder / _PRUNED)
+            return Addition(metadata, served.version, added=False, pruned=pruned)
+        check_graphs(bundle)
+        candidate = lay_out(bundle, repository, folder / _CANDIDATE)
+        say(
+            f"Serving {metadata.category} on an embedded Triton to compare it with "
+            f"{len(references.images)} reference images ..."
+        )
+        differences = gate.compare(candidate, references, ready_timeout=ready_timeout)
+        say(
+            f"Agrees with training: largest difference of a score "
+            f"{max(abs(d.score - d.expected_score) for d in differences):.2g} (tolerance "
+            f"{gate.SCORE_TOLERANCE:g}), of a map {max(d.map for d in differences):.2g} "
+            f"(tolerance {gate.MAP_TOLERANCE:g})."
+        )
+        publish(candidate, repository)
+        pruned = prune(repository, metadata.category, keep, folder / _PRUNED)
+    return Addition(metadata, candidate.version, added=True, pruned=pruned)
+
+
+def _finish(repository: Path, served: Release, aside: Path) -> None:
+    configs = published_configs(repository, served.metadata.category, served.version)
+    switch(repository, aside, configs, served.served_before)

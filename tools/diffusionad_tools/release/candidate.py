@@ -6,6 +6,7 @@ that the files that were tested are the files that are published.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,11 +17,12 @@ from diffusionad_client.bundle import Bundle
 from diffusionad_client.contract import Step
 from diffusionad_client.metadata import ReleaseMetadata
 from diffusionad_tools.errors import ReleaseError
-from diffusionad_tools.release import durable, model_config
+from diffusionad_tools.release import durable, model_config, references
 from diffusionad_tools.release.repository import (
     CONFIG_FILE,
     GRAPH_FILE,
     RELEASE_FILE,
+    ensembles,
     highest_version,
     served_release,
 )
@@ -38,10 +40,10 @@ class Candidate:
         """Folder of one step's model."""
         return self.folder / contract.step_model(self.metadata.category, step)
 
-    @property
-    def ensemble(self) -> Path:
-        """Folder of the category's ensemble."""
-        return self.folder / self.metadata.category
+    def ensembles(self) -> list[pb.ModelConfig]:
+        """Configurations of the ensembles, as they are laid out."""
+        names = ensembles(self.metadata.category)
+        return [model_config.read(self.folder / name / CONFIG_FILE) for name in names]
 
 
 def lay_out(bundle: Bundle, repository: Path, folder: Path) -> Candidate:
@@ -62,14 +64,21 @@ def lay_out(bundle: Bundle, repository: Path, folder: Path) -> Candidate:
         config = shared_config(repository, metadata, step)
         model_config.serve_versions(config, [version])
         durable.write_text(model / CONFIG_FILE, model_config.render(config))
-    ensemble = model_config.render(
-        model_config.ensemble_config(metadata, version, dict.fromkeys(Step, version))
-    )
-    durable.make_folder(candidate.ensemble)
-    durable.make_folder(candidate.ensemble / str(version))
-    durable.write_text(candidate.ensemble / str(version) / RELEASE_FILE, ensemble)
-    durable.write_text(candidate.ensemble / CONFIG_FILE, ensemble)
+    references.keep(bundle.references(), candidate.model(references.LAST_STEP) / str(version))
+    pins = dict.fromkeys(Step, version)
+    lay_out_ensembles(model_config.ensemble_configs(metadata, version, pins), version, folder)
     return candidate
+
+
+def lay_out_ensembles(configs: Sequence[pb.ModelConfig], version: int, folder: Path) -> None:
+    """Write a release's ensembles into `folder`, each configuration also as history keeps it."""
+    for config in configs:
+        text = model_config.render(config)
+        ensemble = folder / config.name
+        durable.make_folder(ensemble)
+        durable.make_folder(ensemble / str(version))
+        durable.write_text(ensemble / str(version) / RELEASE_FILE, text)
+        durable.write_text(ensemble / CONFIG_FILE, text)
 
 
 def shared_config(repository: Path, metadata: ReleaseMetadata, step: Step) -> pb.ModelConfig:

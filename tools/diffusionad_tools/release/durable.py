@@ -18,8 +18,13 @@ def make_folder(path: Path) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write a new file through to the disk. Not atomic: give it a name nobody reads yet."""
-    with path.open("x", encoding="utf-8") as file:
-        file.write(text)
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a new file as `write_text` does."""
+    with path.open("xb") as file:
+        file.write(content)
         file.flush()
         os.fsync(file.fileno())
 
@@ -43,6 +48,15 @@ def move_into_place(source: Path, target: Path) -> None:
             _sync(Path(folder))
     os.replace(source, target)
     _sync(target.parent)
+
+
+def move_out(source: Path, target: Path) -> None:
+    """Take a folder away at one stroke, to a place where nobody misses it half removed.
+
+    The place that it leaves is synced: what is taken away next may be what it needs.
+    """
+    os.replace(source, target)
+    _sync(source.parent)
 
 
 def _sync(folder: Path) -> None:

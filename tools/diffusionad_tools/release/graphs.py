@@ -1,4 +1,4 @@
-"""Check that a bundle's ONNX graphs load and have the contract's tensors."""
+"""Check that ONNX graphs load and have the contract's tensors."""
 
 from __future__ import annotations
 
@@ -27,11 +27,15 @@ _LOAD_ERRORS = (  # onnxruntime's statuses have no base class of their own
 def check_graphs(bundle: Bundle) -> None:
     """Raise `ReleaseError` unless every graph loads and has exactly its step's tensors."""
     for step in Step:
-        path = bundle.graph(step)
-        session = _load(path)
-        signature = contract.step_signature(step, bundle.metadata.size)
-        _compare(path, "inputs", session.get_inputs(), signature.inputs)
-        _compare(path, "outputs", session.get_outputs(), signature.outputs)
+        check_graph(bundle.graph(step), step, bundle.metadata.size)
+
+
+def check_graph(path: Path, step: Step, size: int) -> None:
+    """Raise `ReleaseError` unless the graph loads and has exactly the tensors of its step."""
+    session = _load(path)
+    signature = contract.step_signature(step, size)
+    _compare(path, "inputs", session.get_inputs(), signature.inputs)
+    _compare(path, "outputs", session.get_outputs(), signature.outputs)
 
 
 def _load(path: Path) -> onnxruntime.InferenceSession:

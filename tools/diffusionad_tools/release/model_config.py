@@ -7,7 +7,7 @@ by NVIDIA's container.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,8 @@ from diffusionad_tools.errors import RepositoryError
 MAX_BATCH_SIZE = 8  # images; on a CPU larger batches bring nothing, on a GPU they are the caller's
 BACKEND = "onnxruntime"
 ENSEMBLE = "ensemble"
+# Parameter of a served ensemble: the versions served before it, the latest last.
+SERVED_BEFORE = "diffusionad_served_before"
 
 _COMMENT = "# Written by `diffusionad release`; {purpose}\n"
 _STEP_PURPOSE = "tune instance_group and parameters here, the rest is the contract's."
@@ -77,6 +79,41 @@ def ensemble_config(
     serve_versions(config, [version])
     config.parameters[contract.METADATA_PARAMETER].string_value = metadata.to_json()
     return config
+
+
+def ensemble_configs(
+    metadata: ReleaseMetadata, version: int, step_versions: Mapping[Step, int]
+) -> list[pb.ModelConfig]:
+    """Configure every ensemble of one release, the category's public face first.
+
+    Their names are those of `repository.ensembles`.
+    """
+    return [ensemble_config(metadata, version, step_versions)]
+
+
+def pinned_versions(ensembles: Iterable[pb.ModelConfig], model: str) -> set[int]:
+    """The versions of a step's model that these ensembles ask for."""
+    return {
+        step.model_version
+        for ensemble in ensembles
+        for step in ensemble.ensemble_scheduling.step
+        if step.model_name == model
+    }
+
+
+def remember(config: pb.ModelConfig, versions: Sequence[int]) -> None:
+    """Record which versions were served before; within the one file that switches the release."""
+    config.parameters.pop(SERVED_BEFORE, None)
+    if versions:
+        config.parameters[SERVED_BEFORE].string_value = " ".join(map(str, versions))
+
+
+def served_before(config: pb.ModelConfig) -> list[int]:
+    """Read what `remember` recorded."""
+    if SERVED_BEFORE not in config.parameters:
+        return []
+    text = config.parameters[SERVED_BEFORE].string_value
+    return [int(version) for version in text.split() if version.isdecimal()]
 
 
 def render(config: pb.ModelConfig) -> str:

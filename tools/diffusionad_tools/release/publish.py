@@ -1,127 +1,125 @@
-"""Put a candidate into a repository so that a crash at any point leaves one whole release.
+"""Change what a repository serves so that a crash at any point leaves one whole release.
 
-Triton reads a repository when it starts. So nothing may be in it that it
-cannot load, and the served ensemble must find the exact step versions that it
-names. Hence the order: new step versions, which no configuration names yet;
-then step configurations that serve the old and the new; then the ensemble,
-which changes the release at one stroke; last, step configurations without the
-old version, which only saves memory.
+Triton reads a repository when it starts, and a server that polls reads it at
+any moment. So nothing may be in it that cannot be loaded, and a served
+ensemble must find the exact step versions that it names. Hence the order: new
+step versions, which no configuration names yet; step configurations that serve
+the old and the new; the ensembles, each of which changes its release at one
+stroke; last, step configurations without the old version, which only saves
+memory. All of it is written aside first: a full disk stops it before anything
+is seen.
 """
 
 from __future__ import annotations
 
-import fcntl
-import os
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+
+from tritonclient.grpc import model_config_pb2 as pb
 
 from diffusionad_client import contract
 from diffusionad_client.contract import Step
-from diffusionad_tools.errors import ReleaseError
 from diffusionad_tools.release import durable, model_config
-from diffusionad_tools.release.candidate import Candidate, shared_config
-from diffusionad_tools.release.repository import CONFIG_FILE, served_release
+from diffusionad_tools.release.candidate import Candidate
+from diffusionad_tools.release.repository import (
+    CONFIG_FILE,
+    ensembles,
+    served_release,
+    versions,
+)
 
-_BOTH = "old-and-new.pbtxt"
-
-
-@contextmanager
-def staging(repository: Path) -> Iterator[Path]:
-    """Lock a repository for one writer; yield a folder on its file system for what is not ready.
-
-    The folder lies beside the repository, because Triton takes every folder
-    inside it for a model. What a killed writer left there is removed.
-    """
-    repository = repository.resolve()
-    folder = repository.with_name(f".{repository.name}.adding")
-    folder.mkdir(parents=True, exist_ok=True)
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        _lock(handle, folder, repository)
-        try:
-            _check_file_system(repository, folder)
-            _empty(folder)
-            yield folder
-        finally:
-            shutil.rmtree(folder)
-    finally:
-        os.close(handle)
+_Move = tuple[Path, Path]  # from where it was written aside, to its place
 
 
 def publish(candidate: Candidate, repository: Path) -> None:
-    """Move a candidate into `repository`. See the module for the order.
+    """Move a candidate into `repository` and serve it. See the module for the order.
 
     The caller holds `staging(repository)`, and the candidate lies in it.
     """
-    category, version = candidate.metadata.category, str(candidate.version)
-    served = served_release(repository, category)
-    both = _write_both(candidate, repository)
+    served = served_release(repository, candidate.metadata.category)
+    before = [] if served is None else [*served.served_before, served.version]
     if not repository.exists():
         durable.make_folder(repository)
+    switch(repository, candidate.folder, candidate.ensembles(), before)
 
-    for step in Step:
-        model = repository / contract.step_model(category, step)
-        if step in both:
-            durable.move_into_place(candidate.model(step) / version, model / version)
-        else:
-            durable.move_into_place(candidate.model(step), model)
-    for step, config in both.items():
-        model = repository / contract.step_model(category, step)
-        durable.move_into_place(config, model / CONFIG_FILE)
 
-    ensemble = repository / category
-    if served is None:
-        durable.move_into_place(candidate.ensemble, ensemble)
+def switch(
+    repository: Path, aside: Path, ensemble_configs: Sequence[pb.ModelConfig], before: list[int]
+) -> None:
+    """Serve the release that a category's ensembles configure, its public face first.
+
+    Version folders that the repository lacks lie in `aside`, below the names of
+    their models; what else is written is written there too. `before` are the
+    versions served before this one, see `model_config.remember`.
+    """
+    face = pb.ModelConfig()
+    face.CopyFrom(ensemble_configs[0])
+    model_config.remember(face, before)
+    category = face.name
+
+    steps = [contract.step_model(category, step) for step in Step]
+    current = [model_config.read(path) for path in _ensemble_files(repository, category)]
+    new = {step: model_config.pinned_versions(ensemble_configs, step) for step in steps}
+    both = {step: new[step] | model_config.pinned_versions(current, step) for step in steps}
+    moves = [
+        *(move for step in steps for move in _folders(repository, aside, step)),
+        *_step_configs(repository, aside / "both", both, now=_served_versions(repository, steps)),
+        *_ensembles(repository, aside, [face, *ensemble_configs[1:]]),
+        *_step_configs(repository, aside / "new", new, now=both),
+    ]
+    for source, target in moves:
+        durable.move_into_place(source, target)
+
+
+def _ensemble_files(repository: Path, category: str) -> list[Path]:
+    paths = [repository / name / CONFIG_FILE for name in ensembles(category)]
+    return [path for path in paths if path.exists()]
+
+
+def _served_versions(repository: Path, models: Iterable[str]) -> dict[str, set[int]]:
+    """Map each model that is there to the versions that its configuration names."""
+    configs = {model: repository / model / CONFIG_FILE for model in models}
+    return {
+        model: set(model_config.read(path).version_policy.specific.versions)
+        for model, path in configs.items()
+        if path.exists()
+    }
+
+
+def _folders(repository: Path, aside: Path, model: str) -> Iterator[_Move]:
+    """Move a model's new version folders; all of the model if it is new itself."""
+    if (aside / model).exists() and not (repository / model).exists():
+        yield aside / model, repository / model
     else:
-        durable.move_into_place(candidate.ensemble / version, ensemble / version)
-        durable.move_into_place(candidate.ensemble / CONFIG_FILE, ensemble / CONFIG_FILE)
-
-    for step in both:
-        model = repository / contract.step_model(category, step)
-        durable.move_into_place(candidate.model(step) / CONFIG_FILE, model / CONFIG_FILE)
+        for version in versions(aside / model):
+            yield aside / model / str(version), repository / model / str(version)
 
 
-def _write_both(candidate: Candidate, repository: Path) -> dict[Step, Path]:
-    """Write, aside, the configuration of each step already there that serves old and new."""
-    metadata = candidate.metadata
-    served = served_release(repository, metadata.category)
-    written = {}
-    for step in Step:
-        if not (repository / contract.step_model(metadata.category, step)).exists():
-            continue
-        old = [served.step_versions[step]] if served else []
-        config = shared_config(repository, metadata, step)
-        model_config.serve_versions(config, [*old, candidate.version])
-        written[step] = candidate.model(step) / _BOTH
-        durable.write_text(written[step], model_config.render(config))
-    return written
+def _step_configs(
+    repository: Path, aside: Path, wanted: dict[str, set[int]], *, now: dict[str, set[int]]
+) -> Iterator[_Move]:
+    """Make steps serve the versions wanted, in whatever way they are tuned.
+
+    A file that says so already stays as it is: servers reload what changes. A
+    step that is not there yet brings its own.
+    """
+    durable.make_folder(aside)
+    for model, served in now.items():
+        path = repository / model / CONFIG_FILE
+        if path.exists() and wanted[model] != served:
+            config = model_config.read(path)
+            model_config.serve_versions(config, wanted[model])
+            durable.write_text(aside / model, model_config.render(config))
+            yield aside / model, path
 
 
-def _lock(handle: int, folder: Path, repository: Path) -> None:
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        ours = folder.exists() and os.path.samestat(os.fstat(handle), folder.stat())
-    except BlockingIOError:
-        ours = False
-    if not ours:  # another writer holds it, or removed it as it finished just now
-        raise ReleaseError(
-            f"another `diffusionad release` is writing to {repository}; try again when it is done"
-        )
-
-
-def _check_file_system(repository: Path, folder: Path) -> None:
-    if repository.exists() and repository.stat().st_dev != folder.stat().st_dev:
-        raise ReleaseError(
-            f"{repository} is a mount point; files cannot be renamed into it from beside it. "
-            f"Give a folder inside it, such as {repository / 'models'}"
-        )
-
-
-def _empty(folder: Path) -> None:
-    for child in folder.iterdir():
-        if child.is_dir():
-            shutil.rmtree(child)
-        else:
-            child.unlink()
+def _ensembles(repository: Path, aside: Path, configs: Iterable[pb.ModelConfig]) -> Iterator[_Move]:
+    """Bring in each ensemble's version folder, then let its configuration name it."""
+    durable.make_folder(aside / "ensembles")
+    for config in configs:
+        yield from _folders(repository, aside, config.name)
+        path = repository / config.name / CONFIG_FILE
+        if path.exists() and model_config.read(path) != config:
+            written = aside / "ensembles" / config.name
+            durable.write_text(written, model_config.render(config))
+            yield written, path

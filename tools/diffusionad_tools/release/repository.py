@@ -2,7 +2,7 @@
 
     REPOSITORY/
       screw/                       the ensemble
-        config.pbtxt               the release that is served
+        config.pbtxt               the release that is served, and those served before
         1/release.pbtxt            each release as it was published
         2/release.pbtxt
       screw__noise_prediction/     one folder for each step
@@ -10,6 +10,9 @@
         1/model.onnx
         2/model.onnx
       ...
+      screw__segmentation/         the last step: see `references`
+        1/model.onnx
+        1/references.npz
 
 Triton reads `config.pbtxt` only. `release.pbtxt` is the whole configuration of
 the ensemble at that version: the history that the one `config.pbtxt` forgets.
@@ -17,7 +20,7 @@ the ensemble at that version: the history that the one `config.pbtxt` forgets.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tritonclient.grpc import model_config_pb2 as pb
@@ -42,17 +45,34 @@ class Release:
     metadata: ReleaseMetadata
     step_versions: dict[Step, int]
     served: bool
+    published: float  # seconds since 1970: the time of its release file
+    served_before: list[int] = field(default_factory=list)  # of the served one; the latest last
+
+
+def ensembles(category: str) -> tuple[str, ...]:
+    """Name the ensembles of a category, its public face first; all pin the same step versions."""
+    return (category,)
+
+
+def models(category: str) -> tuple[str, ...]:
+    """Name every model of a category: its ensembles and its steps."""
+    return (*ensembles(category), *(contract.step_model(category, step) for step in Step))
 
 
 def categories(repository: Path) -> list[str]:
     """Name the categories in the repository; models that are none of ours are left out."""
+    check_exists(repository)
+    configs = sorted(repository.glob(f"*/{CONFIG_FILE}"))
+    return [p.parent.name for p in configs if _is_public_face(p.parent.name, model_config.read(p))]
+
+
+def check_exists(repository: Path) -> None:
+    """Raise `RepositoryError` unless the folder is there."""
     if not repository.is_dir():
         raise RepositoryError(
             f"{repository}: no such model repository; "
             f"`diffusionad release add BUNDLE --repository {repository}` makes one"
         )
-    configs = sorted(repository.glob(f"*/{CONFIG_FILE}"))
-    return [p.parent.name for p in configs if _is_ours(model_config.read(p))]
 
 
 def releases(repository: Path, category: str) -> list[Release]:
@@ -74,10 +94,39 @@ def served_release(repository: Path, category: str) -> Release | None:
     return _release(path, served=True) if path.exists() else None
 
 
+def find_release(repository: Path, category: str, version: int | None = None) -> Release:
+    """Give one release of a category, by default the served one.
+
+    Raises `RepositoryError` that names those there are.
+    """
+    found = {release.version: release for release in releases(repository, category)}
+    if not found:
+        known = ", ".join(categories(repository)) or "no category"
+        raise RepositoryError(f"{repository}: no category {category!r}; it holds {known}")
+    if version is None:
+        served = served_release(repository, category)
+        if served is None:
+            raise RepositoryError(f"{repository / category / CONFIG_FILE}: missing")
+        return served
+    if version not in found:
+        there = ", ".join(map(str, found))
+        raise RepositoryError(
+            f"{category} in {repository} has no version {version}; it has {there}"
+        )
+    return found[version]
+
+
+def published_configs(repository: Path, category: str, version: int) -> list[pb.ModelConfig]:
+    """Read the configurations of a release's ensembles as they were published."""
+    return [
+        model_config.read(repository / name / str(version) / RELEASE_FILE)
+        for name in ensembles(category)
+    ]
+
+
 def highest_version(repository: Path, category: str) -> int:
     """The highest version that any part of the category has, 0 if it has none."""
-    models = [category, *(contract.step_model(category, step) for step in Step)]
-    return max((v for model in models for v in versions(repository / model)), default=0)
+    return max((v for model in models(category) for v in versions(repository / model)), default=0)
 
 
 def versions(model: Path) -> list[int]:
@@ -103,12 +152,31 @@ def _release(path: Path, *, served: bool = False) -> Release:
         )
     except MetadataError as exc:
         raise RepositoryError(f"{path}: {exc}") from exc
+    (version,) = versions_named
+    folder = path.parent / str(version) if served else path.parent
     return Release(
-        version=versions_named[0],
+        version=version,
         metadata=metadata,
         step_versions=_pins(path, config),
         served=served,
+        published=_published(folder / RELEASE_FILE),
+        served_before=[
+            v for v in model_config.served_before(config) if (path.parent / str(v)).is_dir()
+        ],
     )
+
+
+def _published(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError as exc:
+        raise RepositoryError(
+            f"{path}: missing; it records the release as it was published"
+        ) from exc
+
+
+def _is_public_face(model: str, config: pb.ModelConfig) -> bool:
+    return contract.is_category(model) and _is_ours(config)
 
 
 def _is_ours(config: pb.ModelConfig) -> bool:

@@ -1,0 +1,212 @@
+"""Look at a category's files for what would keep a server from serving its releases.
+
+Nothing is started and nothing changed: configurations must be the contract's,
+and what they name must be there. Every command that changes a category looks
+first, so that no release is built on a repository that is broken already.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from tritonclient.grpc import model_config_pb2 as pb
+
+from diffusionad_client import contract
+from diffusionad_client.bundle import file_digest
+from diffusionad_client.contract import Step
+from diffusionad_tools.errors import RepositoryError
+from diffusionad_tools.release import model_config
+from diffusionad_tools.release.repository import (
+    CONFIG_FILE,
+    GRAPH_FILE,
+    RELEASE_FILE,
+    Release,
+    ensembles,
+    models,
+    served_release,
+)
+
+_SHOWN = 5
+_STEP_FIELDS = ("name", "backend", "platform", "input", "output")
+_ENSEMBLE_FIELDS = (
+    *("name", "backend", "platform", "input", "output"),
+    *("max_batch_size", "ensemble_scheduling", "version_policy"),
+)
+
+
+def require_whole(repository: Path, category: str) -> None:
+    """Raise `RepositoryError` if a server would refuse the repository, or not serve the category.
+
+    A category that has never been served, because its first `add` was killed
+    perhaps, is whole if what there is of it loads.
+    """
+    found = [*_unreadable(repository), *category_problems(repository, category)]
+    if not found:
+        return
+    lines = [f"  {problem}" for problem in found[:_SHOWN]]
+    if len(found) > _SHOWN:
+        lines.append(f"  and {len(found) - _SHOWN} more")
+    raise RepositoryError(
+        f"{category} in {repository} is not whole, nothing was changed; put it right, or remove "
+        f"the folders {category} and {category}__* and add the release again\n" + "\n".join(lines)
+    )
+
+
+def category_problems(repository: Path, category: str) -> list[str]:
+    """Say what is wrong with a category, a line each with its file; empty if nothing is."""
+    there = [model for model in models(category) if (repository / model).exists()]
+    if category in there:
+        there = list(models(category))
+    configs: dict[str, pb.ModelConfig] = {}
+    problems = []
+    for model in there:
+        path = repository / model / CONFIG_FILE
+        if not path.is_file():
+            problems.append(f"{path}: missing")
+            continue
+        try:
+            configs[model] = model_config.read(path)
+        except RepositoryError as exc:
+            problems.append(str(exc))
+    if problems:  # what follows compares them with each other
+        return problems
+    for step in Step:
+        model = contract.step_model(category, step)
+        if model in configs:
+            problems += _missing_versions(repository / model, configs[model], GRAPH_FILE)
+    if category in there and not problems:
+        try:
+            served = served_release(repository, category)
+        except RepositoryError as exc:
+            return [str(exc)]
+        if served is not None:
+            problems += _contract_problems(repository, served, configs)
+    return problems
+
+
+def graph_problems(repository: Path, release: Release) -> list[str]:
+    """Say which graphs of a release are not the files that were published."""
+    problems = []
+    for step in Step:
+        path = graph(repository, release, step)
+        if not path.is_file():
+            problems.append(f"{path}: missing")
+        elif file_digest(path) != release.metadata.digests[step.value]:
+            problems.append(f"{path}: not the file that was published: its SHA-256 is another")
+    return problems
+
+
+def graph(repository: Path, release: Release, step: Step) -> Path:
+    """Where the ONNX file of one step of a release lies."""
+    model = contract.step_model(release.metadata.category, step)
+    return repository / model / str(release.step_versions[step]) / GRAPH_FILE
+
+
+def require_servable(repository: Path, release: Release) -> None:
+    """Raise `RepositoryError` unless all files of a release, served or not, are as published."""
+    metadata = release.metadata
+    problems = graph_problems(repository, release)
+    for name in ensembles(metadata.category):
+        path = repository / name / str(release.version) / RELEASE_FILE
+        try:
+            problems += _ensemble_problems(path, model_config.read(path), name, release)
+        except RepositoryError as exc:
+            problems.append(str(exc))
+    if problems:
+        raise RepositoryError(
+            f"{metadata.category} version {release.version} in {repository} cannot be served, "
+            "nothing was changed; add its bundle again\n"
+            + "\n".join(f"  {problem}" for problem in problems)
+        )
+
+
+def _unreadable(repository: Path) -> Iterator[str]:
+    """One configuration that cannot be parsed, of whatever model, stops a whole server."""
+    for path in sorted(repository.glob(f"*/{CONFIG_FILE}")):
+        try:
+            model_config.read(path)
+        except RepositoryError as exc:
+            yield str(exc)
+
+
+def _contract_problems(
+    repository: Path, served: Release, configs: dict[str, pb.ModelConfig]
+) -> Iterator[str]:
+    category, size = served.metadata.category, served.metadata.size
+    if category not in configs:
+        yield f"{repository}: the metadata of a model is that of {category!r}"
+        return
+    for step in Step:
+        model = contract.step_model(category, step)
+        path, config = repository / model / CONFIG_FILE, configs[model]
+        expected = model_config.step_config(category, step, size, [])
+        yield from _differences(path, config, expected, _STEP_FIELDS)
+        if served.step_versions[step] not in config.version_policy.specific.versions:
+            yield (
+                f"{path}: serves the versions {list(config.version_policy.specific.versions)}, "
+                f"{category} needs {served.step_versions[step]}"
+            )
+        if config.max_batch_size < configs[category].max_batch_size:
+            yield (
+                f"{path}: max_batch_size is {config.max_batch_size}, "
+                f"{category} takes {configs[category].max_batch_size}"
+            )
+    for name in ensembles(category):
+        path = repository / name / CONFIG_FILE
+        yield from _ensemble_problems(path, configs[name], name, served)
+        yield from _missing_versions(repository / name, configs[name], RELEASE_FILE)
+        yield from _edited(path, configs[name], served.version)
+
+
+def _ensemble_problems(
+    path: Path, config: pb.ModelConfig, name: str, release: Release
+) -> Iterator[str]:
+    """Hold the configuration of one ensemble, read from `path`, against its release."""
+    metadata = release.metadata
+    expected = {
+        ensemble.name: ensemble
+        for ensemble in model_config.ensemble_configs(
+            metadata, release.version, release.step_versions
+        )
+    }
+    yield from _differences(path, config, expected[name], _ENSEMBLE_FIELDS)
+    if metadata.changed().release != metadata.release:
+        yield f"{path}: names the release {metadata.release!r}, but does not say what makes that"
+
+
+def _edited(path: Path, config: pb.ModelConfig, version: int) -> Iterator[str]:
+    """Compare what is served with what was published."""
+    published = path.parent / str(version) / RELEASE_FILE
+    if published.is_file():  # missing ones are told of already
+        original = model_config.read(published)
+        model_config.remember(original, model_config.served_before(config))
+        if config != original:
+            yield f"{path}: not what was published; {published} holds that"
+
+
+def _missing_versions(model: Path, config: pb.ModelConfig, file: str) -> Iterator[str]:
+    """Versions that a configuration names and that are not there."""
+    named = config.version_policy.specific.versions
+    if not named:
+        yield f"{model / CONFIG_FILE}: its version_policy names no version"
+    for version in named:
+        path = model / str(version) / file
+        if not path.is_file() or path.stat().st_size == 0:
+            yield f"{path}: missing or empty, and {CONFIG_FILE} names the version"
+
+
+def _differences(
+    path: Path, config: pb.ModelConfig, expected: pb.ModelConfig, fields: tuple[str, ...]
+) -> Iterator[str]:
+    for field in fields:
+        found, wanted = getattr(config, field), getattr(expected, field)
+        if found != wanted:
+            yield f"{path}: {field} is {_one_line(found)}, not {_one_line(wanted)}"
+
+
+def _one_line(value: Any) -> str:
+    """Show a field of a configuration: a word, a number, a message or a list of messages."""
+    several = value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
+    return "; ".join(" ".join(str(item).split()) for item in several) or "nothing"

@@ -1,0 +1,88 @@
+"""Serve another release that a repository holds already: a later one, or one from before.
+
+What was served when is recorded with the release that is served, in the one
+file that switches it (`model_config.remember`). Promoting remembers the
+release that it leaves; rolling back forgets it. So rolling back twice goes
+back by two, and never forth.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from diffusionad_tools.errors import ReleaseError
+from diffusionad_tools.release.check import require_servable, require_whole
+from diffusionad_tools.release.publish import switch
+from diffusionad_tools.release.repository import (
+    Release,
+    find_release,
+    published_configs,
+)
+from diffusionad_tools.release.staging import WAIT_S, changing
+
+
+@dataclass(frozen=True)
+class Switched:
+    """The release that is served now, and the one that was; the same if nothing changed."""
+
+    release: Release
+    before: Release
+
+    @property
+    def changed(self) -> bool:
+        """Tell whether another release is served than before."""
+        return self.release.version != self.before.version
+
+
+def promote(repository: Path, category: str, version: int, *, wait: float = WAIT_S) -> Switched:
+    """Serve `version` of a category from now on.
+
+    Raises a `DiffusionADError` and changes nothing if there is no such version,
+    or if its files are not as they were published.
+    """
+    with changing(repository, wait=wait) as aside:
+        served, target = _find(repository, category, version)
+        history = served.served_before
+        if target.version != served.version:
+            history = [*history, served.version]
+        return _serve(repository, aside, served, target, history)
+
+
+def rollback(
+    repository: Path, category: str, to: int | None = None, *, wait: float = WAIT_S
+) -> Switched:
+    """Serve the release that was served before, or version `to`.
+
+    Raises as `promote` does, and if no release was served before.
+    """
+    with changing(repository, wait=wait) as aside:
+        served, _ = _find(repository, category, None)
+        history = served.served_before
+        if to is None and not history:
+            raise ReleaseError(
+                f"{category} in {repository} serves version {served.version}, and none that is "
+                "there was served before it; name one with --to "
+                f"(`diffusionad release list --repository {repository}` shows them)"
+            )
+        target = find_release(repository, category, history[-1] if to is None else to)
+        if target.version in history:
+            history = history[: history.index(target.version)]
+        return _serve(repository, aside, served, target, history)
+
+
+def _find(repository: Path, category: str, version: int | None) -> tuple[Release, Release]:
+    """Give the served release and another, of a category that is whole."""
+    find_release(repository, category)  # names the categories there are
+    require_whole(repository, category)
+    return find_release(repository, category), find_release(repository, category, version)
+
+
+def _serve(
+    repository: Path, aside: Path, served: Release, target: Release, history: list[int]
+) -> Switched:
+    """Switch; for the served release itself, finish what a killed command left undone."""
+    require_servable(repository, target)
+    category = target.metadata.category
+    switch(repository, aside, published_configs(repository, category, target.version), history)
+    return Switched(find_release(repository, category), served)

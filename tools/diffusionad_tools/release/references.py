@@ -1,0 +1,49 @@
+"""The reference images that stay with a release, so that it can be proved again where it is served.
+
+They lie beside the last step's graph, whose answers they hold: a release of
+thresholds alone shares the graphs and with them the proof, and pruning the
+graphs prunes it. Triton looks at `model.onnx` there and at nothing else.
+"""
+
+from __future__ import annotations
+
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+
+from diffusionad_client import contract
+from diffusionad_client.bundle import REFERENCES_FILE, References, read_references, write_references
+from diffusionad_client.contract import Step
+from diffusionad_tools.errors import RepositoryError
+from diffusionad_tools.release import durable
+
+LAST_STEP = Step.SEGMENTATION
+
+# Half the bundle's, from its good images as from its defective ones: about 1 MB
+# at 256 pixels. A map in [0, 1] loses less than 3e-4 as float16, a fraction of
+# the gate's tolerance.
+KEPT = 4
+
+
+def keep(references: References, folder: Path) -> None:
+    """Write a sample of a bundle's references into a version folder of the last step."""
+    sample = references.sample(KEPT)
+    content = BytesIO()
+    write_references(content, sample, map_dtype=np.float16)
+    durable.write_bytes(folder / REFERENCES_FILE, content.getvalue())
+
+
+def read_kept(repository: Path, category: str, version: int) -> References:
+    """Read the references of one version of the last step.
+
+    Raises `RepositoryError` if there are none, `BundleError` if they are damaged.
+    """
+    folder = repository / contract.step_model(category, LAST_STEP) / str(version)
+    path = folder / REFERENCES_FILE
+    if not path.is_file():
+        raise RepositoryError(
+            f"{path}: missing, so that the release cannot be held against the answers of its "
+            "training; add its bundle again"
+        )
+    return read_references(path)

@@ -1,0 +1,68 @@
+"""Release a category with other thresholds: its ensemble alone, on the steps that it has."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from diffusionad_client.metadata import ReleaseMetadata
+from diffusionad_tools.errors import ReleaseError
+from diffusionad_tools.release import durable, model_config
+from diffusionad_tools.release.candidate import Candidate, lay_out_ensembles
+from diffusionad_tools.release.check import require_servable, require_whole
+from diffusionad_tools.release.promote import Switched
+from diffusionad_tools.release.publish import publish
+from diffusionad_tools.release.repository import find_release, highest_version
+from diffusionad_tools.release.staging import WAIT_S, changing
+
+
+def set_thresholds(
+    repository: Path,
+    category: str,
+    *,
+    accept: float | None = None,
+    reject: float | None = None,
+    pixel: float | None = None,
+    wait: float = WAIT_S,
+) -> Switched:
+    """Publish a new version of the served release with the thresholds that are not None.
+
+    Nothing is held against references: graphs and step configurations stay the
+    ones that the gate held against them, to the byte, and thresholds are in
+    neither. So scores and maps are those of the release before. Raises a
+    `DiffusionADError` and changes nothing if the thresholds make no sense or
+    the graphs are no longer those that were published.
+    """
+    if accept is None and reject is None and pixel is None:
+        raise ReleaseError("no threshold is given; give --accept, --reject or --pixel")
+    with changing(repository, wait=wait) as aside:
+        served = find_release(repository, category)
+        require_whole(repository, category)
+        require_servable(repository, served)
+        metadata = _with_thresholds(served.metadata, accept, reject, pixel)
+        if metadata.release == served.metadata.release:
+            return Switched(served, served)
+        version = highest_version(repository, category) + 1
+        candidate = Candidate(aside / "candidate", metadata, version)
+        durable.make_folder(candidate.folder)
+        lay_out_ensembles(
+            model_config.ensemble_configs(metadata, version, served.step_versions),
+            version,
+            candidate.folder,
+        )
+        publish(candidate, repository)
+        return Switched(find_release(repository, category), served)
+
+
+def _with_thresholds(
+    metadata: ReleaseMetadata, accept: float | None, reject: float | None, pixel: float | None
+) -> ReleaseMetadata:
+    note = (
+        f"thresholds set by hand after release {metadata.release}; the rates are those that its "
+        "calibration aimed at"
+    )
+    return metadata.changed(
+        thresholds=metadata.thresholds.with_changes(accept=accept, reject=reject),
+        pixel_threshold=metadata.pixel_threshold if pixel is None else pixel,
+        calibration=replace(metadata.calibration, warning=note),
+    )

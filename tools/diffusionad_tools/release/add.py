@@ -40,6 +40,7 @@ def add_release(
     keep: int = KEEP,
     ready_timeout: float = STARTUP_S,
     wait: float = WAIT_S,
+    settle: float = 0.0,
 ) -> Addition:
     """Add the release in a bundle to a repository, which is made if it does not exist.
 
@@ -47,10 +48,11 @@ def add_release(
     new version too, because clients are served the metadata. `name` installs it
     under another category than the bundle's, `keep` is how many releases of it
     stay (see `prune`). `ready_timeout` is how many seconds the bundle's models
-    may take to load, `wait` how many another writer may; `say` is told of
-    progress, a line at a time. Raises a `DiffusionADError` and leaves the
-    repository as it was if the bundle is not whole, does not belong there, or
-    its server does not agree with its references.
+    may take to load; `wait` and `settle` are those of `staging` and of
+    `switch`; `say` is told of progress, a line at a time. Raises a
+    `DiffusionADError` and leaves the repository as it was if the bundle is not
+    whole, does not belong there, or its server does not agree with its
+    references.
     """
     bundle = read_bundle(bundle_folder)
     if name is not None:
@@ -77,7 +79,7 @@ def add_release(
             f"{gate.SCORE_TOLERANCE:g}), of a map {max(d.map for d in differences):.2g} "
             f"(tolerance {gate.MAP_TOLERANCE:g})."
         )
-        publish(candidate, repository)
+        publish(candidate, repository, settle=settle)
         pruned = prune(repository, metadata.category, keep, folder / _PRUNED)
     return Addition(metadata, candidate.version, added=True, pruned=pruned)
 

@@ -35,10 +35,12 @@ class Switched:
         return self.release.version != self.before.version
 
 
-def promote(repository: Path, category: str, version: int, *, wait: float = WAIT_S) -> Switched:
+def promote(
+    repository: Path, category: str, version: int, *, wait: float = WAIT_S, settle: float = 0.0
+) -> Switched:
     """Serve `version` of a category from now on.
 
-    Raises a `DiffusionADError` and changes nothing if there is no such version,
+    `wait` and `settle` are those of `staging` and of `switch`. Raises a `DiffusionADError` and changes nothing if there is no such version,
     or if its files are not as they were published.
     """
     with changing(repository, wait=wait) as aside:
@@ -46,11 +48,16 @@ def promote(repository: Path, category: str, version: int, *, wait: float = WAIT
         history = served.served_before
         if target.version != served.version:
             history = [*history, served.version]
-        return _serve(repository, aside, served, target, history)
+        return _serve(repository, aside, target, served, history, settle)
 
 
 def rollback(
-    repository: Path, category: str, to: int | None = None, *, wait: float = WAIT_S
+    repository: Path,
+    category: str,
+    to: int | None = None,
+    *,
+    wait: float = WAIT_S,
+    settle: float = 0.0,
 ) -> Switched:
     """Serve the release that was served before, or version `to`.
 
@@ -68,7 +75,7 @@ def rollback(
         target = find_release(repository, category, history[-1] if to is None else to)
         if target.version in history:
             history = history[: history.index(target.version)]
-        return _serve(repository, aside, served, target, history)
+        return _serve(repository, aside, target, served, history, settle)
 
 
 def _find(repository: Path, category: str, version: int | None) -> tuple[Release, Release]:
@@ -79,10 +86,16 @@ def _find(repository: Path, category: str, version: int | None) -> tuple[Release
 
 
 def _serve(
-    repository: Path, aside: Path, served: Release, target: Release, history: list[int]
+    repository: Path,
+    aside: Path,
+    target: Release,
+    served: Release,
+    history: list[int],
+    settle: float,
 ) -> Switched:
     """Switch; for the served release itself, finish what a killed command left undone."""
     require_servable(repository, target)
     category = target.metadata.category
-    switch(repository, aside, published_configs(repository, category, target.version), history)
+    configs = published_configs(repository, category, target.version)
+    switch(repository, aside, configs, history, settle=settle)
     return Switched(find_release(repository, category), served)

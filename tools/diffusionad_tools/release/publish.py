@@ -8,10 +8,15 @@ the old and the new; the ensembles, each of which changes its release at one
 stroke; last, step configurations without the old version, which only saves
 memory. All of it is written aside first: a full disk stops it before anything
 is seen.
+
+A server that polls may see several of these changes at once, and then takes
+the old step version away a moment before it has the new ensemble: requests
+fail until it does. `settle` waits between the changes for such servers.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -31,7 +36,7 @@ from diffusionad_tools.release.repository import (
 _Move = tuple[Path, Path]  # from where it was written aside, to its place
 
 
-def publish(candidate: Candidate, repository: Path) -> None:
+def publish(candidate: Candidate, repository: Path, *, settle: float = 0.0) -> None:
     """Move a candidate into `repository` and serve it. See the module for the order.
 
     The caller holds `staging(repository)`, and the candidate lies in it.
@@ -40,17 +45,23 @@ def publish(candidate: Candidate, repository: Path) -> None:
     before = [] if served is None else [*served.served_before, served.version]
     if not repository.exists():
         durable.make_folder(repository)
-    switch(repository, candidate.folder, candidate.ensembles(), before)
+    switch(repository, candidate.folder, candidate.ensembles(), before, settle=settle)
 
 
 def switch(
-    repository: Path, aside: Path, ensemble_configs: Sequence[pb.ModelConfig], before: list[int]
+    repository: Path,
+    aside: Path,
+    ensemble_configs: Sequence[pb.ModelConfig],
+    before: list[int],
+    *,
+    settle: float = 0.0,
 ) -> None:
     """Serve the release that a category's ensembles configure, its public face first.
 
     Version folders that the repository lacks lie in `aside`, below the names of
     their models; what else is written is written there too. `before` are the
-    versions served before this one, see `model_config.remember`.
+    versions served before this one, see `model_config.remember`. `settle` is the
+    number of seconds between two stages, for servers that poll.
     """
     face = pb.ModelConfig()
     face.CopyFrom(ensemble_configs[0])
@@ -61,14 +72,20 @@ def switch(
     current = [model_config.read(path) for path in _ensemble_files(repository, category)]
     new = {step: model_config.pinned_versions(ensemble_configs, step) for step in steps}
     both = {step: new[step] | model_config.pinned_versions(current, step) for step in steps}
-    moves = [
-        *(move for step in steps for move in _folders(repository, aside, step)),
-        *_step_configs(repository, aside / "both", both, now=_served_versions(repository, steps)),
-        *_ensembles(repository, aside, [face, *ensemble_configs[1:]]),
-        *_step_configs(repository, aside / "new", new, now=both),
+    stages = [
+        [
+            *(move for step in steps for move in _folders(repository, aside, step)),
+            *_step_configs(repository, aside / "both", both, _served_versions(repository, steps)),
+        ],
+        [*_ensembles(repository, aside, [face, *ensemble_configs[1:]])],
+        [*_step_configs(repository, aside / "new", new, both)],
     ]
-    for source, target in moves:
-        durable.move_into_place(source, target)
+    pause = 0.0
+    for moves in filter(None, stages):
+        time.sleep(pause)
+        pause = settle
+        for source, target in moves:
+            durable.move_into_place(source, target)
 
 
 def _ensemble_files(repository: Path, category: str) -> list[Path]:
@@ -96,7 +113,7 @@ def _folders(repository: Path, aside: Path, model: str) -> Iterator[_Move]:
 
 
 def _step_configs(
-    repository: Path, aside: Path, wanted: dict[str, set[int]], *, now: dict[str, set[int]]
+    repository: Path, aside: Path, wanted: dict[str, set[int]], now: dict[str, set[int]]
 ) -> Iterator[_Move]:
     """Make steps serve the versions wanted, in whatever way they are tuned.
 

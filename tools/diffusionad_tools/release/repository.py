@@ -20,6 +20,7 @@ the ensemble at that version: the history that the one `config.pbtxt` forgets.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -64,6 +65,26 @@ def categories(repository: Path) -> list[str]:
     check_exists(repository)
     configs = sorted(repository.glob(f"*/{CONFIG_FILE}"))
     return [p.parent.name for p in configs if _is_public_face(p.parent.name, model_config.read(p))]
+
+
+def category_folders(repository: Path) -> list[str]:
+    """Name the categories by their folders, also those that cannot be read or lack their ensemble.
+
+    A folder is told from a foreign model by its metadata, or by steps beside it.
+    """
+    ends = tuple(contract.step_model("", step) for step in Step)
+    with_steps = {
+        path.name.removesuffix(end)
+        for path in repository.iterdir()
+        for end in ends
+        if path.is_dir() and path.name.endswith(end)
+    }
+    found = {name for name in with_steps if contract.is_category(name)}
+    for path in repository.glob(f"*/{CONFIG_FILE}"):
+        with suppress(RepositoryError):
+            if _is_public_face(path.parent.name, model_config.read(path)):
+                found.add(path.parent.name)
+    return sorted(found)
 
 
 def check_exists(repository: Path) -> None:

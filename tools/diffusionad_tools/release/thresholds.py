@@ -24,6 +24,7 @@ def set_thresholds(
     reject: float | None = None,
     pixel: float | None = None,
     wait: float = WAIT_S,
+    settle: float = 0.0,
 ) -> Switched:
     """Publish a new version of the served release with the thresholds that are not None.
 
@@ -50,7 +51,7 @@ def set_thresholds(
             version,
             candidate.folder,
         )
-        publish(candidate, repository)
+        publish(candidate, repository, settle=settle)
         return Switched(find_release(repository, category), served)
 
 

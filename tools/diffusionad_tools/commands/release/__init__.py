@@ -1,0 +1,19 @@
+"""`diffusionad release`: what a model repository holds and serves, and how that changes."""
+
+from __future__ import annotations
+
+import click
+
+from diffusionad_tools.commands.release.add import add
+from diffusionad_tools.commands.release.changes import promote, rollback, thresholds
+from diffusionad_tools.commands.release.listing import list_releases
+from diffusionad_tools.commands.release.validate import validate
+
+
+@click.group()
+def release() -> None:
+    """Add releases to a model repository, choose which is served, list and prove them."""
+
+
+for command in (add, list_releases, promote, rollback, thresholds, validate):
+    release.add_command(command)

@@ -1,0 +1,70 @@
+"""`diffusionad release add`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from diffusionad_tools.commands.release import options
+from diffusionad_tools.release.prune import KEEP
+
+
+@click.command()
+@click.argument("bundle", type=click.Path(path_type=Path))
+@options.repository
+@click.option("--name", help="Install it under this category. [default: the bundle's]")
+@click.option(
+    "--keep",
+    type=click.IntRange(min=1),
+    default=KEEP,
+    show_default=True,
+    help="Releases of the category to keep: the served one, those served before it, the newest.",
+)
+@options.ready_timeout
+@options.wait
+@options.settle
+def add(
+    bundle: Path,
+    repository: Path,
+    name: str | None,
+    keep: int,
+    ready_timeout: float,
+    wait: float,
+    settle: float,
+) -> None:
+    """Add the release in BUNDLE, if a server agrees with the answers of its training.
+
+    BUNDLE is a folder from `diffusionad export`. It is served on an embedded
+    Triton and asked for its reference images first; nothing is published
+    unless scores and maps agree. With --name, a candidate stands beside the
+    category that is served.
+
+    \b
+    Examples:
+      diffusionad release add bundles/screw --repository model_repository
+      diffusionad release add bundles/new --name screw-candidate --repository model_repository
+    """
+    from diffusionad_tools.release.add import add_release
+
+    result = add_release(
+        bundle,
+        repository,
+        lambda line: click.echo(line, err=True),
+        name=name,
+        keep=keep,
+        ready_timeout=ready_timeout,
+        wait=wait,
+        settle=settle,
+    )
+    added = f"{result.metadata.category} version {result.version}"
+    if result.added:
+        click.echo(f"Added {added}, release {result.metadata.release}, to {repository}")
+    else:
+        click.echo(
+            f"Nothing to add: release {result.metadata.release} is served already from "
+            f"{repository}, as {added}"
+        )
+    if result.pruned:
+        gone = ", ".join(map(str, result.pruned))
+        click.echo(f"Removed what --keep {keep} leaves no room for: version {gone}", err=True)

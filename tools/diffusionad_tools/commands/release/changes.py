@@ -1,0 +1,96 @@
+"""`diffusionad release promote`, `rollback` and `thresholds`: what a repository serves changes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from diffusionad_tools.commands.release import options
+
+if TYPE_CHECKING:
+    from diffusionad_tools.release.promote import Switched
+
+
+@click.command()
+@click.argument("category")
+@click.argument("version", type=click.IntRange(min=1))
+@options.repository
+@options.wait
+@options.settle
+def promote(category: str, version: int, repository: Path, wait: float, settle: float) -> None:
+    """Serve VERSION of CATEGORY from now on.
+
+    A server that runs goes on as it is until it reads the repository again.
+
+    \b
+    Example:
+      diffusionad release promote screw 3 --repository model_repository
+    """
+    from diffusionad_tools.release.promote import promote as switch
+
+    _tell(switch(repository, category, version, wait=wait, settle=settle), repository)
+
+
+@click.command()
+@click.argument("category")
+@click.option("--to", type=click.IntRange(min=1), help="Version. [default: the one served before]")
+@options.repository
+@options.wait
+@options.settle
+def rollback(category: str, to: int | None, repository: Path, wait: float, settle: float) -> None:
+    """Serve the release of CATEGORY again that was served before.
+
+    Twice goes back by two.
+
+    \b
+    Example:
+      diffusionad release rollback screw --repository model_repository
+    """
+    from diffusionad_tools.release.promote import rollback as switch
+
+    _tell(switch(repository, category, to, wait=wait, settle=settle), repository)
+
+
+@click.command()
+@click.argument("category")
+@options.repository
+@click.option("--accept", type=float, help="OK below this score. [default: as it is]")
+@click.option("--reject", type=float, help="NG from this score on. [default: as it is]")
+@click.option("--pixel", type=float, help="Defect from this value of the map on.")
+@options.wait
+@options.settle
+def thresholds(
+    category: str,
+    repository: Path,
+    accept: float | None,
+    reject: float | None,
+    pixel: float | None,
+    wait: float,
+    settle: float,
+) -> None:
+    """Release CATEGORY with other thresholds, on the graphs that it has.
+
+    \b
+    Example:
+      diffusionad release thresholds screw --accept 0.3 --reject 0.5 --repository model_repository
+    """
+    from diffusionad_tools.release.thresholds import set_thresholds
+
+    result = set_thresholds(
+        repository, category, accept=accept, reject=reject, pixel=pixel, wait=wait, settle=settle
+    )
+    _tell(result, repository)
+
+
+def _tell(switched: Switched, repository: Path) -> None:
+    metadata, limits = switched.release.metadata, switched.release.metadata.thresholds
+    now = f"{metadata.category} version {switched.release.version}, release {metadata.release}"
+    if not switched.changed:
+        click.echo(f"Nothing to change: {repository} serves {now} already")
+        return
+    click.echo(
+        f"{repository} serves {now} (before: version {switched.before.version}): OK below "
+        f"{limits.accept:.4f}, NG from {limits.reject:.4f} on"
+    )

@@ -1,0 +1,42 @@
+"""Options that several subcommands of `diffusionad release` take."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from diffusionad_client.local_server import STARTUP_S
+from diffusionad_tools.release.staging import WAIT_S
+
+_SECONDS = click.FloatRange(min=0)
+
+repository = click.option(
+    "--repository",
+    required=True,
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Model repository.",
+)
+wait = click.option(
+    "--wait",
+    type=_SECONDS,
+    default=WAIT_S,
+    show_default=True,
+    help="Seconds to wait for another `diffusionad release` on the same repository.",
+)
+settle = click.option(
+    "--settle",
+    type=_SECONDS,
+    default=0.0,
+    show_default=True,
+    help="Seconds between the changes, for servers that poll the repository: more than the "
+    "interval at which they do.",
+)
+ready_timeout = click.option(
+    "--ready-timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    default=STARTUP_S,
+    show_default=True,
+    help="Seconds for the models to load on the embedded Triton.",
+)
+as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")

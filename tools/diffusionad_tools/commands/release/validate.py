@@ -1,0 +1,65 @@
+"""`diffusionad release validate`."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from diffusionad_client.errors import DiffusionADError
+from diffusionad_tools.commands.release import options
+
+if TYPE_CHECKING:
+    from diffusionad_tools.release.validate import Check
+
+
+@click.command()
+@click.argument("category", required=False)
+@options.repository
+@options.ready_timeout
+@options.as_json
+def validate(category: str | None, repository: Path, ready_timeout: float, as_json: bool) -> None:
+    """Prove what a repository serves: CATEGORY, or all of them.
+
+    Looks at every file, then serves each category on an embedded Triton and
+    holds its answers against those that its training gave, in batches of one
+    image to the largest. Exit code 1 if anything is not as it must be.
+
+    \b
+    Example:
+      diffusionad release validate --repository model_repository
+    """
+    from diffusionad_tools.release.validate import names_to_validate, validate_category
+
+    results: dict[str, list[Check]] = {}
+    for name in names_to_validate(repository, category):
+        click.echo(f"Validating {name} ...", err=True)
+        results[name] = validate_category(repository, name, ready_timeout=ready_timeout)
+        if not as_json:
+            _print(name, results[name])
+    if as_json:
+        click.echo(json.dumps(_as_dict(results), indent=2))
+    failed = [name for name, checks in results.items() if not all(c.passed for c in checks)]
+    if failed:
+        raise DiffusionADError(f"{repository}: not as it must be: {', '.join(failed)}")
+
+
+def _print(category: str, checks: list[Check]) -> None:
+    for check in checks:
+        click.echo(f"{category}: {'ok    ' if check.passed else 'FAILED'} {check.what}")
+        for line in check.details:
+            click.echo(f"    {line}")
+
+
+def _as_dict(results: dict[str, list[Check]]) -> list[dict[str, object]]:
+    return [
+        {
+            "category": name,
+            "passed": all(check.passed for check in checks),
+            "checks": [dataclasses.asdict(check) for check in checks],
+        }
+        for name, checks in results.items()
+    ]

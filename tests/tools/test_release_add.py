@@ -9,6 +9,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -336,8 +337,10 @@ def test_list_prints_a_table_with_sizes_and_thresholds(
     result = release("list", "--repository", tmp_path / "repository")
 
     heading, row = (line.split() for line in result.stdout.splitlines())
-    assert heading[:5] == ["category", "version", "served", "release", "size"]
-    assert row == ["widget", "1", "yes", bundle.metadata.release[:12], "32", "0.1250", "0.5000"]
+    assert heading[:6] == ["category", "version", "served", "release", "published", "size"]
+    assert row[:4] == ["widget", "1", "yes", bundle.metadata.release[:12]]
+    assert row[4] == f"{datetime.now():%Y-%m-%d}"
+    assert row[-3:] == ["32", "0.1250", "0.5000"]
 
 
 def test_list_shows_thresholds_however_narrow_the_terminal_is(

@@ -49,8 +49,8 @@ def require_whole(repository: Path, category: str) -> None:
     if len(found) > _SHOWN:
         lines.append(f"  and {len(found) - _SHOWN} more")
     raise RepositoryError(
-        f"{category} in {repository} is not whole, nothing was changed; put it right, or remove "
-        f"the folders {category} and {category}__* and add the release again\n" + "\n".join(lines)
+        f"{category} in {repository} is not whole, so nothing was changed; put this right first, "
+        "from a copy of the repository perhaps\n" + "\n".join(lines)
     )
 
 
@@ -61,6 +61,7 @@ def category_problems(repository: Path, category: str) -> list[str]:
         there = list(models(category))
     configs: dict[str, pb.ModelConfig] = {}
     problems = []
+    served = None
     for model in there:
         path = repository / model / CONFIG_FILE
         if not path.is_file():
@@ -70,19 +71,19 @@ def category_problems(repository: Path, category: str) -> list[str]:
             configs[model] = model_config.read(path)
         except RepositoryError as exc:
             problems.append(str(exc))
-    if problems:  # what follows compares them with each other
+    if category in configs:
+        try:
+            served = served_release(repository, category)
+        except RepositoryError as exc:  # a foreign model perhaps: nothing else of it is of interest
+            return [str(exc)]
+    if problems:  # what follows compares configurations with each other
         return problems
     for step in Step:
         model = contract.step_model(category, step)
         if model in configs:
             problems += _missing_versions(repository / model, configs[model], GRAPH_FILE)
-    if category in there and not problems:
-        try:
-            served = served_release(repository, category)
-        except RepositoryError as exc:
-            return [str(exc)]
-        if served is not None:
-            problems += _contract_problems(repository, served, configs)
+    if served is not None and not problems:
+        problems += _contract_problems(repository, served, configs)
     return problems
 
 

@@ -40,8 +40,9 @@ def promote(
 ) -> Switched:
     """Serve `version` of a category from now on.
 
-    `wait` and `settle` are those of `staging` and of `switch`. Raises a `DiffusionADError` and changes nothing if there is no such version,
-    or if its files are not as they were published.
+    `wait` and `settle` are those of `staging` and of `switch`. Raises a
+    `DiffusionADError` and changes nothing if there is no such version, or if
+    its files are not as they were published.
     """
     with changing(repository, wait=wait) as aside:
         served, target = _find(repository, category, version)

@@ -128,13 +128,12 @@ def _served_checks(repository: Path, served: Release, ready_timeout: float) -> I
             os.symlink((repository / model).resolve(), Path(view, model))
         settings = ServerSettings(repository=Path(view), ready_timeout=ready_timeout)
         with running_server(settings) as server:
+            url = server.grpc_url
             try:
-                yield Check("every model is ready", *_verdict(_unready(server.grpc_url, served)))
-                yield Check(
-                    "every warmup ran", *_verdict(_cold(server.grpc_url, repository, served))
-                )
-                yield Check("metadata as served", *_verdict(_wrongly_told(server.grpc_url, served)))
-                yield _answers(repository, server.grpc_url, served, references)
+                yield Check("every model is ready", *_verdict(_unready(url, served)))
+                yield Check("every warmup ran", *_verdict(_cold(url, repository, served)))
+                yield Check("metadata as served", *_verdict(_wrongly_told(url, served)))
+                yield _answers(repository, url, served, references)
             except ServerUnavailableError:
                 server.check_alive()  # has the reason, if it died
                 raise
@@ -153,8 +152,8 @@ def _unready(url: str, served: Release) -> Iterator[str]:
     with closing(GrpcTransport(url)) as transport:
         index = transport.index(timeout=_TIMEOUT_S)
     ready = {(entry.model, entry.version) for entry in index if entry.ready}
-    for model, version in sorted(expected - ready):
-        yield f"{model} version {version} is not ready"
+    for model, wanted in sorted(expected - ready):
+        yield f"{model} version {wanted} is not ready"
 
 
 def _cold(url: str, repository: Path, served: Release) -> Iterator[str]:
@@ -173,7 +172,7 @@ def _wrongly_told(url: str, served: Release) -> Iterator[str]:
     with Client(url, category, retry=False) as client:
         told = client.served(timeout=_TIMEOUT_S)
     if told.version != str(served.version):
-        yield f"the server answers for version {told.version}, the repository serves {served.version}"
+        yield f"the server has version {told.version}, the repository serves {served.version}"
     if told.metadata != served.metadata:
         yield f"the server tells of release {told.metadata.release}, not {served.metadata.release}"
 
@@ -186,8 +185,9 @@ def _answers(repository: Path, url: str, served: Release, references: References
         asked = {size: _ask(transport, served, references, size) for size in range(1, largest + 1)}
     everything = [difference for differences in asked.values() for difference in differences]
     details = [
-        f"largest difference of a score {max(abs(d.score - d.expected_score) for d in everything):.2g} "
-        f"(tolerance {gate.SCORE_TOLERANCE:g}), of a map {max(d.map for d in everything):.2g} "
+        f"largest difference of a score "
+        f"{max(abs(d.score - d.expected_score) for d in everything):.2g} (tolerance "
+        f"{gate.SCORE_TOLERANCE:g}), of a map {max(d.map for d in everything):.2g} "
         f"(tolerance {gate.MAP_TOLERANCE:g})"
     ]
     failed = [(size, d) for size, found in asked.items() for d in found if not d.within_tolerance]

@@ -47,8 +47,11 @@ from diffusionad_client.metadata import (
     TrainingSummary,
     release_digest,
 )
+from diffusionad_tools.release import gate, model_config
+from diffusionad_tools.release.add import Addition, add_release
 from diffusionad_tools.release.candidate import Candidate, lay_out
 from diffusionad_tools.release.publish import publish
+from diffusionad_tools.release.repository import served_release
 from diffusionad_tools.release.staging import staging
 
 SIZE = 32
@@ -259,6 +262,27 @@ def make_bundle(tmp_path: Path) -> BundleMaker:
 
 
 @pytest.fixture(scope="session")
+def bundle_maker() -> type[BundleMaker]:
+    """Makes bundles for fixtures that outlive one test."""
+    return BundleMaker
+
+
+@pytest.fixture
+def add_ungated(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Addition]:
+    """The whole of `release add`, but for the server that it asks, which takes seconds."""
+
+    def agree(candidate: Candidate, references: References, **_: object) -> list[gate.Difference]:
+        limits = candidate.metadata.thresholds
+        return [gate.Difference(0, 0.0, 0.0, 0.0, limits.verdict(0.0), limits)]
+
+    def add(bundle: Bundle, repository: Path, **options: Any) -> Addition:
+        monkeypatch.setattr(gate, "compare", agree)
+        return add_release(bundle.folder, repository, lambda line: None, **options)
+
+    return add
+
+
+@pytest.fixture(scope="session")
 def publish_ungated() -> Callable[[Bundle, Path], Candidate]:
     """Publishes a bundle without asking a server first, which takes seconds."""
 
@@ -353,3 +377,40 @@ def process_state(pid: int) -> tuple[str, int] | None:
 @pytest.fixture(scope="session")
 def is_alive() -> Callable[[int], bool]:
     return lambda pid: process_state(pid) is not None
+
+
+@pytest.fixture(scope="session")
+def what_triton_would_serve() -> Callable[[Path], dict[str, str]]:
+    return _what_triton_would_serve
+
+
+def _what_triton_would_serve(repository: Path) -> dict[str, str]:
+    """Map each category to its release, by the rules with which Triton loads a repository.
+
+    Fails if there is anything that Triton would refuse: one refused model stops the server.
+    """
+    if not repository.exists():
+        return {}
+    models = {folder.name: folder for folder in repository.iterdir() if folder.is_dir()}
+    configs = {name: model_config.read(path / "config.pbtxt") for name, path in models.items()}
+    served = {name: set(c.version_policy.specific.versions) for name, c in configs.items()}
+    releases = {}
+    for name, config in configs.items():
+        assert config.name == name
+        assert served[name], f"{name} serves no version"
+        for version in served[name]:
+            folder = models[name] / str(version)
+            assert folder.is_dir(), f"{name} lacks version {version}"
+            if config.platform != "ensemble":
+                assert (folder / "model.onnx").stat().st_size > 0
+        for step in config.ensemble_scheduling.step:
+            assert step.model_version in served[step.model_name]
+        if config.platform == "ensemble":
+            release = served_release(repository, name)
+            assert release is not None
+            releases[name] = release.metadata.release
+            for step, digest in release.metadata.digests.items():
+                version = release.step_versions[Step(step)]
+                graph = models[contract.step_model(name, Step(step))] / str(version) / "model.onnx"
+                assert file_digest(graph) == digest
+    return releases

@@ -1,0 +1,365 @@
+"""Every command that changes a repository, killed at each of its writes.
+
+What is left is looked at by the rules with which Triton loads a repository,
+then put before real servers: one that reloads at every step, one that polls,
+and one that is started anew.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tritonclient.grpc as triton
+
+from diffusionad_client.bundle import Bundle
+from diffusionad_client.client import Client
+from diffusionad_client.errors import DiffusionADError
+from diffusionad_client.inspection import Inspection
+from diffusionad_tools.release import durable
+from diffusionad_tools.release.promote import promote, rollback
+from diffusionad_tools.release.repository import served_release
+from diffusionad_tools.release.thresholds import set_thresholds
+from diffusionad_tools.server.process import ServerSettings, TritonProcess, running_server
+
+CHANGES = ["first add", "add that prunes", "promote", "rollback", "thresholds"]
+GAINS = {1: 0.5, 2: 0.75, 3: 0.25}  # of the model in each version
+POLL_S = 1
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing that the program catches."""
+
+
+class Killer:
+    """Lets `after` changes of the file system happen, and no more: also no cleaning up."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, after: int) -> None:
+        self.changes = 0
+        self._after = after
+        for module, name in ((os, "mkdir"), (os, "replace"), (os, "fsync"), (shutil, "rmtree")):
+            monkeypatch.setattr(module, name, self._guard(name, getattr(module, name)))
+
+    def _guard(self, name: str, real: Callable[..., Any]) -> Callable[..., Any]:
+        def guarded(*args: Any, **kwargs: Any) -> Any:
+            if self.changes >= self._after:
+                raise Killed
+            self.changes += 1
+            return real(*args, **kwargs)
+
+        return guarded
+
+
+@dataclass
+class Scene:
+    """A repository of three releases, and the change that is made to it."""
+
+    add: Callable[..., Any]
+    bundles: dict[int, Bundle]
+    before: dict[str, Path] = field(default_factory=dict)  # repositories to start from
+
+    def prepare(self, change: str, repository: Path) -> None:
+        """Lay the repository out as it is before the change."""
+        releases = {"first add": 0, "add that prunes": 2}.get(change, 3)
+        key = str(releases)
+        if key not in self.before:
+            self.before[key] = self.bundles[1].folder.parent.parent / f"before-{key}"
+            for version in range(1, releases + 1):
+                self.add(self.bundles[version], self.before[key])
+        if self.before[key].exists():
+            shutil.copytree(self.before[key], repository)
+
+    def change(self, change: str, repository: Path) -> None:
+        """Make the change. Made once more, it finishes what is left of it."""
+        match change:
+            case "first add":
+                self.add(self.bundles[1], repository)
+            case "add that prunes":
+                self.add(self.bundles[3], repository, keep=1)
+            case "promote":
+                promote(repository, "widget", 1)
+            case "rollback":
+                rollback(repository, "widget", to=2)
+            case "thresholds":
+                set_thresholds(repository, "widget", accept=0.125)
+
+
+@pytest.fixture
+def scene(make_bundle: Any, add_ungated: Any, handmade_model: Any) -> Scene:
+    bundles = {v: make_bundle(model=handmade_model(gain=gain)) for v, gain in GAINS.items()}
+    return Scene(add_ungated, bundles)
+
+
+@pytest.fixture
+def check_inspection(scene: Scene, handmade_model: Any) -> Callable[[Inspection, Any], None]:
+    """Holds an answer against what numpy computes of the release that gave it."""
+    by_digest = {
+        bundle.metadata.digests["noise_prediction"]: handmade_model(gain=GAINS[version])
+        for version, bundle in scene.bundles.items()
+    }
+    releases = {b.metadata.release: b.metadata.digests for b in scene.bundles.values()}
+
+    def check(inspection: Inspection, image: Any) -> None:
+        # A release of thresholds alone is made on that of version 3.
+        digests = releases.get(inspection.release, scene.bundles[3].metadata.digests)
+        expected, _, _ = by_digest[digests["noise_prediction"]].answer(image)
+        assert inspection.score == pytest.approx(expected, abs=1e-6)
+
+    return check
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_crash_at_any_write_leaves_a_whole_release_and_no_obstacle(
+    scene: Scene,
+    what_triton_would_serve: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    change: str,
+) -> None:
+    seen = []
+    for writes in range(1000):
+        repository = tmp_path / f"crash-{writes}" / "repository"
+        repository.parent.mkdir()
+        scene.prepare(change, repository)
+        with monkeypatch.context() as patch:
+            killer = Killer(patch, after=writes)
+            finished = False
+            with suppress(Killed):
+                scene.change(change, repository)
+                finished = True
+        seen.append(what_triton_would_serve(repository).get("widget"))
+        if finished:
+            assert killer.changes == writes
+            break
+        scene.change(change, repository)
+        assert what_triton_would_serve(repository)["widget"] == _finished(scene, change, repository)
+        assert [p.name for p in repository.parent.iterdir()] == ["repository"]
+        shutil.rmtree(repository.parent)
+
+    old, new = seen[0], seen[-1]
+    assert old != new
+    switch = seen.index(new)
+    assert switch > 5
+    assert seen == [old] * switch + [new] * (len(seen) - switch)
+
+
+def _finished(scene: Scene, change: str, repository: Path) -> str:
+    """Check that only what is served is loaded, and nothing lies about; name what is served."""
+    served = served_release(repository, "widget")
+    assert served is not None
+    for step, version in served.step_versions.items():
+        model = repository / f"widget__{step.value}"
+        assert f"versions: {version}\n" in (model / "config.pbtxt").read_text()
+        kept = {p.name for p in model.iterdir() if p.is_dir()}
+        if change == "add that prunes":
+            assert kept == {str(version)}
+    gain = {"first add": 1, "promote": 1, "rollback": 2}.get(change, 3)
+    assert served.metadata.digests == scene.bundles[gain].metadata.digests
+    assert served.metadata.thresholds.accept == (0.125 if change == "thresholds" else 0.2)
+    return served.metadata.release
+
+
+def test_a_process_that_is_really_killed_leaves_no_lock_behind(
+    scene: Scene, what_triton_would_serve: Any, tmp_path: Path
+) -> None:
+    repository = tmp_path / "repository"
+    scene.prepare("promote", repository)
+    script = (
+        "import os, signal, sys\n"
+        "from pathlib import Path\n"
+        "from diffusionad_tools.release import durable, promote\n"
+        "move, moved = durable.move_into_place, []\n"
+        "def die_at_the_fifth(source, target):\n"
+        "    moved.append(target)\n"
+        "    if len(moved) == 5:\n"
+        "        os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    move(source, target)\n"
+        "durable.move_into_place = die_at_the_fifth\n"
+        "promote.promote(Path(sys.argv[1]), 'widget', 1)\n"
+    )
+    killed = subprocess.run([sys.executable, "-c", script, repository], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert (tmp_path / ".repository.writing").exists()
+    release = {v: b.metadata.release for v, b in scene.bundles.items()}
+    assert what_triton_would_serve(repository) == {"widget": release[1]}
+
+    rollback(repository, "widget", wait=0)
+
+    assert what_triton_would_serve(repository) == {"widget": release[3]}
+    assert not (tmp_path / ".repository.writing").exists()
+
+
+@pytest.mark.server
+def test_a_server_that_reloads_at_any_moment_always_serves_a_whole_release(
+    scene: Scene,
+    check_inspection: Any,
+    handmade_model: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    repository = tmp_path / "repository"
+    scene.prepare("add that prunes", repository)
+    (image,) = handmade_model().images(1)
+    answered: list[str] = []
+    with controlled_server(monkeypatch, repository, "explicit") as url, Client(url) as client:
+        control = triton.InferenceServerClient(url)
+
+        def reload_after(real: Callable[[Path, Path], None]) -> Callable[[Path, Path], None]:
+            def move(source: Path, target: Path) -> None:
+                real(source, target)
+                control.load_model("widget")
+                inspection = client.inspect(image)
+                check_inspection(inspection, image)
+                answered.append(inspection.version)
+
+            return move
+
+        for name in ("move_into_place", "move_out"):
+            monkeypatch.setattr(durable, name, reload_after(getattr(durable, name)))
+        scene.add(scene.bundles[3], repository, keep=2)
+        set_thresholds(repository, "widget", accept=0.125)
+        rollback(repository, "widget", to=2)
+        promote(repository, "widget", 3)
+        control.close()
+
+    moves = {"2": 3 + 3 + 1, "3": 1 + 3 + 1 + 3 + 1}
+    assert answered[: sum(moves.values())] == ["2"] * moves["2"] + ["3"] * moves["3"]
+    assert list(dict.fromkeys(answered)) == ["2", "3", "4"]
+    assert answered[-1] == "3"
+
+
+@pytest.mark.server
+@pytest.mark.slow
+def test_no_request_fails_on_a_server_that_polls_while_releases_change(
+    scene: Scene,
+    check_inspection: Any,
+    handmade_model: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    repository = tmp_path / "repository"
+    scene.prepare("add that prunes", repository)
+    (image,) = handmade_model().images(1)
+    answers: list[Inspection | DiffusionADError] = []
+    over = threading.Event()
+    settle = POLL_S + 1.0
+    with (
+        controlled_server(monkeypatch, repository, "poll") as url,
+        Client(url, "widget", retry=False) as client,
+    ):
+
+        def ask() -> None:
+            while not over.is_set():
+                try:
+                    answers.append(client.inspect(image))
+                except DiffusionADError as exc:
+                    answers.append(exc)
+
+        line = threading.Thread(target=ask)
+        line.start()
+        try:
+            scene.add(scene.bundles[3], repository, settle=settle)
+            time.sleep(settle)
+            rollback(repository, "widget", settle=settle)
+            time.sleep(settle)
+            set_thresholds(repository, "widget", accept=0.125, settle=settle)
+            time.sleep(settle)
+        finally:
+            over.set()
+            line.join()
+
+    assert [answer for answer in answers if isinstance(answer, DiffusionADError)] == []
+    inspections = [answer for answer in answers if isinstance(answer, Inspection)]
+    assert [*dict.fromkeys(i.version for i in inspections)] == ["2", "3", "4"] or [
+        *dict.fromkeys(i.version for i in inspections)
+    ] == ["2", "3", "4"]
+
+
+@pytest.mark.server
+@pytest.mark.slow
+@pytest.mark.parametrize("change", ["add that prunes", "promote"])
+def test_a_server_started_on_what_a_crash_left_serves_a_whole_release(
+    scene: Scene,
+    check_inspection: Any,
+    handmade_model: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    change: str,
+) -> None:
+    """Of all that a crash can leave, every third: a real start takes seconds."""
+    (image,) = handmade_model().images(1)
+    states = list(_distinct_states(scene, change, tmp_path, monkeypatch))
+    chosen = [*states[:-1:3], states[-1]]
+    versions = []
+    for repository in chosen:
+        with (
+            running_server(ServerSettings(repository=repository)) as server,
+            Client(server.grpc_url) as client,
+        ):
+            inspection = client.inspect(image)
+        check_inspection(inspection, image)
+        versions.append(inspection.version)
+    first, last = versions[0], versions[-1]
+    assert first != last
+    assert versions == sorted(versions, key=lambda version: version == last)
+
+
+def _distinct_states(
+    scene: Scene, change: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Path]:
+    """Kill the change at each write; yield the repositories left that differ from the one before."""
+    seen = ""
+    for writes in range(1000):
+        repository = tmp_path / f"state-{writes}" / "repository"
+        repository.parent.mkdir()
+        scene.prepare(change, repository)
+        finished = False
+        with monkeypatch.context() as patch, suppress(Killed):
+            Killer(patch, after=writes)
+            scene.change(change, repository)
+            finished = True
+        content = _content(repository)
+        if content != seen:
+            seen = content
+            yield repository
+        if finished:
+            return
+
+
+def _content(folder: Path) -> str:
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*")):
+        digest.update(str(path.relative_to(folder)).encode())
+        digest.update(path.read_bytes() if path.is_file() else b"")
+    return digest.hexdigest()
+
+
+@contextmanager
+def controlled_server(
+    monkeypatch: pytest.MonkeyPatch, repository: Path, mode: str
+) -> Iterator[str]:
+    """A server that reads the repository again: when it is told to, or every `POLL_S`."""
+    control = {
+        "explicit": ["--model-control-mode=explicit", "--load-model=*"],
+        "poll": ["--model-control-mode=poll", f"--repository-poll-secs={POLL_S}"],
+    }[mode]
+    fixed = TritonProcess._arguments
+
+    def arguments(self: TritonProcess, *args: Any) -> list[str]:
+        return [a for a in fixed(self, *args) if "control-mode" not in a] + control
+
+    monkeypatch.setattr(TritonProcess, "_arguments", arguments)
+    with running_server(ServerSettings(repository=repository)) as server:
+        yield server.grpc_url

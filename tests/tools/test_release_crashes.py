@@ -128,7 +128,8 @@ def test_a_crash_at_any_write_leaves_a_whole_release_and_no_obstacle(
     monkeypatch: pytest.MonkeyPatch,
     change: str,
 ) -> None:
-    seen = []
+    seen: list[str | None] = []
+    left = ""
     for writes in range(1000):
         repository = tmp_path / f"crash-{writes}" / "repository"
         repository.parent.mkdir()
@@ -143,9 +144,13 @@ def test_a_crash_at_any_write_leaves_a_whole_release_and_no_obstacle(
         if finished:
             assert killer.changes == writes
             break
-        scene.change(change, repository)
-        assert what_triton_would_serve(repository)["widget"] == _finished(scene, change, repository)
-        assert [p.name for p in repository.parent.iterdir()] == ["repository"]
+        content = _content(repository)
+        if content != left:  # most writes are aside; nothing that they leave is looked at again
+            left = content
+            scene.change(change, repository)
+            served = what_triton_would_serve(repository)["widget"]
+            assert served == _finished(scene, change, repository)
+            assert [p.name for p in repository.parent.iterdir()] == ["repository"]
         shutil.rmtree(repository.parent)
 
     old, new = seen[0], seen[-1]
@@ -282,26 +287,25 @@ def test_no_request_fails_on_a_server_that_polls_while_releases_change(
 
     assert [answer for answer in answers if isinstance(answer, DiffusionADError)] == []
     inspections = [answer for answer in answers if isinstance(answer, Inspection)]
-    assert [*dict.fromkeys(i.version for i in inspections)] == ["2", "3", "4"] or [
-        *dict.fromkeys(i.version for i in inspections)
-    ] == ["2", "3", "4"]
+    assert list(dict.fromkeys(i.version for i in inspections)) == ["2", "3", "4"]
+    for inspection in inspections[:: len(inspections) // 50]:
+        check_inspection(inspection, image)
 
 
 @pytest.mark.server
 @pytest.mark.slow
-@pytest.mark.parametrize("change", ["add that prunes", "promote"])
 def test_a_server_started_on_what_a_crash_left_serves_a_whole_release(
     scene: Scene,
     check_inspection: Any,
     handmade_model: Any,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    change: str,
 ) -> None:
-    """Of all that a crash can leave, every third: a real start takes seconds."""
+    """Of all that a crash can leave, every fourth: a real start takes seconds."""
     (image,) = handmade_model().images(1)
-    states = list(_distinct_states(scene, change, tmp_path, monkeypatch))
-    chosen = [*states[:-1:3], states[-1]]
+    states = list(_distinct_states(scene, "add that prunes", tmp_path, monkeypatch))
+    assert len(states) > 12
+    chosen = states[3::4]
     versions = []
     for repository in chosen:
         with (
@@ -319,7 +323,7 @@ def test_a_server_started_on_what_a_crash_left_serves_a_whole_release(
 def _distinct_states(
     scene: Scene, change: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Path]:
-    """Kill the change at each write; yield the repositories left that differ from the one before."""
+    """Kill the change at each write; yield each repository that differs from the one before."""
     seen = ""
     for writes in range(1000):
         repository = tmp_path / f"state-{writes}" / "repository"

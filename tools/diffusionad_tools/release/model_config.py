@@ -24,6 +24,7 @@ BACKEND = "onnxruntime"
 ENSEMBLE = "ensemble"
 # Parameter of a served ensemble: the versions served before it, the latest last.
 SERVED_BEFORE = "diffusionad_served_before"
+_REMEMBERED = 20  # a line that goes to and fro between two releases must not grow its file
 
 _COMMENT = "# Written by `diffusionad release`; {purpose}\n"
 _STEP_PURPOSE = "tune instance_group and parameters here, the rest is the contract's."
@@ -105,7 +106,8 @@ def remember(config: pb.ModelConfig, versions: Sequence[int]) -> None:
     """Record which versions were served before; within the one file that switches the release."""
     config.parameters.pop(SERVED_BEFORE, None)
     if versions:
-        config.parameters[SERVED_BEFORE].string_value = " ".join(map(str, versions))
+        latest = versions[-_REMEMBERED:]
+        config.parameters[SERVED_BEFORE].string_value = " ".join(map(str, latest))
 
 
 def served_before(config: pb.ModelConfig) -> list[int]:

@@ -66,7 +66,7 @@ def rollback(
     """
     with changing(repository, wait=wait) as aside:
         served, _ = _find(repository, category, None)
-        history = served.served_before
+        history = list(served.served_before)
         if to is None and not history:
             raise ReleaseError(
                 f"{category} in {repository} serves version {served.version}, and none that is "
@@ -74,8 +74,9 @@ def rollback(
                 f"(`diffusionad release list --repository {repository}` shows them)"
             )
         target = find_release(repository, category, history[-1] if to is None else to)
-        if target.version in history:
-            history = history[: history.index(target.version)]
+        while target.version in history:  # back to before it was served last, and forget the rest
+            if history.pop() == target.version:
+                break
         return _serve(repository, aside, target, served, history, settle)
 
 

@@ -155,11 +155,12 @@ def test_what_the_file_system_refuses_at_any_write_harms_no_release(
     repository: Path,
     make_bundle: Any,
     add_ungated: Any,
+    handmade_model: Any,
     what_triton_would_serve: Any,
     monkeypatch: pytest.MonkeyPatch,
     reason: int,
 ) -> None:
-    bundle = make_bundle()
+    bundle = make_bundle(model=handmade_model(gain=0.9))
     old = what_triton_would_serve(repository)
     for operation in ("write_bytes", "copy", "make_folder", "move_into_place"):
 
@@ -199,10 +200,9 @@ def test_a_disk_that_is_really_full_leaves_the_release_that_is_served(
     repository = tiny_disk / "repository"
     add_ungated(make_bundle(), repository)
     before = contents(repository)
-    with (tiny_disk / "ballast").open("wb") as ballast, suppress(OSError):
+    with suppress(OSError), (tiny_disk / "ballast").open("wb", buffering=0) as ballast:
         while True:  # until it is full
             ballast.write(b"\0" * 4096)
-            ballast.flush()
     with pytest.raises(ReleaseError, match="No space left on device"):
         add_ungated(make_bundle(model=handmade_model(gain=0.9)), repository)
     assert contents(repository) == before
@@ -224,9 +224,9 @@ def test_a_read_only_disk_is_one_clear_line(
 
 
 def test_a_second_writer_waits_for_the_first(
-    repository: Path, make_bundle: Any, add_ungated: Any
+    repository: Path, make_bundle: Any, add_ungated: Any, handmade_model: Any
 ) -> None:
-    inside, bundle = threading.Event(), make_bundle()
+    inside, bundle = threading.Event(), make_bundle(model=handmade_model(gain=0.9))
 
     def hold() -> None:
         with staging(repository):

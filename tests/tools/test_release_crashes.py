@@ -120,6 +120,7 @@ def check_inspection(scene: Scene, handmade_model: Any) -> Callable[[Inspection,
     return check
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_crash_at_any_write_leaves_a_whole_release_and_no_obstacle(
     scene: Scene,

@@ -82,9 +82,9 @@ def rollback(
 
 def _find(repository: Path, category: str, version: int | None) -> tuple[Release, Release]:
     """Give the served release and another, of a category that is whole."""
-    find_release(repository, category)  # names the categories there are
     require_whole(repository, category)
-    return find_release(repository, category), find_release(repository, category, version)
+    served = find_release(repository, category)
+    return served, served if version is None else find_release(repository, category, version)
 
 
 def _serve(

@@ -37,8 +37,8 @@ def set_thresholds(
     if accept is None and reject is None and pixel is None:
         raise ReleaseError("no threshold is given; give --accept, --reject or --pixel")
     with changing(repository, wait=wait) as aside:
-        served = find_release(repository, category)
         require_whole(repository, category)
+        served = find_release(repository, category)
         require_servable(repository, served)
         metadata = _with_thresholds(served.metadata, accept, reject, pixel)
         if metadata.release == served.metadata.release:

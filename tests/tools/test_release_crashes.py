@@ -278,9 +278,9 @@ def test_no_request_fails_on_a_server_that_polls_while_releases_change(
         try:
             scene.add(scene.bundles[3], repository, settle=settle)
             time.sleep(settle)
-            rollback(repository, "widget", settle=settle)
-            time.sleep(settle)
             set_thresholds(repository, "widget", accept=0.125, settle=settle)
+            time.sleep(settle)
+            rollback(repository, "widget", to=2, settle=settle)
             time.sleep(settle)
         finally:
             over.set()
@@ -289,6 +289,7 @@ def test_no_request_fails_on_a_server_that_polls_while_releases_change(
     assert [answer for answer in answers if isinstance(answer, DiffusionADError)] == []
     inspections = [answer for answer in answers if isinstance(answer, Inspection)]
     assert list(dict.fromkeys(i.version for i in inspections)) == ["2", "3", "4"]
+    assert inspections[-1].version == "2"
     for inspection in inspections[:: len(inspections) // 50]:
         check_inspection(inspection, image)
 

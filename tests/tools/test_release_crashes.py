@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -28,7 +29,7 @@ from diffusionad_client.bundle import Bundle
 from diffusionad_client.client import Client
 from diffusionad_client.errors import DiffusionADError
 from diffusionad_client.inspection import Inspection
-from diffusionad_tools.release import durable
+from diffusionad_tools.release import durable, model_config, publish
 from diffusionad_tools.release.promote import promote, rollback
 from diffusionad_tools.release.repository import served_release
 from diffusionad_tools.release.thresholds import set_thresholds
@@ -260,11 +261,18 @@ def test_no_request_fails_on_a_server_that_polls_while_releases_change(
     (image,) = handmade_model().images(1)
     answers: list[Inspection | DiffusionADError] = []
     over = threading.Event()
-    settle = POLL_S + 1.0
     with (
         controlled_server(monkeypatch, repository, "poll") as url,
         Client(url, "widget", retry=False) as client,
+        triton.InferenceServerClient(url) as control,
     ):
+
+        def settle(seconds: float) -> None:
+            """Wait as long as the server takes here and now; a fixed time would be a guess."""
+            if seconds:
+                wait_until_loaded(control, repository)
+
+        monkeypatch.setattr(publish, "time", SimpleNamespace(sleep=settle))
 
         def ask() -> None:
             while not over.is_set():
@@ -276,12 +284,13 @@ def test_no_request_fails_on_a_server_that_polls_while_releases_change(
         line = threading.Thread(target=ask)
         line.start()
         try:
-            scene.add(scene.bundles[3], repository, settle=settle)
-            time.sleep(settle)
-            set_thresholds(repository, "widget", accept=0.125, settle=settle)
-            time.sleep(settle)
-            rollback(repository, "widget", to=2, settle=settle)
-            time.sleep(settle)
+            scene.add(scene.bundles[3], repository, settle=1)
+            wait_until_loaded(control, repository)
+            set_thresholds(repository, "widget", accept=0.125, settle=1)
+            wait_until_loaded(control, repository)
+            rollback(repository, "widget", to=2, settle=1)
+            wait_until_loaded(control, repository)
+            answers.append(client.inspect(image))
         finally:
             over.set()
             line.join()
@@ -350,6 +359,19 @@ def _content(folder: Path) -> str:
         digest.update(str(path.relative_to(folder)).encode())
         digest.update(path.read_bytes() if path.is_file() else b"")
     return digest.hexdigest()
+
+
+def wait_until_loaded(control: triton.InferenceServerClient, repository: Path) -> None:
+    """Wait until a server has exactly the versions that the repository's configurations name."""
+    configs = [model_config.read(path) for path in repository.glob("*/config.pbtxt")]
+    named = {(c.name, str(v)) for c in configs for v in c.version_policy.specific.versions}
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        models = control.get_model_repository_index().models
+        if {(m.name, m.version) for m in models if m.state == "READY"} == named:
+            return
+        time.sleep(0.1)
+    raise AssertionError(f"the server does not have {sorted(named)}: {models}")
 
 
 @contextmanager

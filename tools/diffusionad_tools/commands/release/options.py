@@ -30,7 +30,7 @@ settle = click.option(
     default=0.0,
     show_default=True,
     help="Seconds between the changes, for servers that poll the repository: more than the "
-    "interval at which they do.",
+    "interval at which they do, and than the models take to load.",
 )
 ready_timeout = click.option(
     "--ready-timeout",

@@ -15,6 +15,7 @@ from diffusionad_client import contract, images
 from diffusionad_client.deadline import Deadline
 from diffusionad_client.errors import (
     ContractError,
+    ImageError,
     ModelNotFoundError,
     ServerBusyError,
     ServerUnavailableError,
@@ -98,7 +99,11 @@ class Client:
         outputs = [contract.SCORE]
         outputs += [contract.ANOMALY_MAP] if anomaly_map else []
         outputs += [contract.RECONSTRUCTION] if reconstruction else []
-        reply = self._infer(loaded, model, outputs, self._deadline(timeout))
+        try:
+            reply = self._infer(loaded, model, outputs, self._deadline(timeout))
+        except ImageError as exc:  # the server's, which knows no name of the file
+            where = "" if isinstance(image, bytes) else f"{image}: "
+            raise ImageError(f"{where}{exc}") from exc
         served = reply.served
         tensors = _of_one_image(reply.answer, outputs, served)
         score = float(tensors[contract.SCORE][0])

@@ -79,3 +79,63 @@ def test_what_a_killed_writer_left_beside_the_repository_is_removed(tmp_path: Pa
     with staging(tmp_path / "repository") as folder:
         assert list(folder.iterdir()) == []
     assert list(tmp_path.iterdir()) == []
+
+
+def test_categories_of_one_size_share_the_model_that_decodes(
+    make_bundle: Any, publish_ungated: Any, handmade_model: Any, tmp_path: Path
+) -> None:
+    repository = tmp_path / "repository"
+    publish_ungated(make_bundle(), repository, encoded=True)
+    (config,) = repository.glob("image_decoding_32/config.pbtxt")
+    tuned = config.read_text().replace("count: 2", "count: 7")
+    config.write_text(tuned)
+    publish_ungated(make_bundle(category="gadget"), repository, encoded=True)
+    publish_ungated(
+        make_bundle(category="wide", model=handmade_model(size=48)), repository, encoded=True
+    )
+    found = sorted(path.relative_to(repository) for path in repository.glob("image_*/*"))
+    assert [str(path) for path in found] == [
+        *("image_decoding_32/1", "image_decoding_32/config.pbtxt"),
+        *("image_decoding_48/1", "image_decoding_48/config.pbtxt"),
+    ]
+    assert config.read_text() == tuned
+
+
+def test_another_way_to_decode_is_a_new_version_beside_the_old(
+    make_bundle: Any, publish_ungated: Any, what_triton_would_serve: Any, tmp_path: Path
+) -> None:
+    repository = tmp_path / "repository"
+    publish_ungated(make_bundle(), repository, encoded=True)
+    old = repository / "image_decoding_32" / "1" / "model.py"
+    old.write_text("# as an older installation wrote it\n")
+    publish_ungated(make_bundle(category="gadget"), repository, encoded=True)
+    what_triton_would_serve(repository)
+    assert decoder_of(repository, "widget") == 1
+    assert decoder_of(repository, "gadget") == 2
+    publish_ungated(make_bundle(category="part"), repository, encoded=True)
+    assert decoder_of(repository, "part") == 2
+
+
+def decoder_of(repository: Path, category: str) -> int:
+    config = model_config.read(repository / f"{category}__encoded" / "config.pbtxt")
+    version: int = config.ensemble_scheduling.step[0].model_version
+    return version
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "message"),
+    [
+        ('string_value: "32"', 'string_value: "64"', "its parameter size is '64', not '32'"),
+        ("IMAGE_BYTES", "FILES", "its tensors are not those of image_decoding_32"),
+        ("all {\n  }", "latest {\n  num_versions: 1\n  }", "it does not serve all of its versions"),
+    ],
+)
+def test_a_decoding_configuration_that_breaks_the_contract_is_refused(
+    make_bundle: Any, publish_ungated: Any, tmp_path: Path, before: str, after: str, message: str
+) -> None:
+    repository = tmp_path / "repository"
+    publish_ungated(make_bundle(), repository, encoded=True)
+    config = repository / "image_decoding_32" / "config.pbtxt"
+    config.write_text(config.read_text().replace(before, after))
+    with pytest.raises(ReleaseError, match=message):
+        publish_ungated(make_bundle(category="gadget"), repository, encoded=True)

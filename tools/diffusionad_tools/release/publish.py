@@ -2,12 +2,13 @@
 
 Triton reads a repository when it starts, and a server that polls reads it at
 any moment. So nothing may be in it that cannot be loaded, and a served
-ensemble must find the exact step versions that it names. Hence the order: new step versions, which no configuration names yet
-(and, for an encoded form, a new version of the model that decodes, which serves
-all that it has); step configurations that serve the old and the new; the
-ensembles, each of which changes its release at one stroke; last, step
-configurations without the old version, which only saves memory. All of it is
-written aside first: a full disk stops it before anything is seen.
+ensemble must find the exact step versions that it names. Hence the order: new
+step versions, which no configuration names yet (and, for an encoded form, a
+new version of the model that decodes, which serves all that it has); step
+configurations that serve the old and the new; the ensembles, each of which
+changes its release at one stroke; last, step configurations without the old
+version, which only saves memory. All of it is written aside first: a full disk
+stops it before anything is seen.
 
 A server that polls may see several of these changes at once, and then takes
 the old step version away a moment before it has the new ensemble: requests
@@ -78,7 +79,7 @@ def switch(
     both = {step: new[step] | model_config.pinned_versions(current, step) for step in steps}
     stages = [
         [
-            *(m for name in (*steps, *decoders) for m in _folders(repository, aside, name)),
+            *(move for name in [*steps, *decoders] for move in _folders(repository, aside, name)),
             *_step_configs(repository, aside / "both", both, _served_versions(repository, steps)),
         ],
         [*_ensembles(repository, aside, [face, *ensemble_configs[1:]])],

@@ -138,7 +138,7 @@ def test_a_missing_parameter_fails_the_load(load: Load, name: str) -> None:
         load(**{name: None})
 
 
-@pytest.mark.parametrize("value", ["many", "", "0", "-1", "1.5"])
+@pytest.mark.parametrize("value", ["many", "0", "-1", "1.5"])
 def test_a_limit_that_is_no_positive_number_fails_the_load(load: Load, value: str) -> None:
     with pytest.raises(Exception, match=f"max_pixels is '{value}'; give a positive whole number"):
         load(max_pixels=value)

@@ -1,11 +1,12 @@
-"""Measure what it costs to send files instead of pixels: bytes, images/s, the caller's CPU.
+"""Measure what it costs to send files instead of pixels: bytes, images/s, CPU on both sides.
 
     python -m diffusionad_tools.benchmarks.encoded --repository model_repository --model screw
 
 Serves the repository, draws one picture of a demo part for each size, and
 sends it again and again, decoded here (`pixels`) and as it is (`file`), by
 turns: on a shared machine the ratio of two neighbours tells more than either.
-Caller and server share this machine's cores, so images/s is that of both.
+Caller and server share this machine's cores, so images/s is that of both, and
+CPU time, which other programs hardly change, is given for each. Linux only.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ import subprocess
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from contextlib import suppress
+from dataclasses import asdict, astuple, dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -43,7 +46,8 @@ class Cost:
     """Medians over the rounds of one way to send an image."""
 
     images_per_second: float
-    caller_cpu_ms: float  # the calling process, an image
+    caller_cpu_ms: float  # an image, in the calling process
+    server_cpu_ms: float  # an image, in Triton and its stubs
 
 
 @dataclass(frozen=True)
@@ -66,7 +70,7 @@ class Comparison:
 @click.option("--side", "sides", multiple=True, default=(512, 2048), show_default=True, type=int)
 @click.option("--concurrency", multiple=True, default=(1, 4), show_default=True, type=int)
 @click.option("--rounds", default=5, show_default=True, help="Turns of each way.")
-@click.option("--seconds", default=1.0, show_default=True, help="Length of a turn.")
+@click.option("--images", default=16, show_default=True, help="Images in a turn.")
 @click.option("--output", type=click.Path(path_type=Path), help="JSON file.  [default: stdout]")
 def encoded(
     repository: Path,
@@ -74,7 +78,7 @@ def encoded(
     sides: tuple[int, ...],
     concurrency: tuple[int, ...],
     rounds: int,
-    seconds: float,
+    images: int,
     output: Path | None,
 ) -> None:
     """Compare sending image files with sending pixels, and print a table of it."""
@@ -86,7 +90,8 @@ def encoded(
         compared = []
         for form, side, file in _files(sides):
             for parallel in concurrency:
-                turns = [_both(client, file, parallel, seconds) for _ in range(rounds)]
+                turn = partial(_turn, client, server.pid, file, parallel, images)
+                turns = [(turn(encoded=True), turn(encoded=False)) for _ in range(rounds)]
                 compared.append(_summary(form, side, parallel, len(file), size, turns))
                 click.echo(_row(compared[-1]), err=True)
     document = {**_circumstances(), "model": model, "results": [asdict(c) for c in compared]}
@@ -106,28 +111,33 @@ def _files(sides: tuple[int, ...]) -> Iterator[tuple[str, int, bytes]]:
             yield form, side, file.getvalue()
 
 
-def _both(client: Client, file: bytes, parallel: int, seconds: float) -> tuple[Cost, Cost]:
-    """Take one turn each way, the file first."""
-    return (
-        _turn(client, file, parallel, seconds, encoded=True),
-        _turn(client, file, parallel, seconds, encoded=False),
+def _turn(
+    client: Client, server: int, file: bytes, parallel: int, images: int, *, encoded: bool
+) -> Cost:
+    def ask(_: int) -> None:
+        client.inspect(file, anomaly_map=False, reconstruction=False, encoded=encoded)
+
+    with ThreadPoolExecutor(parallel) as pool:
+        list(pool.map(ask, range(parallel)))  # nothing is measured cold
+        started, caller_cpu, server_cpu = time.perf_counter(), time.process_time(), _cpu_s(server)
+        list(pool.map(ask, range(images)))
+        took = time.perf_counter() - started
+    return Cost(
+        images_per_second=images / took,
+        caller_cpu_ms=1000 * (time.process_time() - caller_cpu) / images,
+        server_cpu_ms=1000 * (_cpu_s(server) - server_cpu) / images,
     )
 
 
-def _turn(client: Client, file: bytes, parallel: int, seconds: float, *, encoded: bool) -> Cost:
-    def ask(end: float) -> int:
-        done = 0
-        while time.perf_counter() < end:
-            client.inspect(file, anomaly_map=False, reconstruction=False, encoded=encoded)
-            done += 1
-        return done
-
-    with ThreadPoolExecutor(parallel) as pool:
-        ask(0)
-        started, cpu = time.perf_counter(), time.process_time()
-        done = sum(pool.map(ask, [started + seconds] * parallel))
-        took, used = time.perf_counter() - started, time.process_time() - cpu
-    return Cost(done / took, 1000 * used / done)
+def _cpu_s(group: int) -> float:
+    """Add up the CPU seconds of a process group's living processes, from /proc."""
+    ticks = 0
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):  # it ended just now
+            fields = path.read_text(encoding="utf-8").rpartition(")")[2].split()
+            if int(fields[2]) == group:
+                ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def _summary(
@@ -148,10 +158,8 @@ def _summary(
 
 
 def _median(costs: tuple[Cost, ...]) -> Cost:
-    return Cost(
-        images_per_second=round(statistics.median(c.images_per_second for c in costs), 2),
-        caller_cpu_ms=round(statistics.median(c.caller_cpu_ms for c in costs), 2),
-    )
+    columns = zip(*map(astuple, costs), strict=True)
+    return Cost(*(round(statistics.median(column), 2) for column in columns))
 
 
 def _row(c: Comparison) -> str:
@@ -166,6 +174,8 @@ def _row(c: Comparison) -> str:
         f"{c.speed_ratio:.2f}",
         f"{c.file.caller_cpu_ms:.1f}",
         f"{c.pixels.caller_cpu_ms:.1f}",
+        f"{c.file.server_cpu_ms:.0f}",
+        f"{c.pixels.server_cpu_ms:.0f}",
     )
     return f"| {' | '.join(cells)} |"
 

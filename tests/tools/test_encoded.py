@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from tritonclient.utils import InferenceServerException
 
-from diffusionad_client import Client, ImageError, ServeError, contract
+from diffusionad_client import Client, DiffusionADError, ImageError, ServeError, contract
 from diffusionad_tools.server import backends
-from diffusionad_tools.server.process import ServerSettings, running_server
+from diffusionad_tools.server.process import ServerSettings, TritonProcess, running_server
 
 pytestmark = pytest.mark.server
 
@@ -186,3 +186,24 @@ def test_a_server_without_the_clients_package_says_what_it_lacks(
         running_server(ServerSettings(repository=encoded_repository)),
     ):
         pass
+
+
+def test_a_server_without_the_clients_package_serves_the_category_that_it_is_told_to(
+    encoded_repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usual = TritonProcess._arguments
+
+    def explicit(self: TritonProcess, *where: Any) -> list[str]:
+        kept = [a for a in usual(self, *where) if not a.startswith("--model-control-mode")]
+        return [*kept, "--model-control-mode=explicit", "--load-model=widget"]
+
+    monkeypatch.setattr(TritonProcess, "_arguments", explicit)
+    monkeypatch.setattr(backends, "_MODEL_IMPORTS", ("numpy", "onnxruntime"))
+    with (
+        running_server(ServerSettings(repository=encoded_repository)) as server,
+        Client(server.grpc_url) as client,
+    ):
+        assert client.health().ready
+        assert client.inspect(FILES["PNG"]).model == "widget"
+        with pytest.raises(DiffusionADError, match="widget__encoded"):
+            client.inspect(FILES["PNG"], encoded=True)

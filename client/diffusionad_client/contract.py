@@ -18,6 +18,10 @@ SCORE = "SCORE"
 ANOMALY_MAP = "ANOMALY_MAP"
 RECONSTRUCTION = "RECONSTRUCTION"
 
+# The input of the ensemble's encoded form, in place of IMAGE: one image file an element.
+IMAGE_BYTES = "IMAGE_BYTES"
+BAD_IMAGE = "unusable image"  # how the server's refusal of one such file begins
+
 # Tensors that pass between steps.
 NOISY = "noisy"
 PREDICTED_NOISE = "predicted_noise"
@@ -31,6 +35,7 @@ TOP_PIXELS = 50  # the image score is the mean of this many highest pixels of th
 
 MAX_CATEGORY_LENGTH = 64
 _CATEGORY = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]*(_[A-Za-z0-9-]+)*")
+_DECODING = "image_decoding_"  # before the size; taken from the names of categories
 
 
 class Step(str, Enum):
@@ -64,7 +69,12 @@ def check_category(category: str) -> str:
     Words of letters, digits and hyphens joined by single underscores, so that
     no category can collide with the double underscore of its own steps.
     """
-    if len(category) > MAX_CATEGORY_LENGTH or not _CATEGORY.fullmatch(category):
+    if category.startswith(_DECODING):
+        raise CategoryNameError(
+            f"{category!r} cannot name a category: names that begin with {_DECODING!r} belong to "
+            "the models that decode images; take another, such as 'screw'"
+        )
+    if not is_category(category):
         raise CategoryNameError(
             f"{category!r} cannot name a category: use at most {MAX_CATEGORY_LENGTH} letters, "
             "digits, '-' and single '_' between them, such as 'screw' or 'PN-4711_left'"
@@ -74,12 +84,26 @@ def check_category(category: str) -> str:
 
 def is_category(model: str) -> bool:
     """Tell whether a served model is a category's public ensemble rather than a part of one."""
-    return len(model) <= MAX_CATEGORY_LENGTH and _CATEGORY.fullmatch(model) is not None
+    return (
+        len(model) <= MAX_CATEGORY_LENGTH
+        and _CATEGORY.fullmatch(model) is not None
+        and not model.startswith(_DECODING)
+    )
 
 
 def step_model(category: str, step: Step) -> str:
     """Name the Triton model of one step: `screw__noise_prediction`."""
     return f"{category}__{step.value}"
+
+
+def encoded_model(category: str) -> str:
+    """Name the ensemble that takes image files for pixels: `screw__encoded`."""
+    return f"{category}__encoded"
+
+
+def decoding_model(size: int) -> str:
+    """Name the model that decodes for all categories of one size: `image_decoding_256`."""
+    return f"{_DECODING}{size}"
 
 
 def step_signature(step: Step, size: int) -> Signature:
@@ -108,3 +132,14 @@ def ensemble_signature(size: int) -> Signature:
     (picture,) = (t for t in steps[Step.RECONSTRUCTION].outputs if t.name == RECONSTRUCTION)
     anomaly_map, score = steps[Step.SEGMENTATION].outputs
     return Signature(steps[Step.NOISE_PREDICTION].inputs, (score, anomaly_map, picture))
+
+
+def decoding_signature(size: int) -> Signature:
+    """Give the tensors of the model that decodes image files to squares of `size` pixels."""
+    file = TensorSpec(IMAGE_BYTES, "BYTES", (1,))
+    return Signature((file,), ensemble_signature(size).inputs)
+
+
+def encoded_signature(size: int) -> Signature:
+    """Give the tensors of a category's encoded form."""
+    return Signature(decoding_signature(size).inputs, ensemble_signature(size).outputs)

@@ -35,7 +35,7 @@ _OF_ONE_CATEGORY = (ContractError, InferenceError, ModelNotFoundError)
 class ServedModel:
     """A category as a server serves it."""
 
-    model: str
+    model: str  # the category, or its encoded form
     version: str
     metadata: ReleaseMetadata
 
@@ -89,8 +89,7 @@ class Releases:
         return self.fetch_newest(model, deadline)
 
     def fetch_newest(self, model: str, deadline: Deadline) -> ServedModel:
-        """Ask the server which release of a category it serves now."""
-        contract.check_category(model)
+        """Ask the server which release of a category, or of its encoded form, it serves now."""
         try:
             versions = self._transport.versions(model, timeout=deadline.left())
         except ModelNotFoundError as exc:
@@ -190,19 +189,22 @@ class Releases:
             metadata = ReleaseMetadata.from_json(document)
         except MetadataError as exc:
             raise ContractError(f"{where}: {exc}") from exc
-        if metadata.category != model:
+        encoded = model == contract.encoded_model(metadata.category)
+        if not encoded and model != metadata.category:
             raise ContractError(f"{where}: its metadata is that of {metadata.category!r}")
         if metadata.resize != contract.RESIZE:
             raise ContractError(
                 f"{where}: its images are resized by {metadata.resize!r}, this client knows "
                 f"{contract.RESIZE!r}; install a diffusionad-client that matches the release"
             )
-        _check_tensors(where, config, metadata.size)
+        form = contract.encoded_signature if encoded else contract.ensemble_signature
+        _check_tensors(where, config, form(metadata.size), metadata.size)
         return ServedModel(model, version, metadata)
 
 
-def _check_tensors(where: str, config: ModelConfig, size: int) -> None:
-    expected = contract.ensemble_signature(size)
+def _check_tensors(
+    where: str, config: ModelConfig, expected: contract.Signature, size: int
+) -> None:
     for kind, found, wanted in (
         ("inputs", config.signature.inputs, expected.inputs),
         ("outputs", config.signature.outputs, expected.outputs),

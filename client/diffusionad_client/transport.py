@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from tritonclient.grpc import model_config_pb2
 from tritonclient.utils import InferenceServerException
 
-from diffusionad_client.contract import IMAGE, Signature, TensorSpec
+from diffusionad_client.contract import BAD_IMAGE, IMAGE, IMAGE_BYTES, Signature, TensorSpec
 from diffusionad_client.deadline import MORE_TIME
 from diffusionad_client.errors import (
     AccessDeniedError,
@@ -26,6 +26,7 @@ from diffusionad_client.errors import (
     ContractError,
     DeadlineExceededError,
     DiffusionADError,
+    ImageError,
     InferenceError,
     ModelNotFoundError,
     ServerBusyError,
@@ -53,6 +54,10 @@ _PAST_THE_PROXY = ("grpc.enable_http_proxy", 0)
 
 # Triton's words for a full queue, and for a request that waited too long in one.
 _BUSY = ("queue", "request timeout expired")
+
+# Images, (N, S, S, 3) uint8, or their files, (N, 1) of bytes objects: `numpy.bytes_` would lose
+# the zeros at the end of a file.
+Batch = NDArray[np.uint8] | NDArray[np.object_]
 
 _SCHEMES = ("dns:", "ipv4:", "ipv6:", "unix:", "unix-abstract:", "xds:")  # gRPC's own
 
@@ -107,10 +112,8 @@ class Transport(Protocol):
     def config(self, model: str, version: str, *, timeout: float) -> ModelConfig:
         """Read the configuration of one version of a model."""
 
-    def infer(
-        self, model: str, image: NDArray[np.uint8], outputs: Sequence[str], *, timeout: float
-    ) -> Answer:
-        """Run the newest version on a batch of images, (N, S, S, 3), for the named outputs."""
+    def infer(self, model: str, batch: Batch, outputs: Sequence[str], *, timeout: float) -> Answer:
+        """Run the newest version of a model on a batch for the named outputs."""
 
     def close(self) -> None:
         """Let go of the connection; calls under way end with an error."""
@@ -158,11 +161,10 @@ class GrpcTransport:
             parameters={key: value.string_value for key, value in config.parameters.items()},
         )
 
-    def infer(
-        self, model: str, image: NDArray[np.uint8], outputs: Sequence[str], *, timeout: float
-    ) -> Answer:
-        """Run the newest version on a batch of images, (N, S, S, 3), for the named outputs."""
-        tensor = triton.InferInput(IMAGE, image.shape, "UINT8").set_data_from_numpy(image)
+    def infer(self, model: str, batch: Batch, outputs: Sequence[str], *, timeout: float) -> Answer:
+        """Run the newest version of a model on a batch for the named outputs."""
+        name, kind = (IMAGE, "UINT8") if batch.dtype == np.uint8 else (IMAGE_BYTES, "BYTES")
+        tensor = triton.InferInput(name, batch.shape, kind).set_data_from_numpy(batch)
         with self._our_errors(timeout, model):
             result = self._triton.infer(
                 model,
@@ -240,6 +242,8 @@ def translate(status: str | None, message: str, about: str, timeout: float) -> D
         return ModelNotFoundError(f"{about}: the server does not serve it ({message})")
     if code == "UNIMPLEMENTED":
         return ContractError(f"{about}: what answers there is not a Triton server ({message})")
+    if code == "INVALID_ARGUMENT" and BAD_IMAGE in message:
+        return ImageError(f"{about}: {message[message.index(BAD_IMAGE) :]}")
     return InferenceError(f"{about}: the server failed the request: {message}")
 
 
@@ -250,8 +254,9 @@ def _hint(message: str) -> str:
 
 
 def _specs(tensors: Any) -> tuple[TensorSpec, ...]:
-    names = model_config_pb2.DataType
-    return tuple(
-        TensorSpec(t.name, names.Name(t.data_type).removeprefix("TYPE_"), tuple(t.dims))
-        for t in tensors
-    )
+    return tuple(TensorSpec(t.name, _data_type(t.data_type), tuple(t.dims)) for t in tensors)
+
+
+def _data_type(number: int) -> str:
+    name: str = model_config_pb2.DataType.Name(number)
+    return "BYTES" if name == "TYPE_STRING" else name.removeprefix("TYPE_")

@@ -87,6 +87,20 @@ def test_only_what_is_asked_for_is_sent(
     assert (found.reconstruction is not None) == reconstruction
 
 
+def test_a_server_without_the_encoded_form_is_said_to_lack_it(triton: Any) -> None:
+    with (
+        Client(triton.url) as client,
+        pytest.raises(ModelNotFoundError, match="not serve 'screw__encoded'; it serves: screw"),
+    ):
+        client.inspect(b"a file", encoded=True)
+
+
+def test_an_array_is_not_sent_encoded(triton: Any) -> None:
+    with Client(triton.url) as client, pytest.raises(ImageError, match="leave out encoded=True"):
+        client.inspect(red(1), encoded=True)
+    assert triton.requests == []
+
+
 def test_an_inspection_without_a_map_says_so_when_it_is_asked_for(triton: Any) -> None:
     with Client(triton.url) as client:
         found = client.inspect(red(1), anomaly_map=False)

@@ -63,3 +63,25 @@ def test_the_public_face_is_the_documented_one() -> None:
         contract.TensorSpec("ANOMALY_MAP", "FP32", (256, 256)),
         contract.TensorSpec("RECONSTRUCTION", "UINT8", (256, 256, 3)),
     )
+
+
+def test_the_encoded_form_takes_a_file_and_answers_as_the_category_does() -> None:
+    assert contract.encoded_model("screw") == "screw__encoded"
+    assert contract.decoding_model(256) == "image_decoding_256"
+    file = (contract.TensorSpec("IMAGE_BYTES", "BYTES", (1,)),)
+    face = contract.ensemble_signature(256)
+    assert contract.decoding_signature(256) == contract.Signature(file, face.inputs)
+    assert contract.encoded_signature(256) == contract.Signature(file, face.outputs)
+
+
+@given(NAMES)
+def test_no_encoded_form_is_itself_a_category(name: str) -> None:
+    assert not contract.is_category(contract.encoded_model(name))
+
+
+@given(st.integers(1, 4096))
+def test_no_category_takes_the_name_of_a_model_that_decodes(size: int) -> None:
+    name = contract.decoding_model(size)
+    assert not contract.is_category(name)
+    with pytest.raises(CategoryNameError, match="'image_decoding_' belong to the models"):
+        contract.check_category(name)

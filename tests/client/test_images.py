@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageFile
 
 from diffusionad_client import contract, images
 from diffusionad_client.errors import ImageError
@@ -128,6 +128,53 @@ def test_no_flipped_byte_gets_anything_but_an_image_or_an_image_error(form: str)
             changed[draw.randrange(min(len(changed), 400))] = draw.randrange(256)
         with suppress(ImageError):
             assert images.load(bytes(changed)).dtype == np.uint8
+
+
+def test_a_file_over_the_limit_of_bytes_is_refused() -> None:
+    data = encode(Image.fromarray(pattern(8, 8)), "BMP")
+    with pytest.raises(ImageError, match=f"more than the {len(data) - 1} bytes"):
+        images.load(data, limits=images.Limits(max_bytes=len(data) - 1))
+    assert images.load(data, limits=images.Limits(max_bytes=len(data))).shape == (8, 8, 3)
+
+
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "BMP", "TIFF", "WEBP"])
+def test_too_many_pixels_are_refused_before_any_is_decoded(
+    form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = encode(Image.fromarray(pattern(40, 30)), form)
+    assert images.load(data, limits=images.Limits(max_pixels=1200)).shape == (40, 30, 3)
+    (tmp_path / "large").write_bytes(data)
+
+    def decode(*_: object) -> None:
+        raise AssertionError("decoded")
+
+    monkeypatch.setattr(ImageFile.ImageFile, "load", decode)
+    with pytest.raises(ImageError, match="large: 30 x 40 pixels are more than the 1199"):
+        images.load(tmp_path / "large", limits=images.Limits(max_pixels=1199))
+
+
+@pytest.mark.parametrize("form", ["EPS", "PDF", "ICNS"])
+def test_formats_that_are_no_cameras_are_refused(form: str) -> None:
+    data = encode(Image.fromarray(pattern(16, 16)), form)
+    with pytest.raises(ImageError, match="not an image that can be read"):
+        images.load(data)
+
+
+def test_32_bit_pixels_beyond_16_bits_are_cut_at_white_and_black() -> None:
+    grey = np.array([[-5, 0, 65535, 70000]], np.int32)
+    assert images.load(encode(Image.fromarray(grey), "TIFF"))[0, :, 0].tolist() == [0, 0, 255, 255]
+
+
+def test_a_file_is_read_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "part.png").write_bytes(b"any bytes")
+    assert images.read_file(tmp_path / "part.png") == b"any bytes"
+    assert images.read_file(b"any bytes") == b"any bytes"
+
+
+@pytest.mark.parametrize("thing", [pattern(4, 4), Image.new("RGB", (4, 4)), None])
+def test_only_files_can_be_read_as_they_are(thing: Any) -> None:
+    with pytest.raises(ImageError, match=f"not {type(thing).__name__}; leave out encoded=True"):
+        images.read_file(thing)
 
 
 def test_an_empty_file_is_named(tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
+from tritonclient.grpc import model_config_pb2 as pb
 
 from diffusionad_client import contract
 from diffusionad_client.bundle import (
@@ -53,6 +54,7 @@ from diffusionad_tools.release.candidate import Candidate, lay_out
 from diffusionad_tools.release.publish import publish
 from diffusionad_tools.release.repository import served_release
 from diffusionad_tools.release.staging import staging
+from diffusionad_tools.server.process import ServerSettings, TritonProcess, running_server
 
 SIZE = 32
 OPSET = 18
@@ -269,7 +271,10 @@ def bundle_maker() -> type[BundleMaker]:
 
 @pytest.fixture
 def add_ungated(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Addition]:
-    """The whole of `release add`, but for what takes long: loading graphs and asking a server."""
+    """The whole of `release add`, but for what takes long: loading graphs and asking a server.
+
+    And by default without the encoded form, whose processes every server would start.
+    """
 
     def agree(candidate: Candidate, references: References, **_: object) -> list[gate.Difference]:
         limits = candidate.metadata.thresholds
@@ -278,22 +283,41 @@ def add_ungated(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Addition]:
     def add(bundle: Bundle, repository: Path, **options: Any) -> Addition:
         monkeypatch.setattr(gate, "compare", agree)
         monkeypatch.setattr("diffusionad_tools.release.add.check_graphs", lambda bundle: None)
+        options.setdefault("encoded", False)
         return add_release(bundle.folder, repository, lambda line: None, **options)
 
     return add
 
 
+def publish_bundle(bundle: Bundle, repository: Path, *, encoded: bool = False) -> Candidate:
+    with staging(repository) as folder:
+        candidate = lay_out(bundle, repository, folder / "candidate", encoded=encoded)
+        publish(candidate, repository)
+    return candidate
+
+
 @pytest.fixture(scope="session")
-def publish_ungated() -> Callable[[Bundle, Path], Candidate]:
-    """Publishes a bundle without asking a server first, which takes seconds."""
+def publish_ungated() -> Callable[..., Candidate]:
+    """Publishes a bundle without asking a server first, which takes seconds.
 
-    def publish_bundle(bundle: Bundle, repository: Path) -> Candidate:
-        with staging(repository) as folder:
-            candidate = lay_out(bundle, repository, folder / "candidate")
-            publish(candidate, repository)
-        return candidate
-
+    By default without the encoded form, whose processes every server would start.
+    """
     return publish_bundle
+
+
+@pytest.fixture(scope="session")
+def encoded_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A repository with the handmade model and its encoded form. Leave it as it is."""
+    repository = tmp_path_factory.mktemp("encoded") / "repository"
+    bundle = BundleMaker(tmp_path_factory.mktemp("bundles"))()
+    publish_bundle(bundle, repository, encoded=True)
+    return repository
+
+
+@pytest.fixture(scope="session")
+def encoded_server(encoded_repository: Path) -> Iterator[TritonProcess]:
+    with running_server(ServerSettings(repository=encoded_repository)) as server:
+        yield server
 
 
 @dataclass
@@ -394,7 +418,7 @@ def _what_triton_would_serve(repository: Path) -> dict[str, str]:
         return {}
     models = {folder.name: folder for folder in repository.iterdir() if folder.is_dir()}
     configs = {name: model_config.read(path / "config.pbtxt") for name, path in models.items()}
-    served = {name: set(c.version_policy.specific.versions) for name, c in configs.items()}
+    served = {name: _served_versions(models[name], config) for name, config in configs.items()}
     releases = {}
     for name, config in configs.items():
         assert config.name == name
@@ -403,7 +427,8 @@ def _what_triton_would_serve(repository: Path) -> dict[str, str]:
             folder = models[name] / str(version)
             assert folder.is_dir(), f"{name} lacks version {version}"
             if config.platform != "ensemble":
-                assert (folder / "model.onnx").stat().st_size > 0
+                file = "model.py" if config.backend == "python" else "model.onnx"
+                assert (folder / file).stat().st_size > 0
         for step in config.ensemble_scheduling.step:
             assert step.model_version in served[step.model_name]
         if config.platform == "ensemble":
@@ -412,6 +437,12 @@ def _what_triton_would_serve(repository: Path) -> dict[str, str]:
             releases[name] = release.metadata.release
             for step, digest in release.metadata.digests.items():
                 version = release.step_versions[Step(step)]
-                graph = models[contract.step_model(name, Step(step))] / str(version) / "model.onnx"
-                assert file_digest(graph) == digest
+                model = contract.step_model(release.metadata.category, Step(step))
+                assert file_digest(models[model] / str(version) / "model.onnx") == digest
     return releases
+
+
+def _served_versions(model: Path, config: pb.ModelConfig) -> set[int]:
+    if config.version_policy.WhichOneof("policy_choice") == "all":
+        return {int(folder.name) for folder in model.iterdir() if folder.is_dir()}
+    return set(config.version_policy.specific.versions)

@@ -19,7 +19,8 @@ import pytest
 import tritonclient.grpc as triton
 from click.testing import CliRunner, Result
 
-from diffusionad_client.bundle import References
+from diffusionad_client import images
+from diffusionad_client.bundle import Bundle
 from diffusionad_client.cli import main
 from diffusionad_client.client import Client
 from diffusionad_client.errors import ServeError
@@ -129,7 +130,7 @@ def test_the_newest_release_is_not_added_again(
     make_bundle: Any, publish_ungated: Any, tmp_path: Path
 ) -> None:
     bundle = make_bundle()
-    publish_ungated(bundle, tmp_path / "repository")
+    publish_ungated(bundle, tmp_path / "repository", encoded=True)
     before = files_of(tmp_path / "repository")
 
     result = release("add", bundle.folder, "--repository", tmp_path / "repository")
@@ -150,6 +151,26 @@ def test_a_release_exported_again_with_other_metrics_is_a_new_version(
 
     assert result.exit_code == 0, result.output
     assert f"Added widget version 2, release {again.metadata.release}" in result.stdout
+
+
+@pytest.mark.server
+def test_a_category_released_without_its_encoded_form_gets_it_when_added_with_it(
+    make_bundle: Any, publish_ungated: Any, tmp_path: Path
+) -> None:
+    bundle = make_bundle()
+    publish_ungated(bundle, tmp_path / "repository", encoded=False)
+    arguments = ("add", bundle.folder, "--repository", tmp_path / "repository")
+    assert "Nothing to add" in release(*arguments, "--no-encoded").stdout
+
+    result = release(*arguments)
+
+    assert result.exit_code == 0, result.output
+    assert "Added widget version 2" in result.stdout
+    assert (tmp_path / "repository" / "widget__encoded" / "2").is_dir()
+    assert "Nothing to add" in release(*arguments).stdout
+    refused = release(*arguments, "--no-encoded")
+    assert refused.exit_code == 1
+    assert "widget__encoded first" in refused.stderr
 
 
 def test_another_size_than_the_categorys_is_refused(
@@ -229,27 +250,34 @@ def test_another_verdict_is_a_difference_unless_the_score_lies_at_a_threshold() 
     assert not agree(expected_score=0.702, score=0.702, verdict=Verdict.REVIEW)
 
 
-class AskedTogether:
-    """Answers as references do, but wrongly whenever two requests meet."""
+class FakeClient:
+    """Answers as references do, off by `error` whenever two requests meet, or for files."""
 
-    def __init__(self, references: References, thresholds: Thresholds) -> None:
-        self.references = references
-        self.thresholds = thresholds
+    def __init__(self, bundle: Bundle, *, together: float = 0.0, encoded: float = 0.0) -> None:
+        self.references = bundle.references()
+        self.thresholds = bundle.metadata.thresholds
+        self.together = together
+        self.encoded = encoded
         self.meeting = threading.Semaphore(1)
 
-    def __enter__(self) -> AskedTogether:
+    def __enter__(self) -> FakeClient:
         return self
 
     def __exit__(self, *_: object) -> None:
         pass
 
-    def inspect(self, image: Any, **_: Any) -> Any:
+    def inspect(self, image: Any, *, encoded: bool = False, **_: Any) -> Any:
+        if encoded:
+            return self._answer(images.load(image), self.encoded)
         alone = self.meeting.acquire(blocking=False)
         time.sleep(0.1)
         if alone:
             self.meeting.release()
+        return self._answer(image, 0.0 if alone else self.together)
+
+    def _answer(self, image: Any, error: float) -> Any:
         (index,) = (i for i, known in enumerate(self.references.images) if (known == image).all())
-        score = float(self.references.scores[index]) + (0.0 if alone else 0.5)
+        score = float(self.references.scores[index]) + error
         return SimpleNamespace(
             score=score,
             verdict=self.thresholds.verdict(score),
@@ -257,24 +285,42 @@ class AskedTogether:
         )
 
 
-def test_answers_that_are_wrong_only_in_a_batch_are_found_before_publishing(
-    make_bundle: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    bundle = make_bundle()
-    references = bundle.references()
+def ask_fake(
+    monkeypatch: pytest.MonkeyPatch, bundle: Bundle, folder: Path, **errors: float
+) -> list[ServerSettings]:
+    """Let the gate ask a fake client; give the settings of the server that it would start."""
     asked: list[ServerSettings] = []
 
     def running(settings: ServerSettings) -> Any:
         asked.append(settings)
         return nullcontext(SimpleNamespace(grpc_url="127.0.0.1:1"))
 
-    fake = AskedTogether(references, bundle.metadata.thresholds)
     monkeypatch.setattr(gate, "running_server", running)
-    monkeypatch.setattr(gate, "Client", lambda *_, **__: fake)
-    candidate = lay_out(bundle, tmp_path / "repository", tmp_path / "candidate")
+    monkeypatch.setattr(gate, "Client", lambda *_, **__: FakeClient(bundle, **errors))
+    candidate = lay_out(bundle, folder / "repository", folder / "candidate")
+    gate.compare(candidate, bundle.references(), ready_timeout=77)
+    return asked
+
+
+def test_answers_that_are_right_pass_the_gate(
+    make_bundle: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (settings,) = ask_fake(monkeypatch, make_bundle(), tmp_path)
+    assert settings.ready_timeout == 77
+
+
+def test_answers_that_are_wrong_only_in_a_batch_are_found_before_publishing(
+    make_bundle: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(GateError, match="on 1 of 2 reference images asked all at once"):
-        gate.compare(candidate, references, ready_timeout=77)
-    assert asked[0].ready_timeout == 77
+        ask_fake(monkeypatch, make_bundle(), tmp_path, together=0.5)
+
+
+def test_a_file_with_another_score_than_its_pixels_is_found_before_publishing(
+    make_bundle: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(GateError, match="reference 0: as a file it got the score"):
+        ask_fake(monkeypatch, make_bundle(), tmp_path, encoded=3e-6)
 
 
 def test_a_server_that_dies_while_it_is_asked_gives_its_own_reason(

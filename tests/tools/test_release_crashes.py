@@ -69,6 +69,7 @@ class Scene:
 
     add: Callable[..., Any]
     bundles: dict[int, Bundle]
+    encoded: bool = False  # the category has an encoded form
     before: dict[str, Path] = field(default_factory=dict)  # repositories to start from
 
     def prepare(self, change: str, repository: Path) -> None:
@@ -78,7 +79,7 @@ class Scene:
         if key not in self.before:
             self.before[key] = self.bundles[1].folder.parent.parent / f"before-{key}"
             for version in range(1, releases + 1):
-                self.add(self.bundles[version], self.before[key])
+                self.add(self.bundles[version], self.before[key], encoded=self.encoded)
         if self.before[key].exists():
             shutil.copytree(self.before[key], repository)
 
@@ -86,9 +87,9 @@ class Scene:
         """Make the change. Made once more, it finishes what is left of it."""
         match change:
             case "first add":
-                self.add(self.bundles[1], repository)
+                self.add(self.bundles[1], repository, encoded=self.encoded)
             case "add that prunes":
-                self.add(self.bundles[3], repository, keep=1)
+                self.add(self.bundles[3], repository, encoded=self.encoded, keep=1)
             case "promote":
                 promote(repository, "widget", 1)
             case "rollback":
@@ -130,7 +131,9 @@ def test_a_crash_at_any_write_leaves_a_whole_release_and_no_obstacle(
     monkeypatch: pytest.MonkeyPatch,
     change: str,
 ) -> None:
+    scene.encoded = True
     seen: list[str | None] = []
+    seen_encoded: list[str | None] = []
     left = ""
     for writes in range(1000):
         repository = tmp_path / f"crash-{writes}" / "repository"
@@ -142,7 +145,9 @@ def test_a_crash_at_any_write_leaves_a_whole_release_and_no_obstacle(
             with suppress(Killed):
                 scene.change(change, repository)
                 finished = True
-        seen.append(what_triton_would_serve(repository).get("widget"))
+        found = what_triton_would_serve(repository)
+        seen.append(found.get("widget"))
+        seen_encoded.append(found.get("widget__encoded"))
         if finished:
             assert killer.changes == writes
             break
@@ -150,8 +155,9 @@ def test_a_crash_at_any_write_leaves_a_whole_release_and_no_obstacle(
         if content != left:  # most writes are aside; nothing that they leave is looked at again
             left = content
             scene.change(change, repository)
-            served = what_triton_would_serve(repository)["widget"]
-            assert served == _finished(scene, change, repository)
+            expected = _finished(scene, change, repository)
+            forms = dict.fromkeys(("widget", "widget__encoded"), expected)
+            assert what_triton_would_serve(repository) == forms
             assert [p.name for p in repository.parent.iterdir()] == ["repository"]
         shutil.rmtree(repository.parent)
 
@@ -160,6 +166,8 @@ def test_a_crash_at_any_write_leaves_a_whole_release_and_no_obstacle(
     switch = seen.index(new)
     assert switch > 5
     assert seen == [old] * switch + [new] * (len(seen) - switch)
+    switch = seen_encoded.index(new)  # the other form's own, just after
+    assert seen_encoded == [old] * switch + [new] * (len(seen) - switch)
 
 
 def _finished(scene: Scene, change: str, repository: Path) -> str:

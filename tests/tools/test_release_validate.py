@@ -29,7 +29,11 @@ def repository(make_bundle: Any, publish_ungated: Any, tmp_path: Path) -> Path:
 
 
 @pytest.mark.server
-def test_a_repository_as_it_was_published_passes(repository: Path) -> None:
+def test_a_repository_as_it_was_published_passes(
+    make_bundle: Any, publish_ungated: Any, tmp_path: Path
+) -> None:
+    repository = tmp_path / "encoded"
+    publish_ungated(make_bundle(images=6), repository, encoded=True)
     set_thresholds(repository, "widget", accept=0.1)  # shares the references of the first
     result = validate("--repository", repository, "--json")
     assert result.exit_code == 0, result.output
@@ -42,8 +46,9 @@ def test_a_repository_as_it_was_published_passes(repository: Path) -> None:
         "every warmup ran",
         "metadata as served",
         "answers to 4 references, in batches of 1 to 8",
+        "files get the scores of their pixels",
     ]
-    assert "tolerance 0.001" in widget["checks"][-1]["details"][0]
+    assert "tolerance 0.001" in widget["checks"][-2]["details"][0]
 
 
 @pytest.mark.server

@@ -6,16 +6,23 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from diffusionad_client import contract
 from diffusionad_client.bundle import read_bundle
 from diffusionad_client.local_server import STARTUP_S
 from diffusionad_client.metadata import ReleaseMetadata
+from diffusionad_tools.errors import ReleaseError
 from diffusionad_tools.release import gate
 from diffusionad_tools.release.candidate import lay_out
 from diffusionad_tools.release.check import require_whole
 from diffusionad_tools.release.graphs import check_graphs
 from diffusionad_tools.release.prune import KEEP, prune
 from diffusionad_tools.release.publish import publish, switch
-from diffusionad_tools.release.repository import Release, published_configs, served_release
+from diffusionad_tools.release.repository import (
+    Release,
+    ensembles,
+    published_configs,
+    served_release,
+)
 from diffusionad_tools.release.staging import WAIT_S, staging
 
 _CANDIDATE, _PRUNED = "candidate", "pruned"
@@ -37,6 +44,7 @@ def add_release(
     say: Callable[[str], None],
     *,
     name: str | None = None,
+    encoded: bool = True,
     keep: int = KEEP,
     ready_timeout: float = STARTUP_S,
     wait: float = WAIT_S,
@@ -46,7 +54,8 @@ def add_release(
 
     A release whose metadata alone has changed, its metrics for example, is a
     new version too, because clients are served the metadata. `name` installs it
-    under another category than the bundle's, `keep` is how many releases of it
+    under another category than the bundle's, `encoded` adds the form that takes
+    image files, `keep` is how many releases of it
     stay (see `prune`). `ready_timeout` is how many seconds the bundle's models
     may take to load; `wait` and `settle` are those of `staging` and of
     `switch`; `say` is told of progress, a line at a time. Raises a
@@ -62,12 +71,15 @@ def add_release(
     with staging(repository, wait=wait) as folder:
         require_whole(repository, metadata.category)
         served = served_release(repository, metadata.category)
-        if served is not None and served.metadata == metadata:
+        has_encoded = len(ensembles(repository, metadata.category)) > 1
+        if has_encoded and not encoded:
+            raise ReleaseError(_already_encoded(repository, metadata.category))
+        if served is not None and served.metadata == metadata and has_encoded == encoded:
             _finish(repository, served, folder)  # what an `add` that was killed left undone
             pruned = prune(repository, metadata.category, keep, folder / _PRUNED)
             return Addition(metadata, served.version, added=False, pruned=pruned)
         check_graphs(bundle)
-        candidate = lay_out(bundle, repository, folder / _CANDIDATE)
+        candidate = lay_out(bundle, repository, folder / _CANDIDATE, encoded=encoded)
         say(
             f"Serving {metadata.category} on an embedded Triton to compare it with "
             f"{len(references.images)} reference images ..."
@@ -87,3 +99,11 @@ def add_release(
 def _finish(repository: Path, served: Release, aside: Path) -> None:
     configs = published_configs(repository, served.metadata.category, served.version)
     switch(repository, aside, configs, served.served_before)
+
+
+def _already_encoded(repository: Path, category: str) -> str:
+    folder = repository / contract.encoded_model(category)
+    return (
+        f"{category} in {repository} has an encoded form, which every release of it needs; "
+        f"leave --no-encoded out, or remove {folder} first"
+    )

@@ -17,7 +17,7 @@ from diffusionad_client.bundle import Bundle
 from diffusionad_client.contract import Step
 from diffusionad_client.metadata import ReleaseMetadata
 from diffusionad_tools.errors import ReleaseError
-from diffusionad_tools.release import durable, model_config, references
+from diffusionad_tools.release import decoding, durable, model_config, references
 from diffusionad_tools.release.repository import (
     CONFIG_FILE,
     GRAPH_FILE,
@@ -40,16 +40,22 @@ class Candidate:
         """Folder of one step's model."""
         return self.folder / contract.step_model(self.metadata.category, step)
 
+    @property
+    def encoded(self) -> bool:
+        """Tell whether it has an encoded form."""
+        return len(ensembles(self.folder, self.metadata.category)) > 1
+
     def ensembles(self) -> list[pb.ModelConfig]:
         """Configurations of the ensembles, as they are laid out."""
-        names = ensembles(self.metadata.category)
+        names = ensembles(self.folder, self.metadata.category)
         return [model_config.read(self.folder / name / CONFIG_FILE) for name in names]
 
 
-def lay_out(bundle: Bundle, repository: Path, folder: Path) -> Candidate:
+def lay_out(bundle: Bundle, repository: Path, folder: Path, *, encoded: bool = True) -> Candidate:
     """Write the bundle into `folder` as the version that comes next in `repository`.
 
-    Raises `ReleaseError` if it does not belong with the category's releases there.
+    `encoded` adds the form that takes image files. Raises `ReleaseError` if
+    the bundle does not belong with the category's releases there.
     """
     metadata = bundle.metadata
     _check_size(metadata, repository)
@@ -66,7 +72,9 @@ def lay_out(bundle: Bundle, repository: Path, folder: Path) -> Candidate:
         durable.write_text(model / CONFIG_FILE, model_config.render(config))
     references.keep(bundle.references(), candidate.model(references.LAST_STEP) / str(version))
     pins = dict.fromkeys(Step, version)
-    lay_out_ensembles(model_config.ensemble_configs(metadata, version, pins), version, folder)
+    decoder = decoding.lay_out(repository, metadata.size, folder) if encoded else None
+    configs = model_config.ensemble_configs(metadata, version, pins, decoder)
+    lay_out_ensembles(configs, version, folder)
     return candidate
 
 

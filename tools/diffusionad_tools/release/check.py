@@ -17,9 +17,10 @@ from diffusionad_client import contract
 from diffusionad_client.bundle import file_digest
 from diffusionad_client.contract import Step
 from diffusionad_tools.errors import RepositoryError
-from diffusionad_tools.release import model_config
+from diffusionad_tools.release import decoding, model_config
 from diffusionad_tools.release.repository import (
     CONFIG_FILE,
+    DECODING_FILE,
     GRAPH_FILE,
     RELEASE_FILE,
     Release,
@@ -56,9 +57,9 @@ def require_whole(repository: Path, category: str) -> None:
 
 def category_problems(repository: Path, category: str) -> list[str]:
     """Say what is wrong with a category, a line each with its file; empty if nothing is."""
-    there = [model for model in models(category) if (repository / model).exists()]
+    there = [model for model in models(repository, category) if (repository / model).exists()]
     if category in there:
-        there = list(models(category))
+        there = list(models(repository, category))
     configs: dict[str, pb.ModelConfig] = {}
     problems = []
     served = None
@@ -109,8 +110,10 @@ def require_servable(repository: Path, release: Release) -> None:
     """Raise `RepositoryError` unless all files of a release, served or not, are as published."""
     metadata = release.metadata
     problems = graph_problems(repository, release)
-    for name in ensembles(metadata.category):
+    for name in ensembles(repository, metadata.category):
         path = repository / name / str(release.version) / RELEASE_FILE
+        if name != metadata.category and not path.exists():
+            continue  # the form is younger than the release, which gets it when it is served
         try:
             problems += _ensemble_problems(path, model_config.read(path), name, release)
         except RepositoryError as exc:
@@ -154,9 +157,11 @@ def _contract_problems(
                 f"{path}: max_batch_size is {config.max_batch_size}, "
                 f"{category} takes {configs[category].max_batch_size}"
             )
-    for name in ensembles(category):
+    for name in ensembles(repository, category):
         path = repository / name / CONFIG_FILE
         yield from _ensemble_problems(path, configs[name], name, served)
+        if name != category:
+            yield from _decoding_problems(repository, configs[name], size)
         yield from _missing_versions(repository / name, configs[name], RELEASE_FILE)
         yield from _edited(path, configs[name], served.version)
 
@@ -166,15 +171,35 @@ def _ensemble_problems(
 ) -> Iterator[str]:
     """Hold the configuration of one ensemble, read from `path`, against its release."""
     metadata = release.metadata
+    decoder = contract.decoding_model(metadata.size)
+    pinned = model_config.pinned_versions([config], decoder)
     expected = {
         ensemble.name: ensemble
         for ensemble in model_config.ensemble_configs(
-            metadata, release.version, release.step_versions
+            # Which version decodes is nobody's release: any that is there will do.
+            metadata,
+            release.version,
+            release.step_versions,
+            max(pinned, default=1),
         )
     }
     yield from _differences(path, config, expected[name], _ENSEMBLE_FIELDS)
     if metadata.changed().release != metadata.release:
         yield f"{path}: names the release {metadata.release!r}, but does not say what makes that"
+
+
+def _decoding_problems(repository: Path, encoded: pb.ModelConfig, size: int) -> Iterator[str]:
+    """Look for the model that an encoded form's ensemble decodes with."""
+    model = repository / contract.decoding_model(size)
+    path = model / CONFIG_FILE
+    if not path.is_file():
+        yield f"{path}: missing"
+        return
+    yield from decoding.problems(path, model_config.read(path), size)
+    for version in model_config.pinned_versions([encoded], model.name):
+        file = model / str(version) / DECODING_FILE
+        if not file.is_file() or file.stat().st_size == 0:
+            yield f"{file}: missing or empty, and {encoded.name} names the version"
 
 
 def _edited(path: Path, config: pb.ModelConfig, version: int) -> Iterator[str]:

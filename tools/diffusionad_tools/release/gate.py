@@ -3,16 +3,21 @@
 The candidate is served by an embedded Triton and asked over gRPC through the
 client, first for one image at a time, then for all at once, which Triton's
 batcher may run together. So the graphs, their configuration, their batching
-and the client are on trial.
+and the client are on trial. The encoded form, if there is one, must give each
+image's file the score that its pixels got.
 """
 
 from __future__ import annotations
 
+import io
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
 
 from diffusionad_client.bundle import References
 from diffusionad_client.client import Client
@@ -28,6 +33,8 @@ SCORE_TOLERANCE = 1e-3
 # Single pixels at the edge of a defect move more than their mean. This is about
 # one of the 256 levels in which a map is drawn.
 MAP_TOLERANCE = 5e-3
+# The same pixels go through the same graphs; a GPU may add them up in another order.
+ENCODED_TOLERANCE = 1e-6
 
 _TIMEOUT_S = 120.0  # one image, of the largest model, on a slow CPU
 _AT_ONCE = 16
@@ -86,6 +93,10 @@ def compare(
         try:
             alone = [ask(index, timeout=_TIMEOUT_S) for index in everyone]
             judge(candidate, alone, "one by one")
+            if candidate.encoded:
+                scores = [answer.score for answer in alone]
+                for problem in different_as_files(client, references.images, scores):
+                    raise GateError(f"{problem}; nothing was published")
             # Each waits for those before it.
             together = list(pool.map(partial(ask, timeout=_TIMEOUT_S * len(everyone)), everyone))
             judge(candidate, together, "all at once")
@@ -125,6 +136,27 @@ def _compare_one(
         verdict=inspection.verdict,
         thresholds=thresholds,
     )
+
+
+def different_as_files(
+    client: Client, images: NDArray[np.uint8], scores: Sequence[float]
+) -> Iterator[str]:
+    """Send images as files; say which get another score than `scores`, those of their pixels."""
+    for index, (image, score) in enumerate(zip(images, scores, strict=True)):
+        file = io.BytesIO()
+        Image.fromarray(image).save(file, "PNG", compress_level=1)
+        inspection = client.inspect(
+            file.getvalue(),
+            anomaly_map=False,
+            reconstruction=False,
+            encoded=True,
+            timeout=_TIMEOUT_S,
+        )
+        if not abs(inspection.score - score) <= ENCODED_TOLERANCE:
+            yield (
+                f"reference {index}: as a file it got the score {inspection.score:.6f}, as pixels "
+                f"{score:.6f}; the server decodes images differently"
+            )
 
 
 def _check_references(candidate: Candidate, references: References) -> None:

@@ -1,4 +1,4 @@
-"""Triton's `config.pbtxt` for a category: its three steps and the ensemble that is its face.
+"""Triton's `config.pbtxt` for a category: its three steps and the ensembles that are its face.
 
 Built as protobuf messages from the contract's signatures, so that a tensor is
 named in one place only. The same files are served by the embedded server and
@@ -16,18 +16,22 @@ from tritonclient.grpc import model_config_pb2 as pb
 
 from diffusionad_client import contract
 from diffusionad_client.contract import Signature, Step, TensorSpec
+from diffusionad_client.images import Limits
 from diffusionad_client.metadata import ReleaseMetadata
 from diffusionad_tools.errors import RepositoryError
 
 MAX_BATCH_SIZE = 8  # images; on a CPU larger batches bring nothing, on a GPU they are the caller's
 BACKEND = "onnxruntime"
+PYTHON_BACKEND = "python"
 ENSEMBLE = "ensemble"
+DECODERS = 2  # processes, each decodes one image at a time; they add up to the cores there are
 # Parameter of a served ensemble: the versions served before it, the latest last.
 SERVED_BEFORE = "diffusionad_served_before"
 _REMEMBERED = 20  # a line that goes to and fro between two releases must not grow its file
 
 _COMMENT = "# Written by `diffusionad release`; {purpose}\n"
 _STEP_PURPOSE = "tune instance_group and parameters here, the rest is the contract's."
+_DECODING_PURPOSE = "tune instance_group and the limits here, the rest is the contract's."
 _ENSEMBLE_PURPOSE = "a release's metadata and exact step versions, not to be edited."
 
 
@@ -59,37 +63,81 @@ def serve_versions(config: pb.ModelConfig, versions: Iterable[int]) -> None:
     config.version_policy.specific.versions[:] = sorted(set(versions))
 
 
+def decoding_config(size: int) -> pb.ModelConfig:
+    """Configure the model that decodes image files for all categories of one size.
+
+    It serves every version that it has: an ensemble of an older release names
+    an older one. Without a batcher, requests go to whichever instance is idle.
+    """
+    signature = contract.decoding_signature(size)
+    config = pb.ModelConfig(
+        name=contract.decoding_model(size),
+        backend=PYTHON_BACKEND,
+        max_batch_size=MAX_BATCH_SIZE,
+        input=_inputs(signature),
+        output=_outputs(signature),
+        instance_group=[pb.ModelInstanceGroup(count=DECODERS, kind=pb.ModelInstanceGroup.KIND_CPU)],
+        version_policy=pb.ModelVersionPolicy(all=pb.ModelVersionPolicy.All()),
+    )
+    limits = Limits()
+    for name, value in (
+        ("size", size),
+        ("resize", contract.RESIZE),
+        ("max_bytes", limits.max_bytes),
+        ("max_pixels", limits.max_pixels),
+    ):
+        config.parameters[name].string_value = str(value)
+    return config
+
+
 def ensemble_config(
     metadata: ReleaseMetadata, version: int, step_versions: Mapping[Step, int]
 ) -> pb.ModelConfig:
     """Configure a category's public model: one release, pinned to exact step versions."""
-    signature = contract.ensemble_signature(metadata.size)
-    config = pb.ModelConfig(
-        name=metadata.category,
-        platform=ENSEMBLE,
-        max_batch_size=MAX_BATCH_SIZE,
-        input=_inputs(signature),
-        output=_outputs(signature),
-        ensemble_scheduling=pb.ModelEnsembling(
-            step=[
-                _ensemble_step(metadata.category, step, metadata.size, step_versions[step])
-                for step in Step
-            ]
-        ),
+    return _ensemble(
+        metadata.category,
+        contract.ensemble_signature(metadata.size),
+        _steps(metadata, step_versions),
+        metadata,
+        version,
     )
-    serve_versions(config, [version])
-    config.parameters[contract.METADATA_PARAMETER].string_value = metadata.to_json()
-    return config
+
+
+def encoded_config(
+    metadata: ReleaseMetadata,
+    version: int,
+    step_versions: Mapping[Step, int],
+    decoding_version: int,
+) -> pb.ModelConfig:
+    """Configure a category's encoded form: the same release behind the decoding of a file."""
+    decoding = _ensemble_step(
+        contract.decoding_model(metadata.size),
+        decoding_version,
+        contract.decoding_signature(metadata.size),
+    )
+    return _ensemble(
+        contract.encoded_model(metadata.category),
+        contract.encoded_signature(metadata.size),
+        [decoding, *_steps(metadata, step_versions)],
+        metadata,
+        version,
+    )
 
 
 def ensemble_configs(
-    metadata: ReleaseMetadata, version: int, step_versions: Mapping[Step, int]
+    metadata: ReleaseMetadata,
+    version: int,
+    step_versions: Mapping[Step, int],
+    decoding_version: int | None,
 ) -> list[pb.ModelConfig]:
     """Configure every ensemble of one release, the category's public face first.
 
-    Their names are those of `repository.ensembles`.
+    Without a `decoding_version` there is no encoded form.
     """
-    return [ensemble_config(metadata, version, step_versions)]
+    face = ensemble_config(metadata, version, step_versions)
+    if decoding_version is None:
+        return [face]
+    return [face, encoded_config(metadata, version, step_versions, decoding_version)]
 
 
 def pinned_versions(ensembles: Iterable[pb.ModelConfig], model: str) -> set[int]:
@@ -120,7 +168,10 @@ def served_before(config: pb.ModelConfig) -> list[int]:
 
 def render(config: pb.ModelConfig) -> str:
     """Write a configuration as the text of a `config.pbtxt`."""
-    purpose = _ENSEMBLE_PURPOSE if config.platform == ENSEMBLE else _STEP_PURPOSE
+    if config.platform == ENSEMBLE:
+        purpose = _ENSEMBLE_PURPOSE
+    else:
+        purpose = _DECODING_PURPOSE if config.backend == PYTHON_BACKEND else _STEP_PURPOSE
     text: str = text_format.MessageToString(config, as_utf8=True)
     return _COMMENT.format(purpose=purpose) + text
 
@@ -135,11 +186,43 @@ def read(path: Path) -> pb.ModelConfig:
         raise RepositoryError(f"{path}: not a Triton model configuration: {exc}") from exc
 
 
-def _ensemble_step(category: str, step: Step, size: int, version: int) -> pb.ModelEnsembling.Step:
+def _ensemble(
+    name: str,
+    signature: Signature,
+    steps: list[pb.ModelEnsembling.Step],
+    metadata: ReleaseMetadata,
+    version: int,
+) -> pb.ModelConfig:
+    config = pb.ModelConfig(
+        name=name,
+        platform=ENSEMBLE,
+        max_batch_size=MAX_BATCH_SIZE,
+        input=_inputs(signature),
+        output=_outputs(signature),
+        ensemble_scheduling=pb.ModelEnsembling(step=steps),
+    )
+    serve_versions(config, [version])
+    config.parameters[contract.METADATA_PARAMETER].string_value = metadata.to_json()
+    return config
+
+
+def _steps(
+    metadata: ReleaseMetadata, step_versions: Mapping[Step, int]
+) -> list[pb.ModelEnsembling.Step]:
+    return [
+        _ensemble_step(
+            contract.step_model(metadata.category, step),
+            step_versions[step],
+            contract.step_signature(step, metadata.size),
+        )
+        for step in Step
+    ]
+
+
+def _ensemble_step(model: str, version: int, signature: Signature) -> pb.ModelEnsembling.Step:
     """One step; tensors keep their names inside the ensemble."""
-    signature = contract.step_signature(step, size)
     return pb.ModelEnsembling.Step(
-        model_name=contract.step_model(category, step),
+        model_name=model,
         model_version=version,
         input_map={tensor.name: tensor.name for tensor in signature.inputs},
         output_map={tensor.name: tensor.name for tensor in signature.outputs},
@@ -159,7 +242,8 @@ def _tensor(tensor: TensorSpec) -> dict[str, Any]:
 
 
 def _data_type(tensor: TensorSpec) -> int:
-    value: int = pb.DataType.Value(f"TYPE_{tensor.dtype}")
+    name = "STRING" if tensor.dtype == "BYTES" else tensor.dtype  # as configurations call it
+    value: int = pb.DataType.Value(f"TYPE_{name}")
     return value
 
 

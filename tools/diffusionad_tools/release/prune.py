@@ -37,7 +37,7 @@ def prune(repository: Path, category: str, keep: int, aside: Path) -> list[int]:
     durable.make_folder(aside)
     kept = _kept(repository, category, keep)
     gone = set()
-    for name in ensembles(category):
+    for name in ensembles(repository, category):
         for version in set(versions(repository / name)) - kept:
             _remove(repository / name / str(version), aside)
             gone.add(version)

@@ -3,11 +3,12 @@
 Triton reads a repository when it starts, and a server that polls reads it at
 any moment. So nothing may be in it that cannot be loaded, and a served
 ensemble must find the exact step versions that it names. Hence the order: new
-step versions, which no configuration names yet; step configurations that serve
-the old and the new; the ensembles, each of which changes its release at one
-stroke; last, step configurations without the old version, which only saves
-memory. All of it is written aside first: a full disk stops it before anything
-is seen.
+step versions, which no configuration names yet (and, for an encoded form, a
+new version of the model that decodes, which serves all that it has); step
+configurations that serve the old and the new; the ensembles, each of which
+changes its release at one stroke; last, step configurations without the old
+version, which only saves memory. All of it is written aside first: a full disk
+stops it before anything is seen.
 
 A server that polls may see several of these changes at once, and then takes
 the old step version away a moment before it has the new ensemble: requests
@@ -25,7 +26,7 @@ from tritonclient.grpc import model_config_pb2 as pb
 from diffusionad_client import contract
 from diffusionad_client.contract import Step
 from diffusionad_tools.release import durable, model_config
-from diffusionad_tools.release.candidate import Candidate
+from diffusionad_tools.release.candidate import Candidate, lay_out_ensembles
 from diffusionad_tools.release.repository import (
     CONFIG_FILE,
     ensembles,
@@ -71,10 +72,14 @@ def switch(
     steps = [contract.step_model(category, step) for step in Step]
     current = [model_config.read(path) for path in _ensemble_files(repository, category)]
     new = {step: model_config.pinned_versions(ensemble_configs, step) for step in steps}
+    pinned = (
+        step.model_name for config in ensemble_configs for step in config.ensemble_scheduling.step
+    )
+    decoders = sorted(set(pinned) - set(steps))
     both = {step: new[step] | model_config.pinned_versions(current, step) for step in steps}
     stages = [
         [
-            *(move for step in steps for move in _folders(repository, aside, step)),
+            *(move for name in [*steps, *decoders] for move in _folders(repository, aside, name)),
             *_step_configs(repository, aside / "both", both, _served_versions(repository, steps)),
         ],
         [*_ensembles(repository, aside, [face, *ensemble_configs[1:]])],
@@ -89,7 +94,7 @@ def switch(
 
 
 def _ensemble_files(repository: Path, category: str) -> list[Path]:
-    paths = [repository / name / CONFIG_FILE for name in ensembles(category)]
+    paths = [repository / name / CONFIG_FILE for name in ensembles(repository, category)]
     return [path for path in paths if path.exists()]
 
 
@@ -108,7 +113,8 @@ def _folders(repository: Path, aside: Path, model: str) -> Iterator[_Move]:
     if (aside / model).exists() and not (repository / model).exists():
         yield aside / model, repository / model
     else:
-        for version in versions(aside / model):
+        new = set(versions(aside / model)) - set(versions(repository / model))
+        for version in sorted(new):
             yield aside / model / str(version), repository / model / str(version)
 
 
@@ -134,6 +140,9 @@ def _ensembles(repository: Path, aside: Path, configs: Iterable[pb.ModelConfig])
     """Bring in each ensemble's version folder, then let its configuration name it."""
     durable.make_folder(aside / "ensembles")
     for config in configs:
+        (version,) = config.version_policy.specific.versions
+        if version not in {*versions(repository / config.name), *versions(aside / config.name)}:
+            lay_out_ensembles([config], version, aside)  # the form is younger than the release
         yield from _folders(repository, aside, config.name)
         path = repository / config.name / CONFIG_FILE
         if path.exists() and model_config.read(path) != config:

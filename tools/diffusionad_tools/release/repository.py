@@ -13,6 +13,10 @@
       screw__segmentation/         the last step: see `references`
         1/model.onnx
         1/references.npz
+      screw__encoded/              the encoded form, if there is one, laid out as the ensemble is
+      image_decoding_256/          its first step, shared by all categories of that size
+        config.pbtxt
+        1/model.py
 
 Triton reads `config.pbtxt` only. `release.pbtxt` is the whole configuration of
 the ensemble at that version: the history that the one `config.pbtxt` forgets.
@@ -36,6 +40,7 @@ from diffusionad_tools.release import model_config
 CONFIG_FILE = "config.pbtxt"
 RELEASE_FILE = "release.pbtxt"
 GRAPH_FILE = "model.onnx"
+DECODING_FILE = "model.py"
 
 
 @dataclass(frozen=True)
@@ -50,14 +55,28 @@ class Release:
     served_before: list[int] = field(default_factory=list)  # of the served one; the latest last
 
 
-def ensembles(category: str) -> tuple[str, ...]:
-    """Name the ensembles of a category, its public face first; all pin the same step versions."""
-    return (category,)
+def ensembles(repository: Path, category: str) -> tuple[str, ...]:
+    """Name the ensembles that a category has, its public face first; all pin the same steps.
+
+    The encoded form is there or not for all releases alike.
+    """
+    encoded = contract.encoded_model(category)
+    return (category, encoded) if (repository / encoded).exists() else (category,)
 
 
-def models(category: str) -> tuple[str, ...]:
-    """Name every model of a category: its ensembles and its steps."""
-    return (*ensembles(category), *(contract.step_model(category, step) for step in Step))
+def models(repository: Path, category: str) -> tuple[str, ...]:
+    """Name every model that is a category's own: its ensembles and its steps."""
+    steps = (contract.step_model(category, step) for step in Step)
+    return (*ensembles(repository, category), *steps)
+
+
+def decoding_version(repository: Path, category: str, size: int) -> int | None:
+    """The version of the decoding model behind a category's encoded form, if it has that."""
+    path = repository / contract.encoded_model(category) / CONFIG_FILE
+    if not path.exists():
+        return None
+    pinned = model_config.pinned_versions([model_config.read(path)], contract.decoding_model(size))
+    return max(pinned, default=None)
 
 
 def categories(repository: Path) -> list[str]:
@@ -138,16 +157,28 @@ def find_release(repository: Path, category: str, version: int | None = None) ->
 
 
 def published_configs(repository: Path, category: str, version: int) -> list[pb.ModelConfig]:
-    """Read the configurations of a release's ensembles as they were published."""
-    return [
-        model_config.read(repository / name / str(version) / RELEASE_FILE)
-        for name in ensembles(category)
-    ]
+    """Read the configurations of a release's ensembles as they were published.
+
+    A release from before the category had an encoded form gets the one it would have had.
+    """
+    face, *encoded = (
+        repository / name / str(version) / RELEASE_FILE for name in ensembles(repository, category)
+    )
+    release = _release(face)
+    decoding = decoding_version(repository, category, release.metadata.size)
+    derived = model_config.ensemble_configs(
+        release.metadata, version, release.step_versions, decoding
+    )
+    written = [model_config.read(path) for path in (face, *encoded) if path.exists()]
+    return [*written, *derived[len(written) :]]
 
 
 def highest_version(repository: Path, category: str) -> int:
     """The highest version that any part of the category has, 0 if it has none."""
-    return max((v for model in models(category) for v in versions(repository / model)), default=0)
+    return max(
+        (v for model in models(repository, category) for v in versions(repository / model)),
+        default=0,
+    )
 
 
 def versions(model: Path) -> list[int]:
@@ -178,7 +209,7 @@ def _release(path: Path, *, served: bool = False) -> Release:
     return Release(
         version=version,
         metadata=metadata,
-        step_versions=_pins(path, config),
+        step_versions=_pins(path, config, metadata.category),
         served=served,
         published=_published(folder / RELEASE_FILE),
         served_before=[
@@ -204,9 +235,9 @@ def _is_ours(config: pb.ModelConfig) -> bool:
     return contract.METADATA_PARAMETER in config.parameters
 
 
-def _pins(path: Path, config: pb.ModelConfig) -> dict[Step, int]:
+def _pins(path: Path, config: pb.ModelConfig, category: str) -> dict[Step, int]:
     pinned = {step.model_name: step.model_version for step in config.ensemble_scheduling.step}
     try:
-        return {step: pinned[contract.step_model(config.name, step)] for step in Step}
+        return {step: pinned[contract.step_model(category, step)] for step in Step}
     except KeyError as exc:
         raise RepositoryError(f"{path}: the ensemble lacks the step {exc}") from exc

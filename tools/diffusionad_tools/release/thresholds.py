@@ -12,7 +12,11 @@ from diffusionad_tools.release.candidate import Candidate, lay_out_ensembles
 from diffusionad_tools.release.check import require_servable, require_whole
 from diffusionad_tools.release.promote import Switched
 from diffusionad_tools.release.publish import publish
-from diffusionad_tools.release.repository import find_release, highest_version
+from diffusionad_tools.release.repository import (
+    decoding_version,
+    find_release,
+    highest_version,
+)
 from diffusionad_tools.release.staging import WAIT_S, changing
 
 
@@ -47,7 +51,12 @@ def set_thresholds(
         candidate = Candidate(aside / "candidate", metadata, version)
         durable.make_folder(candidate.folder)
         lay_out_ensembles(
-            model_config.ensemble_configs(metadata, version, served.step_versions),
+            model_config.ensemble_configs(
+                metadata,
+                version,
+                served.step_versions,
+                decoding_version(repository, category, metadata.size),
+            ),
             version,
             candidate.folder,
         )

@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +38,7 @@ from diffusionad_tools.release.repository import (
     Release,
     category_folders,
     check_exists,
+    decoding_version,
     ensembles,
     find_release,
     models,
@@ -124,16 +126,21 @@ def _served_checks(repository: Path, served: Release, ready_timeout: float) -> I
     category = served.metadata.category
     references = read_kept(repository, category, served.step_versions[LAST_STEP])
     with tempfile.TemporaryDirectory(prefix="diffusionad-validate-") as view:
-        for model in models(category):
+        decoder = contract.decoding_model(served.metadata.size)
+        encoded = len(ensembles(repository, category)) > 1
+        for model in (*models(repository, category), *([decoder] if encoded else [])):
             os.symlink((repository / model).resolve(), Path(view, model))
         settings = ServerSettings(repository=Path(view), ready_timeout=ready_timeout)
         with running_server(settings) as server:
             url = server.grpc_url
             try:
-                yield Check("every model is ready", *_verdict(_unready(url, served)))
+                yield Check("every model is ready", *_verdict(_unready(url, repository, served)))
                 yield Check("every warmup ran", *_verdict(_cold(url, repository, served)))
                 yield Check("metadata as served", *_verdict(_wrongly_told(url, served)))
                 yield _answers(repository, url, served, references)
+                if encoded:
+                    problems = _as_files(url, category, references)
+                    yield Check("files get the scores of their pixels", *_verdict(problems))
             except ServerUnavailableError:
                 server.check_alive()  # has the reason, if it died
                 raise
@@ -144,11 +151,14 @@ def _verdict(problems: Iterable[str]) -> tuple[bool, list[str]]:
     return not found, found
 
 
-def _unready(url: str, served: Release) -> Iterator[str]:
+def _unready(url: str, repository: Path, served: Release) -> Iterator[str]:
     category = served.metadata.category
-    expected = {(name, str(served.version)) for name in ensembles(category)}
+    expected = {(name, str(served.version)) for name in ensembles(repository, category)}
     for step, version in served.step_versions.items():
         expected.add((contract.step_model(category, step), str(version)))
+    decoder = decoding_version(repository, category, served.metadata.size)
+    if decoder is not None:
+        expected.add((contract.decoding_model(served.metadata.size), str(decoder)))
     with closing(GrpcTransport(url)) as transport:
         index = transport.index(timeout=_TIMEOUT_S)
     ready = {(entry.model, entry.version) for entry in index if entry.ready}
@@ -196,6 +206,13 @@ def _answers(repository: Path, url: str, served: Release, references: References
         details.append(f"and {len(failed) - _SHOWN} more")
     what = f"answers to {len(references.images)} references, in batches of 1 to {largest}"
     return Check(what, not failed, details)
+
+
+def _as_files(url: str, category: str, references: References) -> Iterator[str]:
+    with Client(url, category, retry=False, timeout=_TIMEOUT_S) as client:
+        ask = partial(client.inspect, anomaly_map=False, reconstruction=False)
+        scores = [ask(image).score for image in references.images]
+        yield from gate.different_as_files(client, references.images, scores)
 
 
 def _ask(

@@ -28,7 +28,12 @@ import diffusionad_tools
 from diffusionad_client.errors import ServeError
 from diffusionad_tools.server.binaries import TritonFiles
 
-_MODEL_IMPORTS = ("numpy", "onnxruntime")  # of backends/onnxruntime/model.py
+# Of backends/onnxruntime/model.py, and of models/image_decoding/model.py in repositories.
+_MODEL_IMPORTS = ("numpy", "onnxruntime", "PIL", "diffusionad_client")
+
+# Or the stubs would write __pycache__ into model repositories. Lines of a .pth file that begin
+# with `import` are run; the variable for it goes unread in isolated mode.
+_NO_BYTECODE = "import sys; sys.dont_write_bytecode = True"
 
 
 def assemble(folder: Path, triton: TritonFiles) -> Path:
@@ -78,7 +83,8 @@ def _make_environment(folder: Path) -> None:
     packages = folder / "lib" / version / "site-packages"
     packages.mkdir(parents=True)
     found = dict.fromkeys(_import_folder(name) for name in _MODEL_IMPORTS)
-    (packages / "diffusionad.pth").write_text("\n".join(found) + "\n", encoding="utf-8")
+    lines = [_NO_BYTECODE, *found]
+    (packages / "diffusionad.pth").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def _import_folder(package: str) -> str:

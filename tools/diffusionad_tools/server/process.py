@@ -92,6 +92,11 @@ class TritonProcess:
         return f"{self._reached_at}:{self._ports['grpc']}"
 
     @property
+    def http_url(self) -> str:
+        """Where HTTP answers, as HOST:PORT."""
+        return f"{self._reached_at}:{self._ports['http']}"
+
+    @property
     def pid(self) -> int:
         """Process id of tritonserver, and of the process group of its stubs."""
         return self._process.pid

@@ -15,6 +15,12 @@ from diffusionad_tools.release.prune import KEEP
 @options.repository
 @click.option("--name", help="Install it under this category. [default: the bundle's]")
 @click.option(
+    "--encoded/--no-encoded",
+    default=True,
+    show_default=True,
+    help="Also serve image files, as CATEGORY__encoded. The server then needs Pillow.",
+)
+@click.option(
     "--keep",
     type=click.IntRange(min=1),
     default=KEEP,
@@ -28,6 +34,7 @@ def add(
     bundle: Path,
     repository: Path,
     name: str | None,
+    encoded: bool,
     keep: int,
     ready_timeout: float,
     wait: float,
@@ -52,6 +59,7 @@ def add(
         repository,
         lambda line: click.echo(line, err=True),
         name=name,
+        encoded=encoded,
         keep=keep,
         ready_timeout=ready_timeout,
         wait=wait,

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from diffusionad_client.cli import main
-from diffusionad_training import training
+from diffusionad_training import callbacks, training
 from diffusionad_training.checkpoint import load_run
 from diffusionad_training.config import Config, GuidanceConfig
 from diffusionad_training.data.batches import Batch, TrainingBatches
@@ -33,7 +33,10 @@ def test_a_run_says_what_it_was_made_from(tiny_run: Path) -> None:
 
 def test_a_run_holds_no_pickle_and_no_path(tiny_run: Path, tiny_data: Path) -> None:
     files = [path for path in tiny_run.rglob("*") if path.is_file()]
-    assert {path.suffix for path in files} <= {".json", ".safetensors", ".npz", ".csv", ".png"}
+    logs = [path for path in files if path.parent.name == "tensorboard"]
+    assert {path.name.split(".")[0] for path in logs} == {"events", "hparams"}
+    kinds = {path.suffix for path in files if path not in logs}
+    assert kinds <= {".json", ".safetensors", ".npz", ".csv", ".png"}
     for path in files:
         assert str(tiny_data.parent).encode() not in path.read_bytes()
 
@@ -178,14 +181,14 @@ def test_what_a_checkpoint_holds_is_averaged_up_to_its_step(
     tiny_data: Path, tiny_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = []
-    original = training.Checkpoints._save
+    original = callbacks.Checkpoints._save
 
-    def record(self: training.Checkpoints, module: TrainingModule) -> None:
+    def record(self: callbacks.Checkpoints, module: TrainingModule) -> str:
         assert module.averaged is not None
         seen.append((module.global_step, int(module.averaged.n_averaged)))
-        original(self, module)
+        return original(self, module)
 
-    monkeypatch.setattr(training.Checkpoints, "_save", record)
+    monkeypatch.setattr(callbacks.Checkpoints, "_save", record)
     training.train(tiny_data, tmp_path / "run", tiny_config, workers=0, checkpoint_steps=2)
     assert seen == [(2, 2), (4, 4), (6, 6)]
 

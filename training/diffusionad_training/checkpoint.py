@@ -6,6 +6,7 @@ RUN/
   run.json              RunRecord: what was trained on and what was held out
   held_out.npz          the held-out good images at the model's size, so that
                         `export` needs nothing but the run
+  resume.safetensors    see resume.py
 """
 
 from __future__ import annotations
@@ -53,6 +54,7 @@ class RunRecord:
     time_budget: float | None  # seconds; with one, the same seed gives other weights
     steps: int  # optimiser steps done
     version: str  # of diffusionad-training
+    validation_score: float | None = None  # see validation.py
     foreground: str = "none"  # where anomalies were put: none (anywhere), auto or folder
 
 
@@ -89,9 +91,9 @@ def save_run(folder: Path, config: Config, weights: dict[str, Tensor], record: R
     """Write a run, or a later state of it; each file appears whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
-    _write(folder / CONFIG_FILE, config.to_json().encode())
-    _write(folder / WEIGHTS_FILE, safetensors.torch.save(tensors))
-    _write(folder / RECORD_FILE, json.dumps(dataclasses.asdict(record), indent=2).encode())
+    write_file(folder / CONFIG_FILE, config.to_json().encode())
+    write_file(folder / WEIGHTS_FILE, safetensors.torch.save(tensors))
+    write_file(folder / RECORD_FILE, json.dumps(dataclasses.asdict(record), indent=2).encode())
 
 
 def start_run(folder: Path, held_out: NDArray[np.uint8]) -> str:
@@ -107,7 +109,7 @@ def start_run(folder: Path, held_out: NDArray[np.uint8]) -> str:
         shutil.rmtree(folder / name, ignore_errors=True)
     buffer = io.BytesIO()
     np.savez_compressed(buffer, images=held_out)
-    _write(folder / HELD_OUT_FILE, buffer.getvalue())
+    write_file(folder / HELD_OUT_FILE, buffer.getvalue())
     return file_digest(folder / HELD_OUT_FILE)
 
 
@@ -135,7 +137,8 @@ def load_run(folder: Path) -> Run:
     return Run(folder, model.eval(), record)
 
 
-def _write(path: Path, content: bytes) -> None:
+def write_file(path: Path, content: bytes) -> None:
+    """Write a file through to the disk, so that it appears whole or not at all."""
     partial = path.with_name(path.name + ".part")
     with partial.open("wb") as file:
         file.write(content)

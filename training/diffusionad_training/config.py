@@ -13,6 +13,8 @@ from typing import Any, Literal, get_args, get_type_hints
 
 from diffusionad_training.errors import ConfigError
 
+Precision = Literal["fp32", "bf16"]
+PRECISIONS: tuple[str, ...] = get_args(Precision)
 Parametrisation = Literal["epsilon", "x0"]
 PARAMETRISATIONS: tuple[str, ...] = get_args(Parametrisation)
 
@@ -74,6 +76,9 @@ class NoiseNetworkConfig:
     parametrisation: Parametrisation = "epsilon"  # what the network outputs
     snr_cap: float = 5.0  # x0 only: the loss is weighted by min(SNR, snr_cap)
     dropout: float = 0.0
+    # Compute each block again on the way back instead of keeping what it computed: about
+    # a third more time for a fraction of the memory.
+    recompute: bool = False
 
     def __post_init__(self) -> None:
         _require(
@@ -155,6 +160,7 @@ class SynthesisConfig:
     texture_share: float = 0.5  # A from a folder of textures; needs one
     self_share: float = 0.5  # A is the image itself, augmented and shuffled
     procedural_share: float = 0.0  # A is generated: no pictures needed
+    warp_share: float = 0.0  # A is the image bent out of shape; validation looks for these
     relocation_share: float = 0.0  # of all anomalies: pieces of the image moved, no A at all
     perlin_share: float = 1.0  # masks of thresholded Perlin noise
     stroke_share: float = 0.0  # masks of thin curved strokes and small spots
@@ -172,7 +178,7 @@ class SynthesisConfig:
             f"relocation_share ({self.relocation_share}) must lie in [0, 1]",
         )
         _require(self.grid >= 1, f"grid ({self.grid}) must be at least 1")
-        sources = (self.texture_share, self.self_share, self.procedural_share)
+        sources = (self.texture_share, self.self_share, self.procedural_share, self.warp_share)
         masks = (self.perlin_share, self.stroke_share)
         _require(min(sources + masks) >= 0, "the shares of synthesis must not be negative")
         _require(sum(sources) > 0 and sum(masks) > 0, "some share of synthesis must be positive")
@@ -206,10 +212,17 @@ class OptimisationConfig:
     cosine_decay: bool = False  # to zero at the end of the run; constant otherwise
     ema_decay: float = 0.0  # exponential moving average of the weights; 0 for none
     gradient_clip: float = 0.0  # largest norm of the gradient; 0 for none
+    accumulate: int = 1  # batches whose gradients make one optimiser step
+    precision: Precision = "fp32"  # of the passes; weights and optimiser stay float32
 
     def __post_init__(self) -> None:
         _require(self.normal_per_batch >= 1, "a batch needs at least one normal image (Eq. 9)")
         _require(self.synthetic_per_batch >= 1, "a batch needs at least one synthetic anomaly")
+        _require(self.accumulate >= 1, f"accumulate ({self.accumulate}) must be at least 1")
+        _require(
+            self.precision in PRECISIONS,
+            f"precision must be one of {PRECISIONS}, not {self.precision!r}",
+        )
         _require(self.steps >= 1, f"steps ({self.steps}) must be at least 1")
         _require(
             min(self.noise_learning_rate, self.segmentation_learning_rate) > 0,

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import logging
-import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from importlib.metadata import version
 from pathlib import Path
@@ -15,32 +14,40 @@ from pathlib import Path
 import lightning
 import numpy as np
 from lightning.pytorch.callbacks import Callback, RichProgressBar
-from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from numpy.typing import NDArray
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Subset
 
 from diffusionad_client.images import IMAGE_SUFFIXES
-from diffusionad_training import pictures
-from diffusionad_training.checkpoint import (
-    LOGS_FOLDER,
-    SAMPLES_FOLDER,
-    RunRecord,
-    save_run,
-    start_run,
-)
+from diffusionad_training import resume
+from diffusionad_training.callbacks import Averaging, Checkpoints, Report
+from diffusionad_training.checkpoint import LOGS_FOLDER, RunRecord, load_run, start_run
 from diffusionad_training.config import Config
 from diffusionad_training.data import foregrounds, groups, layout
-from diffusionad_training.data.batches import Batch, TrainingBatches, to_device
+from diffusionad_training.data.batches import TrainingBatches
 from diffusionad_training.data.digest import digest
+from diffusionad_training.data.foregrounds import Foreground, Masks
 from diffusionad_training.data.images import load_all
 from diffusionad_training.data.split import hold_out
-from diffusionad_training.errors import DataError
+from diffusionad_training.errors import CheckpointError, DataError
 from diffusionad_training.training_module import TrainingModule
+from diffusionad_training.validation import ValidationSet
 
 MIN_TRAINING_IMAGES = 2  # one to train on and one to hold out
 _IGNORED_NAMED = 5
+_PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed"}  # as Lightning names them
 
-Report = Callable[[str], None]
+
+@dataclass(frozen=True)
+class TrainingData:
+    """All that a training takes from disk, in memory."""
+
+    images: NDArray[np.uint8]  # (N, S, S, 3), trained on
+    foregrounds: Masks | None
+    held_out: NDArray[np.uint8]  # (M, S, S, 3), never trained on
+    held_out_foregrounds: Masks | None
+    textures: NDArray[np.uint8] | None
+    record: RunRecord
 
 
 def train(
@@ -49,12 +56,15 @@ def train(
     config: Config,
     *,
     textures: Path | None = None,
-    foreground: Path | foregrounds.Foreground = "none",
+    foreground: Path | Foreground = "none",
     held_out_share: float = 0.15,
     seed: int = 0,
     time_budget: float | None = None,
     workers: int = 1,
     checkpoint_steps: int = 250,
+    keep_best: bool = False,
+    patience: int | None = None,
+    resumed: bool = False,
     progress: bool = False,
     report: Report = lambda line: None,
 ) -> TrainingModule:
@@ -65,10 +75,65 @@ def train(
     good images is held out for the thresholds, by group; groups that the test
     set has images of are left out altogether. `time_budget`, in
     seconds, ends the run early, the learning rate decaying towards that end.
-    Every `checkpoint_steps` the run is saved and described through `report`.
 
-    Raises `DataError`, `ConfigError` or `TrainingError`.
+    Every `checkpoint_steps` the run is saved, judged on the held-out images
+    (see validation) and described through `report`. `keep_best` keeps the
+    weights that did best there instead of the last, and `patience` ends the
+    training after so many checkpoints without better ones. `resumed` goes on
+    with the training that `output` holds, which must have been the same.
+
+    Raises `DataError`, `ConfigError`, `CheckpointError` or `TrainingError`.
     """
+    prepared = _read(data, config, textures, foreground, held_out_share, seed, report)
+    record = replace(prepared.record, time_budget=time_budget)
+    state = None
+    if resumed:
+        state = resume.load(output)
+        record = _same_run(output, config, record, prepared.held_out)
+        report(f"going on after step {state.step}")
+    else:
+        record = replace(record, held_out_digest=start_run(output, prepared.held_out))
+    lightning.seed_everything(seed, verbose=False)
+    optimisation = config.optimisation
+    batches = TrainingBatches(
+        prepared.images,
+        prepared.textures,
+        config,
+        count=optimisation.steps * optimisation.accumulate,
+        seed=seed,
+        foregrounds=prepared.foregrounds,
+    )
+    module = TrainingModule(config, seed=seed, time_budget=time_budget, resumed=state)
+    checkpoints = Checkpoints(
+        output,
+        record,
+        batches[0],
+        every=checkpoint_steps,
+        report=report,
+        validation=ValidationSet(prepared.held_out, seed, prepared.held_out_foregrounds),
+        keep_best=keep_best,
+        patience=patience,
+        resumed=state,
+    )
+    done = 0 if state is None else state.step
+    left = Subset(batches, range(done * optimisation.accumulate, len(batches)))
+    with _quiet_lightning(), _real_interrupts(checkpoints):
+        _trainer(module, output, checkpoints, done, time_budget, progress).fit(
+            module, DataLoader(left, batch_size=None, num_workers=workers)
+        )
+    return module
+
+
+def _read(
+    data: Path,
+    config: Config,
+    textures: Path | None,
+    foreground: Path | Foreground,
+    held_out_share: float,
+    seed: int,
+    report: Report,
+) -> TrainingData:
+    """Find, split and load what is trained on; tell what is left out."""
     found = layout.read(data)
     paths = found.require_train()
     _report_ignored(found, report)
@@ -95,47 +160,62 @@ def train(
         texture_paths = find_textures(textures)
         textures_digest = digest(textures, texture_paths)
         texture_images = load_all(texture_paths, config.size)
-    training_images = load_all(kept, config.size)
-    where, masks = _foregrounds(foreground, found, kept, training_images, report)
+    everything = load_all([*kept, *held], config.size)
+    where, masks = _foregrounds(foreground, found, [*kept, *held], everything, report)
+    count = len(kept)
     record = RunRecord(
         data=data.resolve().name,
         data_digest=digest(data, kept),
-        training_images=len(kept),
+        training_images=count,
         left_out=left_out,
         held_out=tuple(found.name(path) for path in held),
-        held_out_digest=start_run(output, load_all(held, config.size)),
+        held_out_digest="",
         textures_digest=textures_digest,
         seed=seed,
-        time_budget=time_budget,
+        time_budget=None,
         steps=0,
         version=version("diffusionad-training"),
         foreground=where,
     )
-    lightning.seed_everything(seed, verbose=False)
-    batches = TrainingBatches(
-        training_images,
-        texture_images,
-        config,
-        count=config.optimisation.steps,
-        seed=seed,
-        foregrounds=masks,
+    return TrainingData(
+        images=everything[:count],
+        foregrounds=None if masks is None else masks[:count],
+        held_out=everything[count:],
+        held_out_foregrounds=None if masks is None else masks[count:],
+        textures=texture_images,
+        record=record,
     )
-    module = TrainingModule(config, seed=seed, time_budget=time_budget)
-    checkpoints = Checkpoints(output, record, batches[0], every=checkpoint_steps, report=report)
-    with _quiet_lightning(), _real_interrupts(checkpoints):
-        _trainer(module, output, checkpoints, time_budget, progress).fit(
-            module, DataLoader(batches, batch_size=None, num_workers=workers)
+
+
+def _same_run(
+    output: Path, config: Config, record: RunRecord, held_out: NDArray[np.uint8]
+) -> RunRecord:
+    """Check that a run was made from what it is to go on with. Raises `CheckpointError`."""
+    run = load_run(output)
+    if run.model.config != config:
+        raise CheckpointError(
+            f"{output}: was trained with other settings; resume with the same options, or train "
+            "anew into another folder"
         )
-    return module
+    before, now = run.record, record
+    for name in ("seed", "held_out", "data_digest", "textures_digest", "foreground"):
+        if getattr(before, name) != getattr(now, name):
+            raise CheckpointError(
+                f"{output}: its {name} was {getattr(before, name)!r} and is now "
+                f"{getattr(now, name)!r}; resume on the same images, with the same options"
+            )
+    if not np.array_equal(run.held_out_images(), held_out):
+        raise CheckpointError(f"{output}: other images are held out than before")
+    return before
 
 
 def _foregrounds(
-    wanted: Path | foregrounds.Foreground,
+    wanted: Path | Foreground,
     data: layout.DataSet,
     paths: Sequence[Path],
     images: NDArray[np.uint8],
     report: Report,
-) -> tuple[str, foregrounds.Masks | None]:
+) -> tuple[str, Masks | None]:
     """Get the foreground masks of the images, and where they come from."""
     if wanted == "none":
         return "none", None
@@ -165,97 +245,6 @@ def find_textures(folder: Path) -> list[Path]:
     if not paths:
         raise DataError(f"{folder}: no images to take textures from")
     return paths
-
-
-class Averaging(Callback):
-    """Average the weights after each optimiser step, before anything looks at them."""
-
-    def on_train_batch_end(
-        self,
-        trainer: lightning.Trainer,
-        pl_module: lightning.LightningModule,
-        outputs: object,
-        batch: Batch,
-        batch_idx: int,
-    ) -> None:
-        """Update the average."""
-        assert isinstance(pl_module, TrainingModule)
-        pl_module.update_average()
-
-
-class Checkpoints(Callback):
-    """Save the run, draw a sample sheet and report, every so many steps and at the end."""
-
-    def __init__(
-        self, output: Path, record: RunRecord, samples: Batch, *, every: int, report: Report
-    ) -> None:
-        self.saved_step: int | None = None  # the last that is on disk
-        self._output = output
-        self._record = record
-        self._samples = samples
-        self._every = every
-        self.report = report
-        self._started = time.monotonic()
-
-    def on_train_start(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
-    ) -> None:
-        """Start counting time."""
-        self._started = time.monotonic()
-
-    def on_train_batch_end(
-        self,
-        trainer: lightning.Trainer,
-        pl_module: lightning.LightningModule,
-        outputs: object,
-        batch: Batch,
-        batch_idx: int,
-    ) -> None:
-        """Save and report if it is time to."""
-        if trainer.global_step % self._every:
-            return
-        assert isinstance(pl_module, TrainingModule)
-        self._save(pl_module)
-        losses = trainer.callback_metrics
-        elapsed = time.monotonic() - self._started
-        images = trainer.global_step * len(batch["images"])
-        self.report(
-            f"step {trainer.global_step}  noise loss {losses['noise_loss']:.4f}  "
-            f"mask loss {losses['mask_loss']:.4f}  {images / elapsed:.1f} images/s  "
-            f"{elapsed / 60:.1f} min"
-        )
-
-    def on_train_end(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
-    ) -> None:
-        """Save the last step."""
-        self._save_unless_saved(pl_module)
-
-    def on_exception(
-        self,
-        trainer: lightning.Trainer,
-        pl_module: lightning.LightningModule,
-        exception: BaseException,
-    ) -> None:
-        """Save what an interrupted run has come to; what failed otherwise is not to be trusted."""
-        if isinstance(exception, KeyboardInterrupt) and pl_module.global_step > 0:
-            self._save_unless_saved(pl_module)
-
-    def _save_unless_saved(self, module: lightning.LightningModule) -> None:
-        assert isinstance(module, TrainingModule)
-        if self.saved_step != module.global_step:
-            self._save(module)
-
-    def _save(self, module: TrainingModule) -> None:
-        """Write the run as it stands now, with a picture of it at work."""
-        model, step = module.trained_model(), module.global_step
-        save_run(self._output, module.config, model.state_dict(), replace(self._record, steps=step))
-        was_training = model.training
-        model.eval()
-        sheet = pictures.sample_sheet(model, to_device(self._samples, module.device))
-        model.train(was_training)
-        pictures.save_sheet(sheet, self._output / SAMPLES_FOLDER / f"step-{step:06d}.png")
-        self.saved_step = step
 
 
 @contextmanager
@@ -293,6 +282,7 @@ def _trainer(
     module: TrainingModule,
     output: Path,
     checkpoints: Checkpoints,
+    done: int,
     time_budget: float | None,
     progress: bool,
 ) -> lightning.Trainer:
@@ -300,15 +290,24 @@ def _trainer(
     callbacks: list[Callback] = [Averaging(), checkpoints]  # in this order
     if progress:
         callbacks.append(RichProgressBar(console_kwargs={"stderr": True}))
+    # A resumed training writes beside the logs of the one before.
+    part = "" if done == 0 else f"from-{done:06d}"
+    loggers: list[Logger] = [
+        CSVLogger(output, name=LOGS_FOLDER, version=part),
+        TensorBoardLogger(output, name=LOGS_FOLDER, version=part, sub_dir="tensorboard"),
+    ]
+    left = None if time_budget is None else max(time_budget - module.seconds, 1.0)
     return lightning.Trainer(
         accelerator="auto",
         devices=1,
-        max_steps=optimisation.steps,
-        max_time=None if time_budget is None else timedelta(seconds=time_budget),
+        precision=_PRECISIONS[optimisation.precision],  # type: ignore[arg-type]
+        accumulate_grad_batches=optimisation.accumulate,
+        max_steps=optimisation.steps - done,
+        max_time=None if left is None else timedelta(seconds=left),
         gradient_clip_val=optimisation.gradient_clip or None,
         callbacks=callbacks,
-        logger=CSVLogger(output, name=LOGS_FOLDER, version=""),
-        log_every_n_steps=min(10, optimisation.steps),
+        logger=loggers,
+        log_every_n_steps=min(10, optimisation.steps - done),
         enable_checkpointing=False,
         enable_model_summary=False,
         enable_progress_bar=progress,

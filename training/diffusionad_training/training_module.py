@@ -12,7 +12,9 @@ import time
 from collections.abc import Sequence
 
 import lightning
+import numpy as np
 import torch
+from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 from torch.optim import Adam
@@ -24,16 +26,27 @@ from diffusionad_training.config import Config
 from diffusionad_training.data.batches import Batch
 from diffusionad_training.errors import TrainingError
 from diffusionad_training.model import DiffusionAD, Estimate
+from diffusionad_training.resume import ResumeState, restore_optimiser, tensors_of
+
+_OF_STEPS = 3  # a stream of random numbers apart from those of batches.py
 
 
 class TrainingModule(lightning.LightningModule):
     """Both networks, trained jointly; `trained_model` is what is kept.
 
     With a `time_budget` in seconds the learning rate decays with the time
-    spent where that runs out before the steps do.
+    spent where that runs out before the steps do. `resumed` is where an
+    earlier training stopped.
     """
 
-    def __init__(self, config: Config, *, seed: int, time_budget: float | None = None) -> None:
+    def __init__(
+        self,
+        config: Config,
+        *,
+        seed: int,
+        time_budget: float | None = None,
+        resumed: ResumeState | None = None,
+    ) -> None:
         super().__init__()
         self.config = config
         self.model = DiffusionAD(config, noise_seed=seed)
@@ -42,8 +55,35 @@ class TrainingModule(lightning.LightningModule):
             if config.optimisation.ema_decay > 0
             else None
         )
+        self._seed = seed
         self._time_budget = time_budget
         self._started = time.monotonic()
+        self._resumed = resumed
+        if resumed is not None:
+            self.model.load_state_dict(resumed.part("model"))
+            if self.averaged is not None:
+                self.averaged.load_state_dict(resumed.part("averaged"))
+
+    @property
+    def step(self) -> int:
+        """Optimiser steps done, those of an earlier training included."""
+        return self.global_step + (0 if self._resumed is None else self._resumed.step)
+
+    @property
+    def seconds(self) -> float:
+        """Time spent training, that of an earlier training included."""
+        return self.seconds_here + (0.0 if self._resumed is None else self._resumed.seconds)
+
+    @property
+    def seconds_here(self) -> float:
+        """Time spent since this training was started or resumed."""
+        return time.monotonic() - self._started
+
+    def resume_tensors(self) -> dict[str, Tensor]:
+        """Everything that training changes, for `resume`."""
+        optimiser = self.optimizers()
+        assert isinstance(optimiser, LightningOptimizer)
+        return tensors_of(self.model, self.averaged, optimiser.optimizer)
 
     def trained_model(self) -> DiffusionAD:
         """The model to keep: averaged weights where the config asks for them."""
@@ -52,7 +92,14 @@ class TrainingModule(lightning.LightningModule):
         return model
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Compute the joint loss of one batch, Eq. 11."""
+        """Compute the joint loss of one batch, Eq. 11.
+
+        What is random in it depends on the seed and on which batch it is, so
+        that a resumed training draws what an uninterrupted one would have.
+        """
+        resumed = 0 if self._resumed is None else self._resumed.step
+        place = resumed * self.config.optimisation.accumulate + batch_idx
+        torch.manual_seed(_mixed(self._seed, place))
         model, guidance = self.model, self.config.guidance
         x0 = model.normalise(batch["images"])
         count = len(x0)
@@ -68,7 +115,7 @@ class TrainingModule(lightning.LightningModule):
         estimate_s = Estimate(both.noise[:count], both.x0[:count])
         estimate_b = Estimate(both.noise[count:], both.x0[count:])
         reconstruction = model.reconstruct(x_ts, estimate_s.noise, estimate_b.x0, alpha_bar_s)
-        logits = model.segmentation_network(x0, reconstruction)
+        logits = model.segmentation_network(x0, reconstruction).float()
 
         # What the network should see: the clean image, and the noise that leads to it.
         clean = model.normalise(batch["clean"])
@@ -82,9 +129,10 @@ class TrainingModule(lightning.LightningModule):
         total = noise_loss + mask_loss  # Eq. 11
         if not torch.isfinite(total):
             raise TrainingError(
-                f"the loss is {total.item()} at step {self.global_step} (noise "
+                f"the loss is {total.item()} at step {self.step} (noise "
                 f"{noise_loss.item()}, mask {mask_loss.item()}); lower the learning rates"
             )
+        self.log("step", float(self.step))  # Lightning's own count starts anew when resumed
         self.log("noise_loss", noise_loss, prog_bar=True)
         self.log("mask_loss", mask_loss, prog_bar=True)
         return total
@@ -104,7 +152,10 @@ class TrainingModule(lightning.LightningModule):
                 },
             ]
         )
-        schedule = LambdaLR(optimiser, self._rate)
+        if self._resumed is not None:
+            restore_optimiser(optimiser, self._resumed)
+        before = 0 if self._resumed is None else self._resumed.step
+        schedule = LambdaLR(optimiser, lambda step: self._rate(before + step))
         return {
             "optimizer": optimiser,
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
@@ -135,7 +186,7 @@ class TrainingModule(lightning.LightningModule):
 
         Otherwise it would long remember the random start.
         """
-        done = self.global_step
+        done = self.step
         kept = min(self.config.optimisation.ema_decay, (1 + done) / (10 + done))
         for ours, theirs in zip(averaged, current, strict=True):
             if ours.is_floating_point():
@@ -152,6 +203,10 @@ class TrainingModule(lightning.LightningModule):
             return 1.0
         progress = step / optimisation.steps
         if self._time_budget is not None:
-            spent = (time.monotonic() - self._started) / self._time_budget
-            progress = max(progress, spent)
+            progress = max(progress, self.seconds / self._time_budget)
         return 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
+
+
+def _mixed(seed: int, place: int) -> int:
+    """Make one seed of two numbers, far from the seeds of neighbours."""
+    return int(np.random.SeedSequence([seed, _OF_STEPS, place]).generate_state(1, np.uint64)[0])

@@ -89,6 +89,17 @@ def _foreground(ctx: click.Context, param: click.Parameter, value: str) -> Path 
     show_default=True,
     help="Save the run and draw samples every so many steps.",
 )
+@click.option(
+    "--keep-best",
+    is_flag=True,
+    help="Keep the weights that do best on the held-out images, not the last.",
+)
+@click.option(
+    "--patience",
+    type=click.IntRange(min=1),
+    help="Stop after so many checkpoints without better weights.",
+)
+@click.option("--resume", is_flag=True, help="Go on with the unfinished training in --output.")
 @click.option("--overwrite", is_flag=True, help="Train over an existing run.")
 def train(
     data: Path,
@@ -105,6 +116,9 @@ def train(
     held_out: float,
     workers: int,
     checkpoint_steps: int,
+    keep_best: bool,
+    patience: int | None,
+    resume: bool,
     overwrite: bool,
 ) -> None:
     r"""Train a detector on the good images in DATA.
@@ -119,8 +133,12 @@ def train(
     from diffusionad_training.errors import ConfigError
     from diffusionad_training.presets import customised
 
-    if (output / CONFIG_FILE).exists() and not overwrite:
-        raise ConfigError(f"{output}: holds a run already; name another folder or --overwrite")
+    if resume and overwrite:
+        raise click.UsageError("give --resume or --overwrite, not both")
+    if (output / CONFIG_FILE).exists() and not (overwrite or resume):
+        raise ConfigError(
+            f"{output}: holds a run already; name another folder, --resume or --overwrite"
+        )
     config = customised(
         preset,
         size=image_size,
@@ -140,10 +158,13 @@ def train(
         time_budget=time_budget,
         workers=workers,
         checkpoint_steps=checkpoint_steps,
+        keep_best=keep_best,
+        patience=patience,
+        resumed=resume,
         progress=sys.stderr.isatty(),
         report=lambda line: click.echo(line, err=True),
     )
-    click.echo(f"Trained {module.global_step} steps: {output}")
+    click.echo(f"Trained {module.step} steps: {output}")
     if (data / "test").is_dir():
         click.echo(f"Next: diffusionad evaluate {data} --run {output}")
     click.echo(f"Next: diffusionad export {output} --output bundles/{output.name}")

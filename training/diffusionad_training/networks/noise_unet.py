@@ -12,6 +12,7 @@ import math
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from diffusionad_training.config import NoiseNetworkConfig
 
@@ -37,9 +38,15 @@ class NoiseUNet(nn.Module):
         def residual(cin: int, cout: int, sampling: str = "keep") -> ResidualBlock:
             return ResidualBlock(cin, cout, time_channels, config.dropout, sampling)
 
+        def attention(channels: int) -> Attention:
+            return Attention(channels, config.heads)
+
+        def block(residual: ResidualBlock, attention: Attention | None = None) -> Stage:
+            return Stage(residual, attention, config.recompute)
+
         def stage(level: int, cin: int, cout: int) -> Stage:
             attends = level in config.attention_levels
-            return Stage(residual(cin, cout), Attention(cout, config.heads) if attends else None)
+            return block(residual(cin, cout), attention(cout) if attends else None)
 
         channels = base
         self.first = nn.Conv2d(pixels, channels, 3, padding=1)
@@ -51,13 +58,13 @@ class NoiseUNet(nn.Module):
                 channels = base * multiplier
                 skips.append(channels)
             if level < len(config.multipliers) - 1:
-                self.down.append(Stage(residual(channels, channels, "down"), None))
+                self.down.append(block(residual(channels, channels, "down")))
                 skips.append(channels)
 
         self.middle = nn.ModuleList(
             [
-                Stage(residual(channels, channels), Attention(channels, config.heads)),
-                Stage(residual(channels, channels), None),
+                block(residual(channels, channels), attention(channels)),
+                block(residual(channels, channels)),
             ]
         )
 
@@ -95,13 +102,22 @@ class NoiseUNet(nn.Module):
 class Stage(nn.Module):
     """A residual block, with attention behind it where the level has it."""
 
-    def __init__(self, residual: ResidualBlock, attention: Attention | None) -> None:
+    def __init__(
+        self, residual: ResidualBlock, attention: Attention | None, recompute: bool
+    ) -> None:
         super().__init__()
         self.residual = residual
         self.attention = attention
+        self.recompute = recompute
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
         """(N, C, H, W) and (N, E) -> (N, C', H', W')."""
+        if self.recompute and torch.is_grad_enabled():
+            out: Tensor = checkpoint(self._compute, x, time, use_reentrant=False)
+            return out
+        return self._compute(x, time)
+
+    def _compute(self, x: Tensor, time: Tensor) -> Tensor:
         h: Tensor = self.residual(x, time)
         return h if self.attention is None else self.attention(h)
 

@@ -44,7 +44,7 @@ class AnomalySynthesiser:
         self._config = config
         self._textures = textures
         self._sources = _normalised(
-            config.texture_share, config.self_share, config.procedural_share
+            config.texture_share, config.self_share, config.procedural_share, config.warp_share
         )
         self._masks = _normalised(config.perlin_share, config.stroke_share)
 
@@ -93,11 +93,13 @@ class AnomalySynthesiser:
         raise RuntimeError(f"{make.__name__} gave {TRIES} empty masks of {height}x{width} pixels")
 
     def _source(self, image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
-        kind = rng.choice(3, p=self._sources)
+        kind = rng.choice(4, p=self._sources)
         if kind == 0 and self._textures is not None:
             return sources.texture(self._textures, rng)
         if kind == 1:
             return sources.shuffled_self(image, self._config.grid, rng)
+        if kind == 3:
+            return sources.warped_self(image, rng)
         return sources.procedural(image, rng)
 
 

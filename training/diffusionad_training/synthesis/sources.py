@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageEnhance, ImageOps
+from scipy import ndimage
 
 from diffusionad_training.synthesis.masks import perlin_noise
 
@@ -29,6 +30,21 @@ def shuffled_self(image: RGB, grid: int, rng: np.random.Generator) -> RGB:
     out = augmented.copy()
     out[: height * grid, : width * grid] = shuffled.reshape(height * grid, width * grid, 3)
     return out
+
+
+def warped_self(image: RGB, rng: np.random.Generator) -> RGB:
+    """The image bent out of shape by a smooth field, as bent and torn parts are."""
+    height, width = image.shape[:2]
+    periods = int(2 ** rng.integers(2, 5))
+    reach = min(height, width) * rng.uniform(0.03, 0.12)  # pixels, at the most
+    y, x = np.mgrid[:height, :width].astype(np.float64)
+    y += reach * perlin_noise(height, width, (periods, periods), rng)
+    x += reach * perlin_noise(height, width, (periods, periods), rng)
+    channels = [
+        ndimage.map_coordinates(image[..., c], (y, x), order=1, mode="reflect") for c in range(3)
+    ]
+    warped: RGB = np.stack(channels, axis=-1)
+    return warped
 
 
 def procedural(image: RGB, rng: np.random.Generator) -> RGB:

@@ -59,7 +59,7 @@ _ADMIN_HEADER = f"triton-grpc-protocol-{ADMIN_HEADER}"
 
 # Loading fails with one of several statuses; that of a model that is not there looks like any.
 _NOT_THERE = "failed to poll from model repository"
-_NO_CONTROL = ("explicit model load / unload is not allowed", "not allowed if polling is enabled")
+_NO_CONTROL = "explicit model load / unload is not allowed"
 _PYTHON_TRACE = re.compile(r"\s*\bAt:\n(\s+/.*\n?)+;?")  # a stub's own stack, of no use to a user
 
 # Triton's words for a full queue, and for a request that waited too long in one.
@@ -257,7 +257,7 @@ def _load_errors(about: str) -> Iterator[None]:
             raise ModelNotFoundError(
                 f"{about}: there is no such model in the server's repository"
             ) from exc
-        if any(words in message for words in _NO_CONTROL):
+        if _NO_CONTROL in message:
             raise AccessDeniedError(
                 f"{about}: the server loads and unloads nothing while it runs; start it with "
                 "--model-control-mode explicit"

@@ -256,11 +256,20 @@ def handmade_model() -> type[HandmadeModel]:
     return HandmadeModel
 
 
+@pytest.fixture(scope="session")
+def bundles_in() -> Callable[[Path], BundleMaker]:
+    """For fixtures that outlive one test: gives what `make_bundle` is, for a folder."""
+
+    def make(folder: Path) -> BundleMaker:
+        folder.mkdir()
+        return BundleMaker(folder)
+
+    return make
+
+
 @pytest.fixture
-def make_bundle(tmp_path: Path) -> BundleMaker:
-    folder = tmp_path / "bundles"
-    folder.mkdir()
-    return BundleMaker(folder)
+def make_bundle(bundles_in: Callable[[Path], BundleMaker], tmp_path: Path) -> BundleMaker:
+    return bundles_in(tmp_path / "bundles")
 
 
 @pytest.fixture(scope="session")

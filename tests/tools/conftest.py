@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -455,3 +456,11 @@ def _served_versions(model: Path, config: pb.ModelConfig) -> set[int]:
     if config.version_policy.WhichOneof("policy_choice") == "all":
         return {int(folder.name) for folder in model.iterdir() if folder.is_dir()}
     return set(config.version_policy.specific.versions)
+
+
+@pytest.fixture
+def dead_url() -> str:
+    """An address where nothing listens."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{taken.getsockname()[1]}"

@@ -25,6 +25,7 @@ from diffusionad_client.errors import AddressError
 from diffusionad_client.metadata import Thresholds
 from diffusionad_tools.release import model_config
 from diffusionad_tools.release.promote import promote
+from diffusionad_tools.release.repository import find_release
 from diffusionad_tools.release.rollout import Fleet
 from diffusionad_tools.server.process import (
     ExplicitControl,
@@ -100,8 +101,8 @@ class Plant:
     servers: tuple[TritonProcess, TritonProcess]
     stale: TritonProcess
 
-    def release(self, *arguments: object, to: tuple[TritonProcess, ...] | None = None) -> Result:
-        urls = [o for s in to or self.servers for o in ("--url", s.grpc_url)]
+    def release(self, *arguments: object) -> Result:
+        urls = [o for s in self.servers for o in ("--url", s.grpc_url)]
         key = ("--admin-key-file", self.key_file)
         return release(*arguments, "--repository", self.repository, *urls, *key)
 
@@ -172,6 +173,7 @@ def traffic(servers: tuple[TritonProcess, ...], handmade_model: Any) -> Iterator
 def test_no_request_is_lost_while_servers_are_promoted_and_rolled_back(
     plant: Plant, handmade_model: Any
 ) -> None:
+    assert find_release(plant.repository, "widget").version == 1
     with traffic(plant.servers, handmade_model) as found:
         promoted = plant.release("promote", "widget", 2)
         steps_then = named_by_the_steps(plant.repository)
@@ -195,39 +197,32 @@ def test_no_request_is_lost_while_servers_are_promoted_and_rolled_back(
 
 
 @pytest.mark.server
-def test_a_server_that_is_gone_is_named_the_others_are_done_and_the_steps_wait_for_it(
+def test_servers_that_lag_behind_are_named_the_others_are_done_and_the_steps_wait_for_them(
     plant: Plant, dead_url: str
 ) -> None:
     one, _ = plant.servers
-    key = ("--admin-key-file", plant.key_file, "--repository", plant.repository)
+    served = find_release(plant.repository, "widget").version
+    target = 3 - served
+    urls = [o for url in (dead_url, plant.stale.grpc_url, one.grpc_url) for o in ("--url", url)]
+    key = ("--admin-key-file", plant.key_file)
     result = release(
-        *("promote", "widget", 2, "--url", dead_url, "--url", one.grpc_url, "--json", *key)
+        "promote", "widget", target, "--repository", plant.repository, *urls, *key, "--json"
     )
 
     assert result.exit_code == 1
-    gone, there = json.loads(result.stdout)["servers"]
+    gone, stale, there = json.loads(result.stdout)["servers"]
     assert "no server answers" in gone["problem"]
-    assert there["agrees"]
-    assert there["version"] == "2"
-    assert "1 of 2 servers do not serve widget version 2" in result.stderr
+    assert "a copy that is not up to date?" in stale["problem"]
+    assert (there["agrees"], there["version"]) == (True, str(target))
+    assert f"2 of 3 servers do not serve widget version {target}" in result.stderr
     assert named_by_the_steps(plant.repository) == {(1, 2)}
 
-    again = plant.release("promote", "widget", 2)  # both, and both are there
+    again = plant.release("promote", "widget", target)
     assert again.exit_code == 0, again.output
-    assert named_by_the_steps(plant.repository) == {(2,)}
-    assert plant.release("promote", "widget", 1).exit_code == 0
-
-
-@pytest.mark.server
-def test_a_server_of_a_stale_copy_is_found_out(plant: Plant) -> None:
-    one, _ = plant.servers
-    result = plant.release("promote", "widget", 2, to=(one, plant.stale))
-    assert result.exit_code == 1
-    good, bad = result.stdout.splitlines()[-2:]
-    assert good.split()[:3] == [one.grpc_url, "yes", "2"]
-    assert bad.split()[:3] == [plant.stale.grpc_url, "NO", "1"]
-    assert "is its repository this one, or a copy that is not up to date?" in bad
-    assert plant.release("promote", "widget", 1).exit_code == 0
+    lines = again.stdout.splitlines()[-2:]
+    expected = [[s.grpc_url, "yes", str(target)] for s in plant.servers]
+    assert [line.split()[:3] for line in lines] == expected
+    assert named_by_the_steps(plant.repository) == {(target,)}
 
 
 @pytest.mark.server
@@ -237,7 +232,8 @@ def test_a_server_that_does_not_know_the_key_is_told_with_the_remedy(
     key_file = tmp_path / "admin.key"
     ensure_admin_key(key_file)
     result = release(
-        *("promote", "widget", 1, "--repository", plant.repository),
+        *("promote", "widget", find_release(plant.repository, "widget").version),
+        *("--repository", plant.repository),
         *("--url", plant.servers[0].grpc_url, "--admin-key-file", key_file),
     )
     assert result.exit_code == 1

@@ -3,7 +3,7 @@
 Triton loads an ensemble together with the steps that it names, when their files
 have changed. It brings a step's new versions up first, then the ensemble's, and
 takes the old ones away at once where their configuration names them no longer,
-while requests still reach the old ensemble (measured: see `docs/releases.md`).
+while requests still reach the old ensemble (measured: see `docs/fleet.md`).
 So servers load between two changes of the folder: when the ensembles have
 switched and the steps serve the old and the new release; and again when the
 steps serve the new one alone, which takes no time and frees the old one's memory.

@@ -6,8 +6,8 @@ import json
 import shutil
 import threading
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -94,17 +94,18 @@ def test_an_address_that_cannot_be_dialled_is_refused_before_anything_changes(
 
 @dataclass(frozen=True)
 class Plant:
-    """Two servers of one repository, and a third of a copy that nobody keeps up to date."""
+    """A server of the repository, and one of a copy that somebody has to keep up to date."""
 
     repository: Path
     key_file: Path
-    servers: tuple[TritonProcess, TritonProcess]
-    stale: TritonProcess
+    line: TritonProcess
+    copy: Path
+    distant_line: TritonProcess
 
-    def release(self, *arguments: object) -> Result:
-        urls = [o for s in self.servers for o in ("--url", s.grpc_url)]
-        key = ("--admin-key-file", self.key_file)
-        return release(*arguments, "--repository", self.repository, *urls, *key)
+    def release(self, *arguments: object, urls: Sequence[str] = ()) -> Result:
+        servers = [o for url in urls or [self.line.grpc_url] for o in ("--url", url)]
+        where = ("--repository", self.repository, "--admin-key-file", self.key_file)
+        return release(*arguments, *where, *servers)
 
 
 @pytest.fixture(scope="module")
@@ -117,15 +118,15 @@ def plant(
     folder = tmp_path_factory.mktemp("plant")
     make_bundle = bundles_in(folder / "bundles")
     repository = fill(folder / "repository", make_bundle, publish_ungated, handmade_model)
-    shutil.copytree(repository, folder / "copy")
+    copy = shutil.copytree(repository, folder / "copy")
     key_file = folder / "admin.key"
     explicit = ExplicitControl(load=["widget"], admin_key=ensure_admin_key(key_file))
 
-    def serve(path: Path) -> Any:
+    def serve(path: Path) -> AbstractContextManager[TritonProcess]:
         return running_server(ServerSettings(repository=path, explicit=explicit))
 
-    with serve(repository) as one, serve(repository) as other, serve(folder / "copy") as stale:
-        yield Plant(repository, key_file, (one, other), stale)
+    with serve(repository) as line, serve(copy) as distant_line:
+        yield Plant(repository, key_file, line, copy, distant_line)
 
 
 @dataclass
@@ -137,15 +138,15 @@ class Traffic:
 
 
 @contextmanager
-def traffic(servers: tuple[TritonProcess, ...], handmade_model: Any) -> Iterator[Traffic]:
-    """Score without pause and without retries, two lines a server, while the context lasts."""
+def traffic(server: TritonProcess, handmade_model: Any) -> Iterator[Traffic]:
+    """Score from four threads, without pause and without retries, while the context lasts."""
     (image,) = handmade_model().images(1)
     expected = {v: handmade_model(gain=gain).answer(image)[0] for v, gain in GAINS.items()}
     found = Traffic()
     over = threading.Event()
 
-    def line(url: str) -> None:
-        with Client(url, "widget", retry=False) as client:
+    def score() -> None:
+        with Client(server.grpc_url, "widget", retry=False) as client:
             while not over.is_set():
                 try:
                     answer = client.inspect(image, anomaly_map=False, reconstruction=False)
@@ -158,37 +159,38 @@ def traffic(servers: tuple[TritonProcess, ...], handmade_model: Any) -> Iterator
                 ):
                     found.wrong.append(f"an answer of two releases: {answer}")
 
-    lines = [threading.Thread(target=line, args=(s.grpc_url,)) for s in servers for _ in range(2)]
-    for thread in lines:
+    threads = [threading.Thread(target=score) for _ in range(4)]
+    for thread in threads:
         thread.start()
     try:
         yield found
     finally:
         over.set()
-        for thread in lines:
+        for thread in threads:
             thread.join()
 
 
 @pytest.mark.server
-def test_no_request_is_lost_while_servers_are_promoted_and_rolled_back(
+def test_no_request_is_lost_while_a_server_is_promoted_and_rolled_back(
     plant: Plant, handmade_model: Any
 ) -> None:
     assert find_release(plant.repository, "widget").version == 1
-    with traffic(plant.servers, handmade_model) as found:
+    with traffic(plant.line, handmade_model) as found:
         promoted = plant.release("promote", "widget", 2)
         steps_then = named_by_the_steps(plant.repository)
         back = plant.release("rollback", "widget", "--json")
 
     assert promoted.exit_code == 0, promoted.output
-    assert promoted.stdout.count("yes") == 2
+    (row,) = promoted.stdout.splitlines()[2:]
+    assert row.split()[:3] == [plant.line.grpc_url, "yes", "2"]
     assert steps_then == {(2,)}
     assert back.exit_code == 0, back.output
     told = json.loads(back.stdout)
     assert (told["version"], told["before"]) == (1, 2)
-    for server in told["servers"]:
-        assert server["agrees"]
-        assert (server["version"], server["release"]) == ("1", told["release"])
-        assert server["steps"] == {contract.step_model("widget", step): 1 for step in Step}
+    (server,) = told["servers"]
+    assert server["agrees"]
+    assert (server["version"], server["release"]) == ("1", told["release"])
+    assert server["steps"] == {contract.step_model("widget", step): 1 for step in Step}
     assert named_by_the_steps(plant.repository) == {(1,)}
 
     assert found.wrong == []
@@ -200,28 +202,25 @@ def test_no_request_is_lost_while_servers_are_promoted_and_rolled_back(
 def test_servers_that_lag_behind_are_named_the_others_are_done_and_the_steps_wait_for_them(
     plant: Plant, dead_url: str
 ) -> None:
-    one, _ = plant.servers
     served = find_release(plant.repository, "widget").version
     target = 3 - served
-    urls = [o for url in (dead_url, plant.stale.grpc_url, one.grpc_url) for o in ("--url", url)]
-    key = ("--admin-key-file", plant.key_file)
-    result = release(
-        "promote", "widget", target, "--repository", plant.repository, *urls, *key, "--json"
-    )
+    both = [plant.line.grpc_url, plant.distant_line.grpc_url]
+    result = plant.release("promote", "widget", target, "--json", urls=[dead_url, *both])
 
     assert result.exit_code == 1
-    gone, stale, there = json.loads(result.stdout)["servers"]
+    gone, there, stale = json.loads(result.stdout)["servers"]
     assert "no server answers" in gone["problem"]
-    assert "a copy that is not up to date?" in stale["problem"]
     assert (there["agrees"], there["version"]) == (True, str(target))
+    assert stale["version"] == str(served)
+    assert "a copy that is not up to date?" in stale["problem"]
     assert f"2 of 3 servers do not serve widget version {target}" in result.stderr
     assert named_by_the_steps(plant.repository) == {(1, 2)}
 
-    again = plant.release("promote", "widget", target)
+    shutil.copytree(plant.repository, plant.copy, dirs_exist_ok=True)
+    again = plant.release("promote", "widget", target, urls=both)
     assert again.exit_code == 0, again.output
-    lines = again.stdout.splitlines()[-2:]
-    expected = [[s.grpc_url, "yes", str(target)] for s in plant.servers]
-    assert [line.split()[:3] for line in lines] == expected
+    rows = [row.split()[:3] for row in again.stdout.splitlines()[-2:]]
+    assert rows == [[url, "yes", str(target)] for url in both]
     assert named_by_the_steps(plant.repository) == {(target,)}
 
 
@@ -231,17 +230,15 @@ def test_a_server_that_does_not_know_the_key_is_told_with_the_remedy(
 ) -> None:
     key_file = tmp_path / "admin.key"
     ensure_admin_key(key_file)
-    result = release(
-        *("promote", "widget", find_release(plant.repository, "widget").version),
-        *("--repository", plant.repository),
-        *("--url", plant.servers[0].grpc_url, "--admin-key-file", key_file),
-    )
+    served = find_release(plant.repository, "widget").version
+    arguments = ("promote", "widget", served, "--repository", plant.repository)
+    result = release(*arguments, "--url", plant.line.grpc_url, "--admin-key-file", key_file)
     assert result.exit_code == 1
     assert "its admin key alone; give the file" in result.stdout
 
 
 @pytest.mark.server
-def test_an_added_release_and_new_thresholds_reach_the_servers(
+def test_an_added_release_and_new_thresholds_reach_the_server(
     plant: Plant, make_bundle: Any, handmade_model: Any
 ) -> None:
     bundle = make_bundle(model=handmade_model(gain=0.6))
@@ -249,9 +246,8 @@ def test_an_added_release_and_new_thresholds_reach_the_servers(
     assert added.exit_code == 0, added.output
     changed = plant.release("thresholds", "widget", "--accept", 0.1)
     assert changed.exit_code == 0, changed.output
-    for server in plant.servers:
-        with Client(server.grpc_url, "widget") as client:
-            served = client.served()
-        assert served.version == "4"
-        assert served.metadata.digests == bundle.metadata.digests
-        assert served.metadata.thresholds.accept == 0.1
+    with Client(plant.line.grpc_url, "widget") as client:
+        served = client.served()
+    assert served.version == "4"
+    assert served.metadata.digests == bundle.metadata.digests
+    assert served.metadata.thresholds.accept == 0.1

@@ -171,6 +171,7 @@ def traffic(server: TritonProcess, handmade_model: Any) -> Iterator[Traffic]:
 
 
 @pytest.mark.server
+@pytest.mark.slow
 def test_no_request_is_lost_while_a_server_is_promoted_and_rolled_back(
     plant: Plant, handmade_model: Any
 ) -> None:
@@ -199,6 +200,7 @@ def test_no_request_is_lost_while_a_server_is_promoted_and_rolled_back(
 
 
 @pytest.mark.server
+@pytest.mark.slow
 def test_servers_that_lag_behind_are_named_the_others_are_done_and_the_steps_wait_for_them(
     plant: Plant, dead_url: str
 ) -> None:
@@ -238,6 +240,7 @@ def test_a_server_that_does_not_know_the_key_is_told_with_the_remedy(
 
 
 @pytest.mark.server
+@pytest.mark.slow
 def test_an_added_release_and_new_thresholds_reach_the_server(
     plant: Plant, make_bundle: Any, handmade_model: Any
 ) -> None:

@@ -145,18 +145,19 @@ class Client:
     def load(self, model: str, *, timeout: float | None = None) -> ServedModel:
         """Load a category, or load it anew as it stands in the server's repository now.
 
+        Its encoded form is loaded and unloaded by itself, as `screw__encoded`.
         The server must have been started with explicit model control. Raises
         `AccessDeniedError` without its admin key, `ModelLoadError` with the
         server's reason; what was loaded before is then served on.
         """
         deadline = self._deadline(timeout)
-        self._transport.load(contract.check_category(model), timeout=deadline.left())
+        self._transport.load(_check_form(model), timeout=deadline.left())
         return self._releases.fetch_newest(model, deadline)
 
     def unload(self, model: str, *, timeout: float | None = None) -> None:
         """Unload a category; requests under way are answered still."""
         deadline = self._deadline(timeout)
-        self._transport.unload(contract.check_category(model), timeout=deadline.left())
+        self._transport.unload(_check_form(model), timeout=deadline.left())
         self._releases.forget(model)
 
     def health(self, *, timeout: float | None = None) -> Health:
@@ -220,6 +221,12 @@ class Client:
 
     def _deadline(self, timeout: float | None) -> Deadline:
         return Deadline(self._timeout if timeout is None else timeout)
+
+
+def _check_form(model: str) -> str:
+    """Return `model` if it names a category or its encoded form."""
+    category = model.partition("__")[0]
+    return model if model == contract.encoded_model(category) else contract.check_category(model)
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
+from PIL import Image
 
 from diffusionad_client import contract
 from diffusionad_client.admin_key import ensure_admin_key
@@ -23,6 +24,7 @@ from diffusionad_client.client import Client
 from diffusionad_client.contract import Step
 from diffusionad_client.errors import AddressError
 from diffusionad_client.metadata import Thresholds
+from diffusionad_client.scoring import pictures
 from diffusionad_tools.release import model_config
 from diffusionad_tools.release.promote import promote
 from diffusionad_tools.release.repository import find_release
@@ -56,7 +58,7 @@ def repository(make_bundle: Any, publish_ungated: Any, handmade_model: Any, tmp_
 def fill(repository: Path, make_bundle: Any, publish_ungated: Any, handmade_model: Any) -> Path:
     for version, gain in GAINS.items():
         bundle = make_bundle(model=handmade_model(gain=gain), thresholds=LIMITS[version])
-        publish_ungated(bundle, repository)
+        publish_ungated(bundle, repository, encoded=True)
     promote(repository, "widget", 1)
     return repository
 
@@ -94,7 +96,10 @@ def test_an_address_that_cannot_be_dialled_is_refused_before_anything_changes(
 
 @dataclass(frozen=True)
 class Plant:
-    """A server of the repository, and one of a copy that somebody has to keep up to date."""
+    """A server of the repository, and one of a copy that somebody has to keep up to date.
+
+    The distant one does without the encoded form.
+    """
 
     repository: Path
     key_file: Path
@@ -120,12 +125,16 @@ def plant(
     repository = fill(folder / "repository", make_bundle, publish_ungated, handmade_model)
     copy = shutil.copytree(repository, folder / "copy")
     key_file = folder / "admin.key"
-    explicit = ExplicitControl(load=["widget"], admin_key=ensure_admin_key(key_file))
+    key = ensure_admin_key(key_file)
 
-    def serve(path: Path) -> AbstractContextManager[TritonProcess]:
+    def serve(path: Path, *load: str) -> AbstractContextManager[TritonProcess]:
+        explicit = ExplicitControl(load=load, admin_key=key)
         return running_server(ServerSettings(repository=path, explicit=explicit))
 
-    with serve(repository) as line, serve(copy) as distant_line:
+    with (
+        serve(repository, "widget", "widget__encoded") as line,
+        serve(copy, "widget") as distant_line,
+    ):
         yield Plant(repository, key_file, line, copy, distant_line)
 
 
@@ -133,33 +142,42 @@ def plant(
 class Traffic:
     """What a line got for its requests: how many answers of each version, and what went wrong."""
 
-    answers: Counter[str] = field(default_factory=Counter)
+    answers: Counter[tuple[str, bool]] = field(default_factory=Counter)  # version, encoded
     wrong: list[str] = field(default_factory=list)
 
 
 @contextmanager
 def traffic(server: TritonProcess, handmade_model: Any) -> Iterator[Traffic]:
-    """Score from four threads, without pause and without retries, while the context lasts."""
+    """Score from four threads, without pause and without retries, while the context lasts.
+
+    One of them sends a file, which the server decodes.
+    """
     (image,) = handmade_model().images(1)
+    file = pictures.png(Image.fromarray(image))
     expected = {v: handmade_model(gain=gain).answer(image)[0] for v, gain in GAINS.items()}
     found = Traffic()
     over = threading.Event()
 
-    def score() -> None:
+    def score(encoded: bool) -> None:
         with Client(server.grpc_url, "widget", retry=False) as client:
             while not over.is_set():
                 try:
-                    answer = client.inspect(image, anomaly_map=False, reconstruction=False)
+                    answer = client.inspect(
+                        file if encoded else image,
+                        anomaly_map=False,
+                        reconstruction=False,
+                        encoded=encoded,
+                    )
                 except Exception as exc:  # whatever it is, a part was lost
                     found.wrong.append(repr(exc))
                     continue
-                found.answers[answer.version] += 1
+                found.answers[answer.version, encoded] += 1
                 if answer.thresholds != LIMITS[answer.version] or not np.isclose(
                     answer.score, expected[answer.version], atol=1e-5
                 ):
                     found.wrong.append(f"an answer of two releases: {answer}")
 
-    threads = [threading.Thread(target=score) for _ in range(4)]
+    threads = [threading.Thread(target=score, args=(number == 0,)) for number in range(4)]
     for thread in threads:
         thread.start()
     try:
@@ -192,10 +210,12 @@ def test_no_request_is_lost_while_a_server_is_promoted_and_rolled_back(
     assert server["agrees"]
     assert (server["version"], server["release"]) == ("1", told["release"])
     assert server["steps"] == {contract.step_model("widget", step): 1 for step in Step}
+    with Client(plant.line.grpc_url, "widget") as client:
+        assert client.served("widget__encoded").version == "1"
     assert named_by_the_steps(plant.repository) == {(1,)}
 
     assert found.wrong == []
-    assert set(found.answers) == {"1", "2"}
+    assert set(found.answers) == {(v, encoded) for v in GAINS for encoded in (False, True)}
     assert found.answers.total() > 50
 
 

@@ -91,8 +91,9 @@ class RollOut:
 def roll_out(release: Release, forms: Sequence[str], fleet: Fleet) -> list[ServerState]:
     """Make every server load a release, all at once, and ask each what it serves then.
 
-    `forms` are the category's ensembles, its public face first. A server that cannot be reached, refuses or fails is among the answers with
-    its problem; the others are done all the same.
+    `forms` are the category's ensembles, its public face first. A server that
+    cannot be reached, refuses or fails is among the answers with its problem;
+    the others are done all the same.
     """
     with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="rollout") as pool:
         return list(pool.map(partial(_bring, release, forms, fleet), fleet.urls))

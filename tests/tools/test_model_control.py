@@ -174,8 +174,9 @@ def test_a_category_that_cannot_be_loaded_says_why_and_takes_no_other_with_it(
 
 
 @pytest.mark.server
-def test_loading_a_category_that_is_not_there_says_so(explicit: Explicit) -> None:
-    result = explicit.models("load", "nonesuch")
+@pytest.mark.parametrize("name", ["nonesuch", "widget__encoded"])
+def test_loading_what_is_not_there_says_so(explicit: Explicit, name: str) -> None:
+    result = explicit.models("load", name)
     assert result.exit_code == 1
     assert "no such model in the server's repository" in result.stderr
 

@@ -7,7 +7,7 @@ import shutil
 import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from diffusionad_client.contract import Step
 from diffusionad_client.errors import AddressError
 from diffusionad_client.metadata import Thresholds
 from diffusionad_client.scoring import pictures
+from diffusionad_client.transport import GrpcTransport
 from diffusionad_tools.release import model_config
 from diffusionad_tools.release.promote import promote
 from diffusionad_tools.release.repository import find_release
@@ -210,8 +211,8 @@ def test_no_request_is_lost_while_a_server_is_promoted_and_rolled_back(
     assert server["agrees"]
     assert (server["version"], server["release"]) == ("1", told["release"])
     assert server["steps"] == {contract.step_model("widget", step): 1 for step in Step}
-    with Client(plant.line.grpc_url, "widget") as client:
-        assert client.served("widget__encoded").version == "1"
+    with closing(GrpcTransport(plant.line.grpc_url)) as server_of_files:
+        assert server_of_files.versions("widget__encoded", timeout=30) == ["1"]
     assert named_by_the_steps(plant.repository) == {(1,)}
 
     assert found.wrong == []

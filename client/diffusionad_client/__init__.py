@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from diffusionad_client.errors import (
         AccessDeniedError,
         AddressError,
+        AdminKeyError,
         BundleError,
         CalibrationError,
         CategoryNameError,
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
         ImageError,
         InferenceError,
         MetadataError,
+        ModelLoadError,
         ModelNotFoundError,
         OutputError,
         ReportError,
@@ -38,7 +40,7 @@ if TYPE_CHECKING:
     )
     from diffusionad_client.inspection import Inspection, Timings
     from diffusionad_client.metadata import ReleaseMetadata, Thresholds, Verdict
-    from diffusionad_client.releases import Catalogue, RefusedModel, ServedModel
+    from diffusionad_client.releases import Catalogue, IdleModel, RefusedModel, ServedModel
     from diffusionad_client.transport import Health
 
 __version__ = "0.1.0"
@@ -46,6 +48,7 @@ __version__ = "0.1.0"
 __all__ = [
     "AccessDeniedError",
     "AddressError",
+    "AdminKeyError",
     "BundleError",
     "CalibrationError",
     "Catalogue",
@@ -55,10 +58,12 @@ __all__ = [
     "DeadlineExceededError",
     "DiffusionADError",
     "Health",
+    "IdleModel",
     "ImageError",
     "InferenceError",
     "Inspection",
     "MetadataError",
+    "ModelLoadError",
     "ModelNotFoundError",
     "OutputError",
     "RefusedModel",
@@ -78,6 +83,7 @@ _HOMES = {
     "Catalogue": "releases",
     "Client": "client",
     "Health": "transport",
+    "IdleModel": "releases",
     "Inspection": "inspection",
     "RefusedModel": "releases",
     "ReleaseMetadata": "metadata",

@@ -36,7 +36,8 @@ class Client:
     for calls that name none; without it the server must serve only one.
     `timeout` is in seconds and holds for all that one call asks of the server.
     `thresholds` override those of the release. `retry=False` makes every
-    failure an error at once; see `inspect`.
+    failure an error at once; see `inspect`. `admin_key` opens the repository of
+    a server that keeps it closed, for `load`, `unload` and `catalogue`.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class Client:
         timeout: float = 30.0,
         thresholds: Thresholds | None = None,
         retry: bool = True,
+        admin_key: str | None = None,
         transport: Transport | None = None,
     ) -> None:
         self._model = None if model is None else contract.check_category(model)
@@ -54,7 +56,9 @@ class Client:
         self._thresholds = thresholds
         self._retry = retry
         self._deadline(None)  # refuses a timeout that makes no sense, now rather than later
-        self._transport = GrpcTransport(url) if transport is None else transport
+        self._transport = (
+            GrpcTransport(url, admin_key=admin_key) if transport is None else transport
+        )
         self._releases = Releases(self._transport, url)
 
     def __enter__(self) -> Client:
@@ -131,11 +135,30 @@ class Client:
         return self.catalogue(timeout=timeout).served
 
     def catalogue(self, *, timeout: float | None = None) -> Catalogue:
-        """List the categories that are ready, those that this client cannot use with the reason.
+        """List the categories of the server's repository, with the reason for those it is not so.
 
-        Models that are none of ours are left out.
+        Those that cannot be used, those that are not loaded; models that are
+        none of ours are left out.
         """
         return self._releases.categories(self._deadline(timeout))
+
+    def load(self, model: str, *, timeout: float | None = None) -> ServedModel:
+        """Load a category, or load it anew as it stands in the server's repository now.
+
+        Its encoded form is loaded and unloaded by itself, as `screw__encoded`.
+        The server must have been started with explicit model control. Raises
+        `AccessDeniedError` without its admin key, `ModelLoadError` with the
+        server's reason; what was loaded before is then served on.
+        """
+        deadline = self._deadline(timeout)
+        self._transport.load(_check_form(model), timeout=deadline.left())
+        return self._releases.fetch_newest(model, deadline)
+
+    def unload(self, model: str, *, timeout: float | None = None) -> None:
+        """Unload a category; requests under way are answered still."""
+        deadline = self._deadline(timeout)
+        self._transport.unload(_check_form(model), timeout=deadline.left())
+        self._releases.forget(model)
 
     def health(self, *, timeout: float | None = None) -> Health:
         """Ask whether the server is ready. Raises `ServerUnavailableError` if none answers."""
@@ -198,6 +221,12 @@ class Client:
 
     def _deadline(self, timeout: float | None) -> Deadline:
         return Deadline(self._timeout if timeout is None else timeout)
+
+
+def _check_form(model: str) -> str:
+    """Return `model` if it names a category or its encoded form."""
+    category = model.partition("__")[0]
+    return model if model == contract.encoded_model(category) else contract.check_category(model)
 
 
 @dataclass(frozen=True)

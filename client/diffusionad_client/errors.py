@@ -11,8 +11,10 @@
     ├── ReportError                 a report cannot be made
     ├── ServeError                  an embedded server could not be started
     ├── AddressError                a server's address is not HOST:PORT
+    ├── AdminKeyError               a server's admin key cannot be read, or is open to others
     ├── AccessDeniedError           the server does not open that call to this client
     ├── ModelNotFoundError          the server does not serve that category
+    ├── ModelLoadError              the server could not load that category
     ├── ContractError               the server's model is not one of ours, or of another version
     ├── InferenceError              the server refused or failed a request
     ├── ServerUnavailableError      no server answered            (retryable)
@@ -72,12 +74,20 @@ class AddressError(DiffusionADError):
     """A server's address is not of the form HOST:PORT."""
 
 
+class AdminKeyError(DiffusionADError):
+    """The file of an admin key is missing, malformed, or readable by others than its owner."""
+
+
 class AccessDeniedError(DiffusionADError):
     """The server, or the gateway before it, does not open that call to this client."""
 
 
 class ModelNotFoundError(DiffusionADError):
     """The server answers, but does not serve the named category."""
+
+
+class ModelLoadError(DiffusionADError):
+    """The server was asked to load a model and could not; the message has its reason."""
 
 
 class ContractError(DiffusionADError):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from tritonclient.grpc import model_config_pb2
 from tritonclient.utils import InferenceServerException
 
+from diffusionad_client.admin_key import ADMIN_HEADER
 from diffusionad_client.contract import BAD_IMAGE, IMAGE, IMAGE_BYTES, Signature, TensorSpec
 from diffusionad_client.deadline import MORE_TIME
 from diffusionad_client.errors import (
@@ -28,6 +29,7 @@ from diffusionad_client.errors import (
     DiffusionADError,
     ImageError,
     InferenceError,
+    ModelLoadError,
     ModelNotFoundError,
     ServerBusyError,
     ServerUnavailableError,
@@ -51,6 +53,14 @@ _CHANNEL_OPTIONS = (
 # No proxy reaches this machine's own servers, yet gRPC would ask the one in http_proxy to.
 _LOOPBACK = re.compile(r"((dns:/*|ipv4:)?(localhost|127(\.\d+){3})|(dns:/*|ipv6:)?\[::1\]):\d+")
 _PAST_THE_PROXY = ("grpc.enable_http_proxy", 0)
+
+# Triton's own prefix, for gRPC alone, to the name that its option gives a key.
+_ADMIN_HEADER = f"triton-grpc-protocol-{ADMIN_HEADER}"
+
+# Loading fails with one of several statuses; that of a model that is not there looks like any.
+_NOT_THERE = "failed to poll from model repository"
+_NO_CONTROL = "explicit model load / unload is not allowed"
+_PYTHON_TRACE = re.compile(r"\s*\bAt:\n(\s+/.*\n?)+;?")  # a stub's own stack, of no use to a user
 
 # Triton's words for a full queue, and for a request that waited too long in one.
 _BUSY = ("queue", "request timeout expired")
@@ -76,8 +86,10 @@ class IndexEntry:
     """One version of one model in a server's repository."""
 
     model: str
-    version: str
+    version: str  # empty if the model was never loaded
     ready: bool
+    state: str = ""  # Triton's: READY, LOADING, UNLOADING, UNAVAILABLE; empty if never loaded
+    reason: str = ""  # why it is not available
 
 
 @dataclass(frozen=True)
@@ -87,6 +99,7 @@ class ModelConfig:
     batched: bool
     signature: Signature
     parameters: Mapping[str, str]
+    steps: Mapping[str, int] = field(default_factory=dict)  # of an ensemble: model -> its version
 
 
 @dataclass(frozen=True)
@@ -115,6 +128,12 @@ class Transport(Protocol):
     def infer(self, model: str, batch: Batch, outputs: Sequence[str], *, timeout: float) -> Answer:
         """Run the newest version of a model on a batch for the named outputs."""
 
+    def load(self, model: str, *, timeout: float) -> None:
+        """Load a model, or load it anew as it stands in the server's repository now."""
+
+    def unload(self, model: str, *, timeout: float) -> None:
+        """Unload a model and those that it alone is made of."""
+
     def close(self) -> None:
         """Let go of the connection; calls under way end with an error."""
 
@@ -123,11 +142,13 @@ class GrpcTransport:
     """A `Transport` over one gRPC channel.
 
     Many threads may share it: of tritonclient only unary calls are used, which
-    hold no state of their own but the channel.
+    hold no state of their own but the channel. `admin_key` is sent with the
+    calls on the server's repository alone.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, admin_key: str | None = None) -> None:
         self._url = check_url(url)
+        self._admin = {} if admin_key is None else {_ADMIN_HEADER: admin_key}
         self._closed = False
         self._triton = triton.InferenceServerClient(url, channel_args=channel_options(url))
 
@@ -141,8 +162,15 @@ class GrpcTransport:
     def index(self, *, timeout: float) -> Sequence[IndexEntry]:
         """List the server's repository."""
         with self._our_errors(timeout):
-            answer = self._triton.get_model_repository_index(client_timeout=timeout)
-        return [IndexEntry(m.name, m.version, m.state == "READY") for m in answer.models]
+            answer = self._triton.get_model_repository_index(
+                headers=self._admin, client_timeout=timeout
+            )
+        return [
+            IndexEntry(
+                m.name, m.version, m.state == "READY", m.state, _PYTHON_TRACE.sub("", m.reason)
+            )
+            for m in answer.models
+        ]
 
     def versions(self, model: str, *, timeout: float) -> Sequence[str]:
         """List the versions of a model that are served."""
@@ -159,6 +187,7 @@ class GrpcTransport:
             batched=config.max_batch_size > 0,
             signature=Signature(_specs(config.input), _specs(config.output)),
             parameters={key: value.string_value for key, value in config.parameters.items()},
+            steps={step.model_name: step.model_version for step in config.ensemble_scheduling.step},
         )
 
     def infer(self, model: str, batch: Batch, outputs: Sequence[str], *, timeout: float) -> Answer:
@@ -177,6 +206,22 @@ class GrpcTransport:
             version=result.get_response().model_version,
             outputs={name: array for name, array in arrays.items() if array is not None},
         )
+
+    def load(self, model: str, *, timeout: float) -> None:
+        """Load a model, or load it anew as it stands in the server's repository now.
+
+        What it is made of is loaded first. Raises `ModelLoadError` with the
+        server's reason; what was loaded before is then served on.
+        """
+        with self._our_errors(timeout, model), _load_errors(f"{model} on {self._url}"):
+            self._triton.load_model(model, headers=self._admin, client_timeout=timeout)
+
+    def unload(self, model: str, *, timeout: float) -> None:
+        """Unload a model and those that it alone is made of; answers when that has begun."""
+        with self._our_errors(timeout, model), _load_errors(f"{model} on {self._url}"):
+            self._triton.unload_model(
+                model, headers=self._admin, unload_dependents=True, client_timeout=timeout
+            )
 
     def close(self) -> None:
         """Let go of the connection; calls under way end with an error."""
@@ -199,6 +244,27 @@ class GrpcTransport:
 
     def _closed_error(self) -> DiffusionADError:
         return DiffusionADError(f"{self._url}: this client is closed; make a new one")
+
+
+@contextmanager
+def _load_errors(about: str) -> Iterator[None]:
+    """Turn what Triton says of a model that it cannot load into errors of ours."""
+    try:
+        yield
+    except InferenceServerException as exc:
+        message = _PYTHON_TRACE.sub("", exc.message()).strip()
+        if _NOT_THERE in message:
+            raise ModelNotFoundError(
+                f"{about}: there is no such model in the server's repository"
+            ) from exc
+        if _NO_CONTROL in message:
+            raise AccessDeniedError(
+                f"{about}: the server loads and unloads nothing while it runs; start it with "
+                "--model-control-mode explicit"
+            ) from exc
+        if exc.status() in ("StatusCode.INVALID_ARGUMENT", "StatusCode.INTERNAL"):
+            raise ModelLoadError(f"{about}: the server cannot load it: {message}") from exc
+        raise
 
 
 def channel_options(url: str) -> list[tuple[str, int]]:
@@ -231,7 +297,7 @@ def translate(status: str | None, message: str, about: str, timeout: float) -> D
         if any(words in text for words in _BUSY):
             return ServerBusyError(f"{about}: the server's queue is full ({message})")
         if "restricted" in text:
-            return AccessDeniedError(f"{about}: the server restricts this call ({message})")
+            return AccessDeniedError(_restricted(message, about))
         if "unknown model" not in text:
             return ServerUnavailableError(f"{about}: no server answers ({_hint(message)})")
     if code in ("PERMISSION_DENIED", "UNAUTHENTICATED"):
@@ -245,6 +311,15 @@ def translate(status: str | None, message: str, about: str, timeout: float) -> D
     if code == "INVALID_ARGUMENT" and BAD_IMAGE in message:
         return ImageError(f"{about}: {message[message.index(BAD_IMAGE) :]}")
     return InferenceError(f"{about}: the server failed the request: {message}")
+
+
+def _restricted(message: str, about: str) -> str:
+    if _ADMIN_HEADER in message:
+        return (
+            f"{about}: the server opens this call to the holder of its admin key alone; give the "
+            "file that it was started with as --admin-key-file"
+        )
+    return f"{about}: the server restricts this call ({message})"
 
 
 def _hint(message: str) -> str:

@@ -6,6 +6,7 @@ import socket
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,10 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
     omitted: set[str] = field(default_factory=set)  # outputs left out of answers
     ready: bool = True
     url: str = ""
+    # explicit model control
+    admin_key: str | None = None  # without it, the repository is open
+    loadable: dict[str, ReleaseMetadata] = field(default_factory=dict)  # not loaded yet
+    broken: dict[str, str] = field(default_factory=dict)  # step -> why it failed to load
 
     def serve(self, metadata: ReleaseMetadata, version: str = "1") -> None:
         """Serve this release and no other version of the category."""
@@ -82,12 +87,36 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
 
     def RepositoryIndex(self, request: Any, context: grpc.ServicerContext) -> Any:
         self._meet("RepositoryIndex", context)
+        self._check_key(context)
         answer = service_pb2.RepositoryIndexResponse()
+        for category in self.loadable:
+            answer.models.add(name=category)
+            for step in map(partial(contract.step_model, category), contract.Step):
+                entry = answer.models.add(name=step)
+                if step in self.broken:
+                    entry.version, entry.state, entry.reason = "1", "UNAVAILABLE", self.broken[step]
         for model, version in self.configs:
             answer.models.add(name=model, version=version, state="READY")
         answer.models.add(name="loading", version="1", state="UNAVAILABLE")
         answer.models.add(name="screw__segmentation", version="1", state="READY")
         return answer
+
+    def RepositoryModelLoad(self, request: Any, context: grpc.ServicerContext) -> Any:
+        self._meet("RepositoryModelLoad", context)
+        self._check_key(context)
+        if request.model_name not in self.loadable:
+            message = f"failed to load '{request.model_name}', failed to poll from model repository"
+            context.abort(grpc.StatusCode.INTERNAL, message)
+        self.serve(self.loadable[request.model_name])
+        return service_pb2.RepositoryModelLoadResponse()
+
+    def RepositoryModelUnload(self, request: Any, context: grpc.ServicerContext) -> Any:
+        self._meet("RepositoryModelUnload", context)
+        self._check_key(context)
+        assert request.parameters["unload_dependents"].bool_param
+        for key in [key for key in self.configs if key[0] == request.model_name]:
+            del self.configs[key]
+        return service_pb2.RepositoryModelUnloadResponse()
 
     def ModelMetadata(self, request: Any, context: grpc.ServicerContext) -> Any:
         self._meet("ModelMetadata", context)
@@ -136,6 +165,13 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
         context.abort(
             grpc.StatusCode.NOT_FOUND, f"Request for unknown model: '{model}' is not found"
         )
+
+    def _check_key(self, context: grpc.ServicerContext) -> None:
+        header = "triton-grpc-protocol-diffusionad-admin-key"
+        sent = dict(context.invocation_metadata()).get(header)
+        if self.admin_key is not None and sent != self.admin_key:
+            message = f"This protocol is restricted, expecting header '{header}'"
+            context.abort(grpc.StatusCode.UNAVAILABLE, message)
 
     def _meet(self, call: str, context: grpc.ServicerContext) -> None:
         self.calls.append(call)

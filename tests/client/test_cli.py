@@ -16,7 +16,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 import diffusionad_client
-from diffusionad_client import cli, contract, errors
+from diffusionad_client import cli, errors
 
 OWN = ["health", "models", "report", "score"]
 
@@ -110,46 +110,6 @@ def test_what_ends_a_command_is_one_line_and_an_exit_code(
     result = run("anything")
     assert result.exit_code == code
     assert message in result.stderr
-
-
-def test_models_lists_what_is_served(triton: Any) -> None:
-    result = run("models", "--url", triton.url)
-    assert result.exit_code == 0
-    assert result.stdout.splitlines()[1].split() == [
-        *("screw", "1", "a" * 12, "edge", "32", "0.3000", "0.6000")
-    ]
-
-
-def test_models_shows_thresholds_however_long_the_names_are(
-    empty_triton: Any, make_metadata: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("COLUMNS", "80")
-    name = "A" * contract.MAX_CATEGORY_LENGTH
-    empty_triton.serve(make_metadata(name, preset="a-preset-with-a-long-name"))
-    line = run("models", "--url", empty_triton.url).stdout.splitlines()[1]
-    assert line.startswith(name)
-    assert line.split()[-2:] == ["0.3000", "0.6000"]
-
-
-def test_models_lists_a_category_that_cannot_be_used_with_the_reason(
-    triton: Any, make_metadata: Any
-) -> None:
-    triton.serve(make_metadata("bottle"))
-    triton.configs["bottle", "1"].parameters["diffusionad"].string_value = '{"schema_version": 99}'
-    plain = run("models", "--url", triton.url)
-    assert plain.exit_code == 0
-    assert plain.stdout.splitlines()[1].startswith("screw")
-    assert "Cannot be used: bottle version 1 on" in plain.stdout
-    served, refused = json.loads(run("models", "--url", triton.url, "--json").stdout)
-    assert served["model"] == "screw"
-    assert refused["model"] == "bottle"
-    assert "schema 99" in refused["error"]
-
-
-def test_models_prints_the_whole_metadata_as_json(triton: Any, make_metadata: Any) -> None:
-    (served,) = json.loads(run("models", "--url", triton.url, "--json").stdout)
-    assert served["model"] == "screw"
-    assert served["metadata"] == json.loads(make_metadata().to_json())
 
 
 def test_health_of_a_ready_server_is_exit_code_0(triton: Any) -> None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -256,11 +257,20 @@ def handmade_model() -> type[HandmadeModel]:
     return HandmadeModel
 
 
+@pytest.fixture(scope="session")
+def bundles_in() -> Callable[[Path], BundleMaker]:
+    """For fixtures that outlive one test: gives what `make_bundle` is, for a folder."""
+
+    def make(folder: Path) -> BundleMaker:
+        folder.mkdir()
+        return BundleMaker(folder)
+
+    return make
+
+
 @pytest.fixture
-def make_bundle(tmp_path: Path) -> BundleMaker:
-    folder = tmp_path / "bundles"
-    folder.mkdir()
-    return BundleMaker(folder)
+def make_bundle(bundles_in: Callable[[Path], BundleMaker], tmp_path: Path) -> BundleMaker:
+    return bundles_in(tmp_path / "bundles")
 
 
 @pytest.fixture(scope="session")
@@ -446,3 +456,11 @@ def _served_versions(model: Path, config: pb.ModelConfig) -> set[int]:
     if config.version_policy.WhichOneof("policy_choice") == "all":
         return {int(folder.name) for folder in model.iterdir() if folder.is_dir()}
     return set(config.version_policy.specific.versions)
+
+
+@pytest.fixture
+def dead_url() -> str:
+    """An address where nothing listens."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{taken.getsockname()[1]}"

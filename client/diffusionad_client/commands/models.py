@@ -1,53 +1,148 @@
-"""`diffusionad models`: which categories a server serves, from which releases."""
+"""`diffusionad models`: a server's categories, and which of them it has loaded."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
-from diffusionad_client.commands.options import json_option, timeout_option, url_option
+from diffusionad_client.commands.options import (
+    admin_key_option,
+    json_option,
+    timeout_option,
+    url_option,
+)
 
 if TYPE_CHECKING:
-    from diffusionad_client.releases import ServedModel
+    from diffusionad_client.releases import Catalogue, IdleModel, ServedModel
+
+_LOAD_S = 600.0  # warming up a large model on a CPU takes minutes
+
+_load_timeout_option = click.option(
+    "--timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    default=_LOAD_S,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long it may take.",
+)
 
 
-@click.command()
+@click.group(invoke_without_command=True)
 @url_option
+@admin_key_option
 @timeout_option
 @json_option
-def models(url: str, timeout: float, as_json: bool) -> None:
-    """List the categories that a server has ready, with their releases and thresholds.
+@click.pass_context
+def models(
+    ctx: click.Context, url: str, admin_key_file: Path | None, timeout: float, as_json: bool
+) -> None:
+    """List the categories of a server, with their releases, thresholds and states.
 
-    One that this client cannot use is listed with the reason.
+    One that cannot be used is listed with the reason. A server with explicit
+    model control lists and loads them for the holder of its admin key only.
+
+    \b
+      diffusionad models --url triton:8001
+      diffusionad models load screw --url triton:8001 --admin-key-file admin.key
     """
+    if ctx.invoked_subcommand is not None:
+        _refuse_options_before(ctx, ctx.invoked_subcommand)
+        return
     from diffusionad_client.client import Client
-    from diffusionad_client.tables import print_table
 
-    with Client(url, timeout=timeout) as client:
+    with Client(url, timeout=timeout, admin_key=_key(admin_key_file)) as client:
         found = client.catalogue()
     if as_json:
-        refused = [
-            {"model": model.model, "version": model.version, "error": str(model.reason)}
-            for model in found.refused
-        ]
-        click.echo(json.dumps([*map(asdict, found.served), *refused], indent=2))
-        return
+        click.echo(json.dumps(_documents(found), indent=2))
+    else:
+        _print(url, found)
+
+
+@models.command()
+@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+@url_option
+@admin_key_option
+@_load_timeout_option
+def load(names: tuple[str, ...], url: str, admin_key_file: Path | None, timeout: float) -> None:
+    """Load categories, or load them anew as they stand in the server's repository now."""
+    from diffusionad_client.client import Client
+
+    with Client(url, timeout=timeout, admin_key=_key(admin_key_file)) as client:
+        for name in names:
+            served = client.load(name)
+            release = f"version {served.version}, release {served.metadata.release}"
+            click.echo(f"{url} serves {name} {release}")
+
+
+@models.command()
+@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+@url_option
+@admin_key_option
+@timeout_option
+def unload(names: tuple[str, ...], url: str, admin_key_file: Path | None, timeout: float) -> None:
+    """Unload categories; what is under way is answered still."""
+    from diffusionad_client.client import Client
+
+    with Client(url, timeout=timeout, admin_key=_key(admin_key_file)) as client:
+        for name in names:
+            client.unload(name)
+            click.echo(f"{url} no longer serves {name}")
+
+
+def _refuse_options_before(ctx: click.Context, command: str) -> None:
+    """Refuse options of the list in front of another command, which would not see them."""
+    for parameter in ctx.command.params:
+        name = parameter.name or ""
+        if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            raise click.UsageError(f"give {parameter.opts[0]} after `models {command}`")
+
+
+def _key(file: Path | None) -> str | None:
+    from diffusionad_client.admin_key import read_admin_key
+
+    return None if file is None else read_admin_key(file)
+
+
+def _documents(found: Catalogue) -> list[dict[str, Any]]:
+    return [
+        *({**asdict(model), "state": "READY"} for model in found.served),
+        *(
+            {"model": m.model, "version": m.version, "state": "READY", "error": str(m.reason)}
+            for m in found.refused
+        ),
+        *(asdict(model) for model in found.idle),
+    ]
+
+
+def _print(url: str, found: Catalogue) -> None:
+    from diffusionad_client.tables import print_table
+
     if not found.names:
         click.echo(f"{url} serves no category that is ready.")
-    if found.served:
-        headings = ("model", "version", "release", "preset", "size", "accept", "reject")
-        print_table(headings, map(_row, found.served), numbers=3)
-    for model in found.refused:
-        click.echo(f"Cannot be used: {model.reason}")
+    rows = [*map(_served_row, found.served), *map(_idle_row, found.idle)]
+    if rows:
+        headings = ("model", "state", "version", "release", "preset", "size", "accept", "reject")
+        print_table(headings, rows, numbers=3)
+    for refused in found.refused:
+        click.echo(f"Cannot be used: {refused.reason}")
+    for idle in found.idle:
+        if idle.reason:
+            click.echo(f"{idle.model}: {idle.reason}")
 
 
-def _row(model: ServedModel) -> tuple[str, ...]:
+def _served_row(model: ServedModel) -> tuple[str, ...]:
     metadata = model.metadata
     limits = metadata.thresholds
     return (
-        *(model.model, model.version, metadata.release[:12], metadata.preset),
+        *(model.model, "READY", model.version, metadata.release[:12], metadata.preset),
         *(str(metadata.size), f"{limits.accept:.4f}", f"{limits.reject:.4f}"),
     )
+
+
+def _idle_row(model: IdleModel) -> tuple[str, ...]:
+    return (model.model, model.state.lower().replace("_", " "), "", "", "", "", "", "")

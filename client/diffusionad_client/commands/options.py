@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
 DEFAULT_URL = "127.0.0.1:8001"
@@ -20,5 +22,11 @@ timeout_option = click.option(
     show_default=True,
     metavar="SECONDS",
     help="How long to wait for an answer.",
+)
+admin_key_option = click.option(
+    "--admin-key-file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="The server's admin key, for one with explicit model control.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")

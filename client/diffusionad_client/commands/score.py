@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,9 +12,7 @@ from diffusionad_client.cli import EXIT_SOME_FAILED
 from diffusionad_client.commands.options import DEFAULT_URL, timeout_option
 
 if TYPE_CHECKING:
-    from diffusionad_client.scoring.results import Row, RunSummary
-
-_FAILURES_NAMED = 10
+    from diffusionad_client.scoring.results import RunSummary
 
 
 @click.command()
@@ -89,9 +85,11 @@ def score(
       diffusionad score 'line1/**/*.png' --url triton:8001 --output results
       diffusionad score images/ --repository model_repository --output results
     """
+    from diffusionad_client.commands.progress import scoring_progress
     from diffusionad_client.files import PART
     from diffusionad_client.local_server import serve_repository
-    from diffusionad_client.report.page import check_can_render, write_report
+    from diffusionad_client.report.page import write_report
+    from diffusionad_client.report.rendering import check_can_render
     from diffusionad_client.scoring.batch import Settings, score_batch
     from diffusionad_client.scoring.results import RESULTS_JSONL, check_free
     from diffusionad_client.scoring.sources import find_images
@@ -122,7 +120,7 @@ def score(
     )
     server = nullcontext(url or DEFAULT_URL) if repository is None else serve_repository(repository)
     try:
-        with server as address, _progress(len(found.names)) as on_row:
+        with server as address, scoring_progress(len(found.names)) as on_row:
             summary = score_batch(address, found, settings, on_row)
     except KeyboardInterrupt:
         part = output / (RESULTS_JSONL + PART)
@@ -132,40 +130,6 @@ def score(
     page = None if no_report else write_report(output)
     _print_summary(summary, output, page, heatmaps=not no_heatmaps)
     ctx.exit(EXIT_SOME_FAILED if summary.failed else 0)
-
-
-@contextmanager
-def _progress(images: int) -> Iterator[Callable[[Row], None]]:
-    """Show how far the run is, if someone is watching, and name the first failures."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-    from rich.progress import TimeRemainingColumn as Remaining
-
-    failed = 0
-    console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
-    bar = Progress(
-        TextColumn("Scoring"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        Remaining(),
-        console=console,
-        disable=not sys.stderr.isatty(),
-    )
-    with bar:
-        task = bar.add_task("", total=images)
-
-        def on_row(row: Row) -> None:
-            nonlocal failed
-            bar.advance(task)
-            if row.error_type is None:
-                return
-            failed += 1
-            if failed <= _FAILURES_NAMED:
-                console.print(f"Not scored: {row.image}: {row.error_message}")
-            elif failed == _FAILURES_NAMED + 1:
-                console.print("Further failures are in the results only.")
-
-        yield on_row
 
 
 def _print_summary(summary: RunSummary, output: Path, page: Path | None, *, heatmaps: bool) -> None:

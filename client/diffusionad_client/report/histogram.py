@@ -47,10 +47,7 @@ class Histogram:
 def histogram(scores: Mapping[str, Sequence[float]], thresholds: Thresholds) -> Histogram:
     """Lay out the scores of each verdict, from 0 to a little above all that matters."""
     highest = max((max(values) for values in scores.values() if values), default=0.0)
-    needed = max(highest, thresholds.reject, 1e-6)
-    roomy = needed * 1.04 if needed <= 0.96 else max(needed, 1.0)  # scores end at 1
-    step = _round_step(roomy)
-    end = step * math.ceil(roomy / step - 1e-9)
+    end, ticks = axis(max(highest, thresholds.reject, 1e-6))
     per_bin = {verdict: [0] * BINS for verdict in scores}
     for verdict, values in scores.items():
         for score in values:
@@ -58,13 +55,19 @@ def histogram(scores: Mapping[str, Sequence[float]], thresholds: Thresholds) -> 
     tallest = max((sum(column) for column in zip(*per_bin.values(), strict=True)), default=0) or 1
     return Histogram(
         bars=_bars(per_bin, tallest, end),
-        ticks=[
-            Mark(i * step / end * WIDTH, f"{i * step:.6g}") for i in range(round(end / step) + 1)
-        ],
+        ticks=[Mark(tick / end * WIDTH, f"{tick:.6g}") for tick in ticks],
         counts=[Mark(HEIGHT * (1 - n / tallest), f"{n:,}") for n in _count_marks(tallest)],
         accept=Mark(thresholds.accept / end * WIDTH, f"{thresholds.accept:.3g}"),
         reject=Mark(thresholds.reject / end * WIDTH, f"{thresholds.reject:.3g}"),
     )
+
+
+def axis(needed: float) -> tuple[float, list[float]]:
+    """Give the end of an axis of scores from 0 to a little above `needed`, and its ticks."""
+    roomy = needed * 1.04 if needed <= 0.96 else max(needed, 1.0)  # scores end at 1
+    step = _round_step(roomy)
+    end = step * math.ceil(roomy / step - 1e-9)
+    return end, [i * step for i in range(round(end / step) + 1)]
 
 
 def _bars(per_bin: Mapping[str, Sequence[int]], tallest: int, end: float) -> list[Bar]:

@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-import base64
-import importlib.resources
-import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from PIL import Image
-
-from diffusionad_client import __version__, images
-from diffusionad_client.distributions import install_hint
-from diffusionad_client.errors import ImageError, ReportError
+from diffusionad_client import __version__
 from diffusionad_client.files import write_aside
 from diffusionad_client.metadata import Thresholds, Verdict
 from diffusionad_client.report import histogram, selection
+from diffusionad_client.report.rendering import check_can_render, open_picture, render, thumbnail
 from diffusionad_client.scoring import pictures
 from diffusionad_client.scoring.results import (
     HEATMAPS,
@@ -26,7 +19,6 @@ from diffusionad_client.scoring.results import (
     read_summary,
 )
 
-_THUMBNAIL = 280  # pixels of the longest side: three a card, sharp on a dense screen
 _TEMPLATE = "page.html.j2"
 
 
@@ -38,15 +30,6 @@ class Card:
     image: str | None
     reconstruction: str | None
     heatmap: str | None
-
-
-def check_can_render() -> None:
-    """Raise `ReportError` if jinja2 is missing, before any work is done."""
-    if importlib.util.find_spec("jinja2") is None:
-        raise ReportError(
-            "the report needs jinja2, which is not installed here; score with --no-report, or "
-            + install_hint("diffusionad-client", "report")
-        )
 
 
 def write_report(output: Path, *, image_root: Path | None = None) -> Path:
@@ -64,7 +47,8 @@ def write_report(output: Path, *, image_root: Path | None = None) -> Path:
     if releases:
         main = releases[0][0]
         chart = histogram.histogram(view.scores, Thresholds(main.accept, main.reject))
-    page = _render(
+    page = render(
+        _TEMPLATE,
         summary=summary,
         view=view,
         releases=releases,
@@ -82,42 +66,11 @@ def write_report(output: Path, *, image_root: Path | None = None) -> Path:
     return path
 
 
-def _render(**context: Any) -> str:
-    import jinja2  # an extra: only here
-
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    source = importlib.resources.files(__package__).joinpath(_TEMPLATE).read_text("utf-8")
-    return environment.from_string(source).render(**context)
-
-
 def _card(row: Row, output: Path, root: Path) -> Card:
-    heatmap = _open(output, row.heatmap)
+    heatmap = open_picture(output, row.heatmap)
     return Card(
         row=row,
-        image=_thumbnail(_open(root, row.image)),
-        reconstruction=_thumbnail(_open(output, row.reconstruction)),
-        heatmap=_thumbnail(None if heatmap is None else pictures.without_scale(heatmap)),
+        image=thumbnail(open_picture(root, row.image)),
+        reconstruction=thumbnail(open_picture(output, row.reconstruction)),
+        heatmap=thumbnail(None if heatmap is None else pictures.without_scale(heatmap)),
     )
-
-
-def _open(folder: Path, name: str | None) -> Image.Image | None:
-    """Open a picture; None if it is gone since, which the report then says in its place."""
-    if name is None:
-        return None
-    try:
-        return Image.fromarray(images.load(folder / name))
-    except ImageError:
-        return None
-
-
-def _thumbnail(picture: Image.Image | None) -> str | None:
-    if picture is None:
-        return None
-    factor = _THUMBNAIL / max(picture.size)
-    if factor < 1:
-        width, height = (max(round(side * factor), 1) for side in picture.size)
-        picture = picture.resize((width, height), Image.Resampling.BILINEAR)
-    encoded = base64.b64encode(pictures.jpeg(picture, quality=80)).decode("ascii")
-    return f"data:image/jpeg;base64,{encoded}"

@@ -13,10 +13,11 @@ from types import FrameType
 
 import click
 
+from diffusionad_client.admin_key import ensure_admin_key
 from diffusionad_client.errors import ServeError
 from diffusionad_client.local_server import READY_PREFIX
 from diffusionad_tools.server.ports import is_loopback, resolve_host
-from diffusionad_tools.server.process import ServerSettings, started_server
+from diffusionad_tools.server.process import ExplicitControl, ServerSettings, started_server
 
 _LOOK_EVERY_S = 0.2  # at whether the server still lives
 
@@ -46,6 +47,21 @@ _FREE = "0 takes a free one."
     "--ready-timeout", default=120.0, show_default=True, help="Seconds for all models to load."
 )
 @click.option(
+    "--model-control-mode",
+    "control",
+    type=click.Choice(["none", "explicit"]),
+    default="none",
+    show_default=True,
+    help="none: every model, at start only. explicit: what --load-model names, and what the "
+    "holder of the admin key asks for later.",
+)
+@click.option("--load-model", "load", multiple=True, metavar="NAME", help="May be repeated.")
+@click.option(
+    "--admin-key-file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Key for loading, unloading and listing models; made, for its owner only, if missing.",
+)
+@click.option(
     "--stop-on-stdin-eof",
     is_flag=True,
     help="Stop when standard input closes, as it does when the process that started this one ends.",
@@ -59,16 +75,21 @@ def serve(
     metrics_port: int,
     log_file: Path | None,
     ready_timeout: float,
+    control: str,
+    load: tuple[str, ...],
+    admin_key_file: Path | None,
     stop_on_stdin_eof: bool,
 ) -> None:
     """Serve a model repository with an embedded Triton Inference Server.
 
-    When every model is ready, prints its gRPC address on standard output. Stop
+    When its models are ready, prints its gRPC address on standard output. Stop
     it with Ctrl-C.
 
     \b
     Example:
       diffusionad serve --repository model_repository
+      diffusionad serve --repository model_repository --model-control-mode explicit
+        --load-model screw --admin-key-file admin.key
     """
     _check_bind(host, unsafe_bind)
     settings = ServerSettings(
@@ -79,6 +100,7 @@ def serve(
         metrics_port=metrics_port,
         log_file=log_file,
         ready_timeout=ready_timeout,
+        explicit=_explicit(control, load, admin_key_file),
     )
     with _stop_requests(stop_on_stdin_eof) as stop, started_server(settings) as server:
         click.echo(f"Starting Triton on {repository}; its log: {server.log_file}", err=True)
@@ -89,6 +111,19 @@ def serve(
         while not stop.wait(_LOOK_EVERY_S):
             server.check_alive()
         click.echo("Stopping.", err=True)
+
+
+def _explicit(
+    control: str, load: tuple[str, ...], admin_key_file: Path | None
+) -> ExplicitControl | None:
+    if control == "explicit":
+        key = None if admin_key_file is None else ensure_admin_key(admin_key_file)
+        return ExplicitControl(load=load, admin_key=key)
+    if load or admin_key_file is not None:
+        raise click.UsageError(
+            "--load-model and --admin-key-file are for --model-control-mode explicit"
+        )
+    return None
 
 
 def _check_bind(host: str, unsafe_bind: bool) -> None:

@@ -16,7 +16,7 @@ from diffusionad_tools.release.candidate import lay_out
 from diffusionad_tools.release.check import require_whole
 from diffusionad_tools.release.graphs import check_graphs
 from diffusionad_tools.release.prune import KEEP, prune
-from diffusionad_tools.release.publish import publish, switch
+from diffusionad_tools.release.publish import OnSwitch, no_servers, publish, switch
 from diffusionad_tools.release.repository import (
     Release,
     ensembles,
@@ -49,6 +49,7 @@ def add_release(
     ready_timeout: float = STARTUP_S,
     wait: float = WAIT_S,
     settle: float = 0.0,
+    on_switch: OnSwitch = no_servers,
 ) -> Addition:
     """Add the release in a bundle to a repository, which is made if it does not exist.
 
@@ -57,8 +58,8 @@ def add_release(
     under another category than the bundle's, `encoded` adds the form that takes
     image files, `keep` is how many releases of it
     stay (see `prune`). `ready_timeout` is how many seconds the bundle's models
-    may take to load; `wait` and `settle` are those of `staging` and of
-    `switch`; `say` is told of progress, a line at a time. Raises a
+    may take to load; `wait` is that of `staging`, `settle` and `on_switch` are
+    those of `switch`; `say` is told of progress, a line at a time. Raises a
     `DiffusionADError` and leaves the repository as it was if the bundle is not
     whole, does not belong there, or its server does not agree with its
     references.
@@ -75,7 +76,8 @@ def add_release(
         if has_encoded and not encoded:
             raise ReleaseError(_already_encoded(repository, metadata.category))
         if served is not None and served.metadata == metadata and has_encoded == encoded:
-            _finish(repository, served, folder)  # what an `add` that was killed left undone
+            # What an `add` that was killed left undone.
+            _finish(repository, served, folder, on_switch)
             pruned = prune(repository, metadata.category, keep, folder / _PRUNED)
             return Addition(metadata, served.version, added=False, pruned=pruned)
         check_graphs(bundle)
@@ -91,14 +93,14 @@ def add_release(
             f"{gate.SCORE_TOLERANCE:g}), of a map {max(d.map for d in differences):.2g} "
             f"(tolerance {gate.MAP_TOLERANCE:g})."
         )
-        publish(candidate, repository, settle=settle)
+        publish(candidate, repository, settle=settle, on_switch=on_switch)
         pruned = prune(repository, metadata.category, keep, folder / _PRUNED)
     return Addition(metadata, candidate.version, added=True, pruned=pruned)
 
 
-def _finish(repository: Path, served: Release, aside: Path) -> None:
+def _finish(repository: Path, served: Release, aside: Path, on_switch: OnSwitch) -> None:
     configs = published_configs(repository, served.metadata.category, served.version)
-    switch(repository, aside, configs, served.served_before)
+    switch(repository, aside, configs, served.served_before, on_switch=on_switch)
 
 
 def _already_encoded(repository: Path, category: str) -> str:

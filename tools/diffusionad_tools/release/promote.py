@@ -13,7 +13,7 @@ from pathlib import Path
 
 from diffusionad_tools.errors import ReleaseError
 from diffusionad_tools.release.check import require_servable, require_whole
-from diffusionad_tools.release.publish import switch
+from diffusionad_tools.release.publish import OnSwitch, no_servers, switch
 from diffusionad_tools.release.repository import (
     Release,
     find_release,
@@ -36,11 +36,17 @@ class Switched:
 
 
 def promote(
-    repository: Path, category: str, version: int, *, wait: float = WAIT_S, settle: float = 0.0
+    repository: Path,
+    category: str,
+    version: int,
+    *,
+    wait: float = WAIT_S,
+    settle: float = 0.0,
+    on_switch: OnSwitch = no_servers,
 ) -> Switched:
     """Serve `version` of a category from now on.
 
-    `wait` and `settle` are those of `staging` and of `switch`. Raises a
+    `wait` is that of `staging`, the others are those of `switch`. Raises a
     `DiffusionADError` and changes nothing if there is no such version, or if
     its files are not as they were published.
     """
@@ -49,7 +55,7 @@ def promote(
         history = served.served_before
         if target.version != served.version:
             history = [*history, served.version]
-        return _serve(repository, aside, target, served, history, settle)
+        return _serve(repository, aside, target, served, history, settle, on_switch)
 
 
 def rollback(
@@ -59,6 +65,7 @@ def rollback(
     *,
     wait: float = WAIT_S,
     settle: float = 0.0,
+    on_switch: OnSwitch = no_servers,
 ) -> Switched:
     """Serve the release that was served before, or version `to`.
 
@@ -77,7 +84,7 @@ def rollback(
         while target.version in history:  # back to before it was served last, and forget the rest
             if history.pop() == target.version:
                 break
-        return _serve(repository, aside, target, served, history, settle)
+        return _serve(repository, aside, target, served, history, settle, on_switch)
 
 
 def _find(repository: Path, category: str, version: int | None) -> tuple[Release, Release]:
@@ -94,10 +101,11 @@ def _serve(
     served: Release,
     history: list[int],
     settle: float,
+    on_switch: OnSwitch,
 ) -> Switched:
     """Switch; for the served release itself, finish what a killed command left undone."""
     require_servable(repository, target)
     category = target.metadata.category
     configs = published_configs(repository, category, target.version)
-    switch(repository, aside, configs, history, settle=settle)
+    switch(repository, aside, configs, history, settle=settle, on_switch=on_switch)
     return Switched(find_release(repository, category), served)

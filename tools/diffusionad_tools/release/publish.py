@@ -12,13 +12,14 @@ stops it before anything is seen.
 
 A server that polls may see several of these changes at once, and then takes
 the old step version away a moment before it has the new ensemble: requests
-fail until it does. `settle` waits between the changes for such servers.
+fail until it does. `settle` waits between the changes for such servers. One
+that loads on request is asked to before the last change: see `rollout`.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from tritonclient.grpc import model_config_pb2 as pb
@@ -36,8 +37,23 @@ from diffusionad_tools.release.repository import (
 
 _Move = tuple[Path, Path]  # from where it was written aside, to its place
 
+# Told of a category whose ensembles have switched, while its steps still serve the old release
+# too. False: they go on doing so, because a server still needs it.
+OnSwitch = Callable[[str], bool]
 
-def publish(candidate: Candidate, repository: Path, *, settle: float = 0.0) -> None:
+
+def no_servers(category: str) -> bool:
+    """Let the steps forget the old release at once: the `OnSwitch` of a folder by itself."""
+    return True
+
+
+def publish(
+    candidate: Candidate,
+    repository: Path,
+    *,
+    settle: float = 0.0,
+    on_switch: OnSwitch = no_servers,
+) -> None:
     """Move a candidate into `repository` and serve it. See the module for the order.
 
     The caller holds `staging(repository)`, and the candidate lies in it.
@@ -46,7 +62,14 @@ def publish(candidate: Candidate, repository: Path, *, settle: float = 0.0) -> N
     before = [] if served is None else [*served.served_before, served.version]
     if not repository.exists():
         durable.make_folder(repository)
-    switch(repository, candidate.folder, candidate.ensembles(), before, settle=settle)
+    switch(
+        repository,
+        candidate.folder,
+        candidate.ensembles(),
+        before,
+        settle=settle,
+        on_switch=on_switch,
+    )
 
 
 def switch(
@@ -56,13 +79,15 @@ def switch(
     before: list[int],
     *,
     settle: float = 0.0,
+    on_switch: OnSwitch = no_servers,
 ) -> None:
     """Serve the release that a category's ensembles configure, its public face first.
 
     Version folders that the repository lacks lie in `aside`, below the names of
     their models; what else is written is written there too. `before` are the
     versions served before this one, see `model_config.remember`. `settle` is the
-    number of seconds between two stages, for servers that poll.
+    number of seconds between two stages, for servers that poll; `on_switch` is
+    where servers that load on request are made to.
     """
     face = pb.ModelConfig()
     face.CopyFrom(ensemble_configs[0])
@@ -76,21 +101,28 @@ def switch(
         step.model_name for config in ensemble_configs for step in config.ensemble_scheduling.step
     )
     decoders = sorted(set(pinned) - set(steps))
-    both = {step: new[step] | model_config.pinned_versions(current, step) for step in steps}
-    stages = [
-        [
-            *(move for name in [*steps, *decoders] for move in _folders(repository, aside, name)),
-            *_step_configs(repository, aside / "both", both, _served_versions(repository, steps)),
-        ],
-        [*_ensembles(repository, aside, [face, *ensemble_configs[1:]])],
-        [*_step_configs(repository, aside / "new", new, both)],
+    named = _served_versions(repository, steps)  # more than pinned while a server lags behind
+    both = {
+        step: new[step] | model_config.pinned_versions(current, step) | named.get(step, set())
+        for step in steps
+    }
+    widen = [
+        *(move for name in [*steps, *decoders] for move in _folders(repository, aside, name)),
+        *_step_configs(repository, aside / "both", both, named),
     ]
-    pause = 0.0
-    for moves in filter(None, stages):
-        time.sleep(pause)
-        pause = settle
-        for source, target in moves:
-            durable.move_into_place(source, target)
+    change = [*_ensembles(repository, aside, [face, *ensemble_configs[1:]])]
+    narrow = [*_step_configs(repository, aside / "new", new, both)]
+    _move(widen)
+    time.sleep(settle if widen and change else 0.0)
+    _move(change)
+    if on_switch(category):
+        time.sleep(settle if (widen or change) and narrow else 0.0)
+        _move(narrow)
+
+
+def _move(moves: Iterable[_Move]) -> None:
+    for source, target in moves:
+        durable.move_into_place(source, target)
 
 
 def _ensemble_files(repository: Path, category: str) -> list[Path]:

@@ -11,7 +11,7 @@ from diffusionad_tools.release import durable, model_config
 from diffusionad_tools.release.candidate import Candidate, lay_out_ensembles
 from diffusionad_tools.release.check import require_servable, require_whole
 from diffusionad_tools.release.promote import Switched
-from diffusionad_tools.release.publish import publish
+from diffusionad_tools.release.publish import OnSwitch, no_servers, publish
 from diffusionad_tools.release.repository import (
     decoding_version,
     find_release,
@@ -29,6 +29,7 @@ def set_thresholds(
     pixel: float | None = None,
     wait: float = WAIT_S,
     settle: float = 0.0,
+    on_switch: OnSwitch = no_servers,
 ) -> Switched:
     """Publish a new version of the served release with the thresholds that are not None.
 
@@ -60,7 +61,7 @@ def set_thresholds(
             version,
             candidate.folder,
         )
-        publish(candidate, repository, settle=settle)
+        publish(candidate, repository, settle=settle, on_switch=on_switch)
         return Switched(find_release(repository, category), served)
 
 

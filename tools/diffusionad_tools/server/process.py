@@ -17,12 +17,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from diffusionad_client.admin_key import ADMIN_HEADER
 from diffusionad_client.errors import ServeError
 from diffusionad_tools.server import tether
 from diffusionad_tools.server.backends import assemble, environment
@@ -30,10 +31,25 @@ from diffusionad_tools.server.binaries import locate
 from diffusionad_tools.server.ports import choose_ports, resolve_host
 from diffusionad_tools.server.reasons import failure_reason
 
+ALL_MODELS = "*"
+
 _POLL_S = 0.05
 _EXIT_TIMEOUT_S = 10  # for requests in flight, when the server is asked to stop
 _KILL_AFTER_S = _EXIT_TIMEOUT_S + 10  # Triton unloads its models after that
 _SHARED_MEMORY = Path("/dev/shm")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExplicitControl:
+    """Load at start only what is named, and more or less of it when the holder of the key asks.
+
+    Triton takes the key on its command line and in no other way. So whoever may
+    list this machine's processes can read it: it keeps the network out, not the
+    machine's own users.
+    """
+
+    load: Sequence[str] = ()  # models, with those that they are made of; "*" alone is all of them
+    admin_key: str | None = None  # None: nobody can load anything later
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +63,7 @@ class ServerSettings:
     metrics_port: int = 0
     log_file: Path | None = None  # default: a temporary file, kept only if something fails
     ready_timeout: float = 120.0  # seconds, for all models to load
+    explicit: ExplicitControl | None = None  # None: every model is loaded at start, and stays
 
 
 class TritonProcess:
@@ -54,6 +71,8 @@ class TritonProcess:
 
     def __init__(self, settings: ServerSettings, folder: Path, log_file: Path) -> None:
         check_repository(settings.repository)
+        if settings.explicit is not None:
+            check_models(settings.repository, settings.explicit.load)
         self.log_file = log_file
         self._settings = settings
         address = resolve_host(settings.host)
@@ -146,20 +165,15 @@ class TritonProcess:
             leftover.unlink(missing_ok=True)
 
     def _arguments(self, address: str, backends: Path) -> list[str]:
-        # Nobody learns the key: these calls are of no use here, and two of this
-        # server version's known holes start with registering shared memory.
-        locked = f"shared-memory,trace,logging:diffusionad-key={secrets.token_hex(16)}"
         return [
             f"--model-repository={self._settings.repository.resolve()}",
             f"--backend-directory={backends}",
-            "--model-control-mode=none",
+            *_model_control(self._settings.explicit),
             "--disable-auto-complete-config",  # our configurations are whole; loads are faster
             "--exit-on-error=true",
-            "--strict-readiness=true",
             f"--exit-timeout-secs={_EXIT_TIMEOUT_S}",
             f"--backend-config=python,shm-region-prefix-name={self._shared_memory_prefix}",
-            f"--grpc-restricted-protocol={locked}",
-            f"--http-restricted-api={locked}",
+            *_restrictions(self._settings.explicit),
             *(f"--{protocol}-address={address}" for protocol in self._ports),
             *(f"--{protocol}-port={port}" for protocol, port in self._ports.items()),
         ]
@@ -213,6 +227,45 @@ def check_repository(repository: Path) -> None:
             f"{repository}: no model in it; add one with "
             f"`diffusionad release add BUNDLE --repository {repository}`"
         )
+
+
+def check_models(repository: Path, names: Sequence[str]) -> None:
+    """Raise `ServeError` unless each name is that of a model in the repository, or "*" alone."""
+    if ALL_MODELS in names and len(names) > 1:
+        raise ServeError("--load-model '*' loads every model; give it alone, or give names")
+    for name in names:
+        if name != ALL_MODELS and not (repository / name / "config.pbtxt").is_file():
+            raise ServeError(
+                f"--load-model {name}: {repository} has no such model; "
+                f"`diffusionad release list --repository {repository}` names its categories"
+            )
+
+
+def _model_control(explicit: ExplicitControl | None) -> list[str]:
+    if explicit is None:
+        return ["--model-control-mode=none", "--strict-readiness=true"]
+    return [
+        "--model-control-mode=explicit",
+        # What is named must load, or the server does not start. Later, one category that
+        # cannot be loaded must not take all the others away from a load balancer.
+        "--strict-readiness=false",
+        *(f"--load-model={name}" for name in explicit.load),
+    ]
+
+
+def _restrictions(explicit: ExplicitControl | None) -> list[str]:
+    """Close the calls that change a server, on both protocols."""
+    # Nobody learns the key: these calls are of no use here, and two of this
+    # server version's known holes start with registering shared memory.
+    closed = [f"shared-memory,trace,logging:diffusionad-key={secrets.token_hex(16)}"]
+    if explicit is not None:
+        key = explicit.admin_key or secrets.token_hex(16)
+        closed.append(f"model-repository:{ADMIN_HEADER}={key}")
+    return [
+        f"--{option}={calls}"
+        for option in ("grpc-restricted-protocol", "http-restricted-api")
+        for calls in closed
+    ]
 
 
 def _new_log_file() -> Path:

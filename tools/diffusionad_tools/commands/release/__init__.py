@@ -6,14 +6,15 @@ import click
 
 from diffusionad_tools.commands.release.add import add
 from diffusionad_tools.commands.release.changes import promote, rollback, thresholds
+from diffusionad_tools.commands.release.compare import compare
 from diffusionad_tools.commands.release.listing import list_releases
 from diffusionad_tools.commands.release.validate import validate
 
 
 @click.group()
 def release() -> None:
-    """Add releases to a model repository, choose which is served, list and prove them."""
+    """Add releases to a model repository, choose which is served, list, compare and prove them."""
 
 
-for command in (add, list_releases, promote, rollback, thresholds, validate):
+for command in (add, compare, list_releases, promote, rollback, thresholds, validate):
     release.add_command(command)

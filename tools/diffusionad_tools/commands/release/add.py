@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from diffusionad_tools.commands.release import options
+from diffusionad_tools.commands.release import options, servers
 from diffusionad_tools.release.prune import KEEP
+
+if TYPE_CHECKING:
+    from diffusionad_tools.release.rollout import RollOut
 
 
 @click.command()
@@ -30,6 +34,7 @@ from diffusionad_tools.release.prune import KEEP
 @options.ready_timeout
 @options.wait
 @options.settle
+@servers.rolls_out
 def add(
     bundle: Path,
     repository: Path,
@@ -39,13 +44,15 @@ def add(
     ready_timeout: float,
     wait: float,
     settle: float,
+    rollout: RollOut,
+    as_json: bool,
 ) -> None:
     """Add the release in BUNDLE, if a server agrees with the answers of its training.
 
     BUNDLE is a folder from `diffusionad export`. It is served on an embedded
     Triton and asked for its reference images first; nothing is published
     unless scores and maps agree. With --name, a candidate stands beside the
-    category that is served.
+    category that is served. Running servers that are named with --url load it.
 
     \b
     Examples:
@@ -64,15 +71,17 @@ def add(
         ready_timeout=ready_timeout,
         wait=wait,
         settle=settle,
+        on_switch=rollout,
     )
     added = f"{result.metadata.category} version {result.version}"
-    if result.added:
-        click.echo(f"Added {added}, release {result.metadata.release}, to {repository}")
-    else:
-        click.echo(
+    said = f"Added {added}, release {result.metadata.release}, to {repository}"
+    if not result.added:
+        said = (
             f"Nothing to add: release {result.metadata.release} is served already from "
             f"{repository}, as {added}"
         )
     if result.pruned:
         gone = ", ".join(map(str, result.pruned))
         click.echo(f"Removed what --keep {keep} leaves no room for: version {gone}", err=True)
+    category = result.metadata.category
+    servers.finish(rollout, category, said, as_json=as_json, added=result.added)

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from diffusionad_tools.commands.release import options
+from diffusionad_tools.commands.release import options, servers
 
 if TYPE_CHECKING:
     from diffusionad_tools.release.promote import Switched
+    from diffusionad_tools.release.rollout import RollOut
 
 
 @click.command()
@@ -19,18 +20,31 @@ if TYPE_CHECKING:
 @options.repository
 @options.wait
 @options.settle
-def promote(category: str, version: int, repository: Path, wait: float, settle: float) -> None:
+@servers.rolls_out
+def promote(
+    category: str,
+    version: int,
+    repository: Path,
+    wait: float,
+    settle: float,
+    rollout: RollOut,
+    as_json: bool,
+) -> None:
     """Serve VERSION of CATEGORY from now on.
 
-    A server that runs goes on as it is until it reads the repository again.
+    A server that runs goes on as it is until it reads the repository again: name
+    every one with --url, and each is made to. Exits with 1 if one does not serve
+    VERSION then.
 
     \b
     Example:
       diffusionad release promote screw 3 --repository model_repository
+        --url line1:8001 --url line2:8001 --admin-key-file admin.key
     """
     from diffusionad_tools.release.promote import promote as switch
 
-    _tell(switch(repository, category, version, wait=wait, settle=settle), repository)
+    result = switch(repository, category, version, wait=wait, settle=settle, on_switch=rollout)
+    _tell(result, rollout, as_json)
 
 
 @click.command()
@@ -39,7 +53,16 @@ def promote(category: str, version: int, repository: Path, wait: float, settle: 
 @options.repository
 @options.wait
 @options.settle
-def rollback(category: str, to: int | None, repository: Path, wait: float, settle: float) -> None:
+@servers.rolls_out
+def rollback(
+    category: str,
+    to: int | None,
+    repository: Path,
+    wait: float,
+    settle: float,
+    rollout: RollOut,
+    as_json: bool,
+) -> None:
     """Serve the release of CATEGORY again that was served before.
 
     Twice goes back by two.
@@ -50,7 +73,8 @@ def rollback(category: str, to: int | None, repository: Path, wait: float, settl
     """
     from diffusionad_tools.release.promote import rollback as switch
 
-    _tell(switch(repository, category, to, wait=wait, settle=settle), repository)
+    result = switch(repository, category, to, wait=wait, settle=settle, on_switch=rollout)
+    _tell(result, rollout, as_json)
 
 
 @click.command()
@@ -61,6 +85,7 @@ def rollback(category: str, to: int | None, repository: Path, wait: float, settl
 @click.option("--pixel", type=float, help="Defect from this value of the map on.")
 @options.wait
 @options.settle
+@servers.rolls_out
 def thresholds(
     category: str,
     repository: Path,
@@ -69,6 +94,8 @@ def thresholds(
     pixel: float | None,
     wait: float,
     settle: float,
+    rollout: RollOut,
+    as_json: bool,
 ) -> None:
     """Release CATEGORY with other thresholds, on the graphs that it has.
 
@@ -79,18 +106,27 @@ def thresholds(
     from diffusionad_tools.release.thresholds import set_thresholds
 
     result = set_thresholds(
-        repository, category, accept=accept, reject=reject, pixel=pixel, wait=wait, settle=settle
+        repository,
+        category,
+        accept=accept,
+        reject=reject,
+        pixel=pixel,
+        wait=wait,
+        settle=settle,
+        on_switch=rollout,
     )
-    _tell(result, repository)
+    _tell(result, rollout, as_json)
 
 
-def _tell(switched: Switched, repository: Path) -> None:
+def _tell(switched: Switched, rollout: RollOut, as_json: bool) -> None:
     metadata, limits = switched.release.metadata, switched.release.metadata.thresholds
+    repository = rollout.repository
     now = f"{metadata.category} version {switched.release.version}, release {metadata.release}"
-    if not switched.changed:
-        click.echo(f"Nothing to change: {repository} serves {now} already")
-        return
-    click.echo(
-        f"{repository} serves {now} (before: version {switched.before.version}): OK below "
-        f"{limits.accept:.4f}, NG from {limits.reject:.4f} on"
-    )
+    said = f"Nothing to change: {repository} serves {now} already"
+    if switched.changed:
+        said = (
+            f"{repository} serves {now} (before: version {switched.before.version}): OK below "
+            f"{limits.accept:.4f}, NG from {limits.reject:.4f} on"
+        )
+    before = switched.before.version
+    servers.finish(rollout, metadata.category, said, as_json=as_json, before=before)

@@ -1,0 +1,74 @@
+"""The key that opens a server's model repository: loading, unloading and listing models.
+
+`diffusionad serve --model-control-mode explicit --admin-key-file FILE` closes
+those calls to all who do not send it. It lies in a file that only its owner
+may read, so that it is on no command line of ours and in no shell's history.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import stat
+from pathlib import Path
+
+from diffusionad_client.errors import AdminKeyError
+from diffusionad_client.files import PART
+
+ADMIN_HEADER = "diffusionad-admin-key"
+
+_KEY = re.compile(r"[A-Za-z0-9_-]{16,256}")  # Triton splits its option at ':', ',' and '='
+
+
+def read_admin_key(path: Path) -> str:
+    """Read a key. Raises `AdminKeyError` if there is none, or others may read it."""
+    try:
+        with path.open(encoding="ascii", errors="replace") as file:
+            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+            key = file.read().strip()
+    except OSError as exc:
+        raise AdminKeyError(
+            f"{path}: the admin key cannot be read: {exc.strerror}; `diffusionad serve "
+            "--model-control-mode explicit --admin-key-file` makes the file"
+        ) from exc
+    if os.name == "posix" and mode & 0o077:
+        raise AdminKeyError(
+            f"{path}: others than its owner may use this admin key (mode {mode:04o}); "
+            f"run `chmod 600 {path}`, and make a new key if it was so for long"
+        )
+    if not _KEY.fullmatch(key):
+        raise AdminKeyError(
+            f"{path}: not an admin key: expected 16 to 256 letters, digits, '-' or '_'; remove "
+            "the file, and the next server makes a new one"
+        )
+    return key
+
+
+def ensure_admin_key(path: Path) -> str:
+    """Read a key, or make one where there is none yet. Raises `AdminKeyError`.
+
+    Of two servers that start at once, both end with the key of one.
+    """
+    if not path.exists():
+        part = path.with_name(f"{path.name}.{secrets.token_hex(4)}{PART}")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _write_private(part, secrets.token_urlsafe(32) + "\n")
+            try:
+                os.link(part, path)  # unlike a rename, this never takes another's place
+            except FileExistsError:
+                pass
+            finally:
+                part.unlink()
+        except OSError as exc:
+            raise AdminKeyError(f"{path}: the admin key cannot be written: {exc.strerror}") from exc
+    return read_admin_key(path)
+
+
+def _write_private(path: Path, text: str) -> None:
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with open(handle, "w", encoding="ascii") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())

@@ -1,0 +1,203 @@
+"""`diffusionad models`: listing, loading and unloading the categories of a server."""
+
+from __future__ import annotations
+
+import json
+import threading
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from click.testing import CliRunner, Result
+
+from diffusionad_client import contract
+from diffusionad_client.admin_key import ensure_admin_key
+from diffusionad_client.cli import main
+from diffusionad_client.client import Client
+from diffusionad_client.errors import ModelNotFoundError
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(main, ["models", *map(str, arguments)])
+
+
+@pytest.fixture
+def key_file(triton: Any, tmp_path: Path) -> Path:
+    """Close the server's repository; give the key that opens it."""
+    triton.admin_key = ensure_admin_key(tmp_path / "admin.key")
+    return tmp_path / "admin.key"
+
+
+def test_models_lists_what_is_served(triton: Any) -> None:
+    result = run("--url", triton.url)
+    assert result.exit_code == 0
+    assert result.stdout.splitlines()[1].split() == [
+        *("screw", "READY", "1", "a" * 12, "edge", "32", "0.3000", "0.6000")
+    ]
+
+
+def test_models_shows_thresholds_however_long_the_names_are(
+    empty_triton: Any, make_metadata: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    name = "A" * contract.MAX_CATEGORY_LENGTH
+    empty_triton.serve(make_metadata(name, preset="a-preset-with-a-long-name"))
+    line = run("--url", empty_triton.url).stdout.splitlines()[1]
+    assert line.startswith(name)
+    assert line.split()[-2:] == ["0.3000", "0.6000"]
+
+
+def test_models_lists_a_category_that_cannot_be_used_with_the_reason(
+    triton: Any, make_metadata: Any
+) -> None:
+    triton.serve(make_metadata("bottle"))
+    triton.configs["bottle", "1"].parameters["diffusionad"].string_value = '{"schema_version": 99}'
+    plain = run("--url", triton.url)
+    assert plain.exit_code == 0
+    assert plain.stdout.splitlines()[1].startswith("screw")
+    assert "Cannot be used: bottle version 1 on" in plain.stdout
+    served, refused = json.loads(run("--url", triton.url, "--json").stdout)
+    assert served["model"] == "screw"
+    assert refused["model"] == "bottle"
+    assert "schema 99" in refused["error"]
+
+
+def test_models_prints_the_whole_metadata_as_json(triton: Any, make_metadata: Any) -> None:
+    (served,) = json.loads(run("--url", triton.url, "--json").stdout)
+    assert served["model"] == "screw"
+    assert served["metadata"] == json.loads(make_metadata().to_json())
+
+
+def test_a_category_that_is_not_loaded_is_listed_as_such(triton: Any, make_metadata: Any) -> None:
+    triton.loadable["bottle"] = make_metadata("bottle")
+    plain = run("--url", triton.url)
+    assert plain.stdout.splitlines()[2].split() == ["bottle", "not", "loaded"]
+    _, idle = json.loads(run("--url", triton.url, "--json").stdout)
+    assert idle == {"model": "bottle", "state": "NOT_LOADED", "reason": ""}
+
+
+def test_a_category_that_failed_to_load_is_listed_with_the_reason_of_its_step(
+    triton: Any, make_metadata: Any
+) -> None:
+    triton.loadable["bottle"] = make_metadata("bottle")
+    triton.broken["bottle__segmentation"] = "Internal: odd\n\nAt:\n  /tmp/model.py(249): check\n"
+    result = run("--url", triton.url)
+    assert result.stdout.splitlines()[2].split() == ["bottle", "unavailable"]
+    assert result.stdout.splitlines()[3] == "bottle: bottle__segmentation: Internal: odd"
+
+
+def test_a_model_without_steps_that_is_not_loaded_is_none_of_ours(
+    triton: Any, make_metadata: Any
+) -> None:
+    assert "loading" not in run("--url", triton.url).stdout  # which the fake server has
+
+
+def test_hundreds_of_categories_are_not_asked_for_one_after_the_other(
+    triton: Any, make_metadata: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(95):
+        triton.serve(make_metadata(f"part-{number:03}"))
+    meet, four = triton._meet, threading.Barrier(4)  # the fake server answers 8 calls at once
+
+    def wait_for_three_others(call: str, context: grpc.ServicerContext) -> None:
+        if call == "ModelConfig":
+            four.wait(timeout=20)  # breaks, and fails the call, if they do not come
+        meet(call, context)
+
+    monkeypatch.setattr(triton, "_meet", wait_for_three_others)
+    with Client(triton.url) as client:
+        found = client.catalogue()
+    assert len(found.served) == 96
+    assert found.names == sorted(["screw", *(f"part-{number:03}" for number in range(95))])
+
+
+def test_a_closed_repository_opens_with_the_key_alone(triton: Any, key_file: Path) -> None:
+    refused = run("--url", triton.url)
+    assert refused.exit_code == 1
+    assert "its admin key alone; give the file" in refused.stderr
+    assert "--admin-key-file" in refused.stderr
+    listed = run("--url", triton.url, "--admin-key-file", key_file)
+    assert listed.exit_code == 0
+    assert "screw" in listed.stdout
+
+
+def test_the_key_is_sent_with_no_other_call(
+    triton: Any, key_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[str, bool]] = []
+    meet = triton._meet
+
+    def watch(call: str, context: grpc.ServicerContext) -> None:
+        seen.append((call, triton.admin_key in dict(context.invocation_metadata()).values()))
+        meet(call, context)
+
+    monkeypatch.setattr(triton, "_meet", watch)
+    run("--url", triton.url, "--admin-key-file", key_file)
+    assert ("RepositoryIndex", True) in seen
+    assert ("ModelConfig", False) in seen
+    assert ("ModelConfig", True) not in seen
+
+
+def test_load_and_unload_say_what_the_server_does_then(
+    triton: Any, key_file: Path, make_metadata: Any
+) -> None:
+    triton.loadable["bottle"] = make_metadata("bottle")
+    server = ("--url", triton.url, "--admin-key-file", key_file)
+
+    loaded = run("load", "bottle", *server)
+    assert loaded.exit_code == 0, loaded.output
+    assert f"serves bottle version 1, release {'a' * 64}" in loaded.stdout
+    assert ("bottle", "1") in triton.configs
+
+    unloaded = run("unload", "bottle", *server)
+    assert unloaded.exit_code == 0, unloaded.output
+    assert "no longer serves bottle" in unloaded.stdout
+    assert ("bottle", "1") not in triton.configs
+
+
+def test_loading_what_is_not_there_says_so(triton: Any, key_file: Path) -> None:
+    result = run("load", "bottle", "--url", triton.url, "--admin-key-file", key_file)
+    assert result.exit_code == 1
+    assert "no such model in the server's repository" in result.stderr
+
+
+def test_an_option_in_front_of_load_is_refused_rather_than_ignored(triton: Any) -> None:
+    result = run("--url", triton.url, "load", "screw")
+    assert result.exit_code == 2
+    assert "give --url after `models load`" in result.stderr
+
+
+def test_a_request_for_a_category_that_is_not_loaded_says_that_it_is_there(
+    triton: Any, make_metadata: Any
+) -> None:
+    triton.loadable["bottle"] = make_metadata("bottle")
+    with (
+        Client(triton.url, "bottle") as client,
+        pytest.raises(ModelNotFoundError, match="in its repository, but does not serve it now"),
+    ):
+        client.served()
+
+
+def test_a_closed_repository_asks_for_a_category_instead_of_finding_the_only_one(
+    triton: Any, key_file: Path
+) -> None:
+    with Client(triton.url) as client, pytest.raises(Exception, match="name a category"):
+        client.served()
+    with Client(triton.url, "screw") as client:
+        assert client.served().version == "1"
+
+
+def test_a_release_that_changes_between_two_calls_is_asked_for_again(
+    triton: Any, make_metadata: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    meet = triton._meet
+
+    def promote_first(call: str, context: grpc.ServicerContext) -> None:
+        meet(call, context)
+        if call == "ModelConfig" and ("screw", "1") in triton.configs:
+            triton.serve(make_metadata(release="b" * 64), "2")
+
+    monkeypatch.setattr(triton, "_meet", promote_first)
+    with Client(triton.url, "screw", retry=False) as client:
+        assert client.served().version == "2"

@@ -1,0 +1,277 @@
+"""Releases on running servers: what a change of the folder does to them, on a real Triton."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import threading
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from PIL import Image
+
+from diffusionad_client import contract
+from diffusionad_client.admin_key import ensure_admin_key
+from diffusionad_client.cli import main
+from diffusionad_client.client import Client
+from diffusionad_client.contract import Step
+from diffusionad_client.errors import AddressError
+from diffusionad_client.metadata import Thresholds
+from diffusionad_client.scoring import pictures
+from diffusionad_client.transport import GrpcTransport
+from diffusionad_tools.release import model_config
+from diffusionad_tools.release.promote import promote
+from diffusionad_tools.release.repository import find_release
+from diffusionad_tools.release.rollout import Fleet
+from diffusionad_tools.server.process import (
+    ExplicitControl,
+    ServerSettings,
+    TritonProcess,
+    running_server,
+)
+
+GAINS = {"1": 0.5, "2": 0.75}
+LIMITS = {"1": Thresholds(accept=0.2, reject=0.3), "2": Thresholds(accept=0.25, reject=0.35)}
+
+
+def release(*arguments: object) -> Result:
+    return CliRunner().invoke(main, ["release", *map(str, arguments)])
+
+
+def named_by_the_steps(repository: Path) -> set[tuple[int, ...]]:
+    paths = [repository / contract.step_model("widget", s) / "config.pbtxt" for s in Step]
+    return {tuple(model_config.read(path).version_policy.specific.versions) for path in paths}
+
+
+@pytest.fixture
+def repository(make_bundle: Any, publish_ungated: Any, handmade_model: Any, tmp_path: Path) -> Path:
+    """Holds versions 1 and 2 of "widget", and serves 1."""
+    return fill(tmp_path / "repository", make_bundle, publish_ungated, handmade_model)
+
+
+def fill(repository: Path, make_bundle: Any, publish_ungated: Any, handmade_model: Any) -> Path:
+    for version, gain in GAINS.items():
+        bundle = make_bundle(model=handmade_model(gain=gain), thresholds=LIMITS[version])
+        publish_ungated(bundle, repository, encoded=True)
+    promote(repository, "widget", 1)
+    return repository
+
+
+def test_steps_serve_the_old_release_too_until_every_server_has_the_new_one(
+    repository: Path,
+) -> None:
+    seen = []
+
+    def not_yet(category: str) -> bool:
+        seen.append((category, named_by_the_steps(repository)))
+        return False
+
+    promote(repository, "widget", 2, on_switch=not_yet)
+    assert named_by_the_steps(repository) == {(1, 2)}
+
+    promote(repository, "widget", 2, on_switch=not_yet)  # again, while one still lags behind
+    assert seen == [("widget", {(1, 2)})] * 2
+    assert named_by_the_steps(repository) == {(1, 2)}
+
+    promote(repository, "widget", 2)
+    assert named_by_the_steps(repository) == {(2,)}
+
+
+def test_an_address_that_cannot_be_dialled_is_refused_before_anything_changes(
+    repository: Path,
+) -> None:
+    result = release("promote", "widget", 2, "--repository", repository, "--url", "line1")
+    assert result.exit_code == 1
+    assert "'line1' is not a server's address" in result.stderr
+    assert named_by_the_steps(repository) == {(1,)}
+    with pytest.raises(AddressError):
+        Fleet(urls=["http://line1:8001"], admin_key=None)
+
+
+@dataclass(frozen=True)
+class Plant:
+    """A server of the repository, and one of a copy that somebody has to keep up to date.
+
+    The distant one does without the encoded form.
+    """
+
+    repository: Path
+    key_file: Path
+    line: TritonProcess
+    copy: Path
+    distant_line: TritonProcess
+
+    def release(self, *arguments: object, urls: Sequence[str] = ()) -> Result:
+        servers = [o for url in urls or [self.line.grpc_url] for o in ("--url", url)]
+        where = ("--repository", self.repository, "--admin-key-file", self.key_file)
+        return release(*arguments, *where, *servers)
+
+
+@pytest.fixture(scope="module")
+def plant(
+    tmp_path_factory: pytest.TempPathFactory,
+    bundles_in: Any,
+    publish_ungated: Any,
+    handmade_model: Any,
+) -> Iterator[Plant]:
+    folder = tmp_path_factory.mktemp("plant")
+    make_bundle = bundles_in(folder / "bundles")
+    repository = fill(folder / "repository", make_bundle, publish_ungated, handmade_model)
+    copy = shutil.copytree(repository, folder / "copy")
+    key_file = folder / "admin.key"
+    key = ensure_admin_key(key_file)
+
+    def serve(path: Path, *load: str) -> AbstractContextManager[TritonProcess]:
+        explicit = ExplicitControl(load=load, admin_key=key)
+        return running_server(ServerSettings(repository=path, explicit=explicit))
+
+    with (
+        serve(repository, "widget", "widget__encoded") as line,
+        serve(copy, "widget") as distant_line,
+    ):
+        yield Plant(repository, key_file, line, copy, distant_line)
+
+
+@dataclass
+class Traffic:
+    """What a line got for its requests: how many answers of each version, and what went wrong."""
+
+    answers: Counter[tuple[str, bool]] = field(default_factory=Counter)  # version, encoded
+    wrong: list[str] = field(default_factory=list)
+
+
+@contextmanager
+def traffic(server: TritonProcess, handmade_model: Any) -> Iterator[Traffic]:
+    """Score from four threads, without pause and without retries, while the context lasts.
+
+    One of them sends a file, which the server decodes.
+    """
+    (image,) = handmade_model().images(1)
+    file = pictures.png(Image.fromarray(image))
+    expected = {v: handmade_model(gain=gain).answer(image)[0] for v, gain in GAINS.items()}
+    found = Traffic()
+    over = threading.Event()
+
+    def score(encoded: bool) -> None:
+        with Client(server.grpc_url, "widget", retry=False) as client:
+            while not over.is_set():
+                try:
+                    answer = client.inspect(
+                        file if encoded else image,
+                        anomaly_map=False,
+                        reconstruction=False,
+                        encoded=encoded,
+                    )
+                except Exception as exc:  # whatever it is, a part was lost
+                    found.wrong.append(repr(exc))
+                    continue
+                found.answers[answer.version, encoded] += 1
+                if answer.thresholds != LIMITS[answer.version] or not np.isclose(
+                    answer.score, expected[answer.version], atol=1e-5
+                ):
+                    found.wrong.append(f"an answer of two releases: {answer}")
+
+    threads = [threading.Thread(target=score, args=(number == 0,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield found
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join()
+
+
+@pytest.mark.server
+@pytest.mark.slow
+def test_no_request_is_lost_while_a_server_is_promoted_and_rolled_back(
+    plant: Plant, handmade_model: Any
+) -> None:
+    assert find_release(plant.repository, "widget").version == 1
+    with traffic(plant.line, handmade_model) as found:
+        promoted = plant.release("promote", "widget", 2)
+        steps_then = named_by_the_steps(plant.repository)
+        back = plant.release("rollback", "widget", "--json")
+
+    assert promoted.exit_code == 0, promoted.output
+    (row,) = promoted.stdout.splitlines()[2:]
+    assert row.split()[:3] == [plant.line.grpc_url, "yes", "2"]
+    assert steps_then == {(2,)}
+    assert back.exit_code == 0, back.output
+    told = json.loads(back.stdout)
+    assert (told["version"], told["before"]) == (1, 2)
+    (server,) = told["servers"]
+    assert server["agrees"]
+    assert (server["version"], server["release"]) == ("1", told["release"])
+    assert server["steps"] == {contract.step_model("widget", step): 1 for step in Step}
+    with closing(GrpcTransport(plant.line.grpc_url)) as server_of_files:
+        assert server_of_files.versions("widget__encoded", timeout=30) == ["1"]
+    assert named_by_the_steps(plant.repository) == {(1,)}
+
+    assert found.wrong == []
+    assert set(found.answers) == {(v, encoded) for v in GAINS for encoded in (False, True)}
+    assert found.answers.total() > 50
+
+
+@pytest.mark.server
+@pytest.mark.slow
+def test_servers_that_lag_behind_are_named_the_others_are_done_and_the_steps_wait_for_them(
+    plant: Plant, dead_url: str
+) -> None:
+    served = find_release(plant.repository, "widget").version
+    target = 3 - served
+    both = [plant.line.grpc_url, plant.distant_line.grpc_url]
+    result = plant.release("promote", "widget", target, "--json", urls=[dead_url, *both])
+
+    assert result.exit_code == 1
+    gone, there, stale = json.loads(result.stdout)["servers"]
+    assert "no server answers" in gone["problem"]
+    assert (there["agrees"], there["version"]) == (True, str(target))
+    assert stale["version"] == str(served)
+    assert "a copy that is not up to date?" in stale["problem"]
+    assert f"2 of 3 servers do not serve widget version {target}" in result.stderr
+    assert named_by_the_steps(plant.repository) == {(1, 2)}
+
+    shutil.copytree(plant.repository, plant.copy, dirs_exist_ok=True)
+    again = plant.release("promote", "widget", target, urls=both)
+    assert again.exit_code == 0, again.output
+    rows = [row.split()[:3] for row in again.stdout.splitlines()[-2:]]
+    assert rows == [[url, "yes", str(target)] for url in both]
+    assert named_by_the_steps(plant.repository) == {(target,)}
+
+
+@pytest.mark.server
+def test_a_server_that_does_not_know_the_key_is_told_with_the_remedy(
+    plant: Plant, tmp_path: Path
+) -> None:
+    key_file = tmp_path / "admin.key"
+    ensure_admin_key(key_file)
+    served = find_release(plant.repository, "widget").version
+    arguments = ("promote", "widget", served, "--repository", plant.repository)
+    result = release(*arguments, "--url", plant.line.grpc_url, "--admin-key-file", key_file)
+    assert result.exit_code == 1
+    assert "its admin key alone; give the file" in result.stdout
+
+
+@pytest.mark.server
+@pytest.mark.slow
+def test_an_added_release_and_new_thresholds_reach_the_server(
+    plant: Plant, make_bundle: Any, handmade_model: Any
+) -> None:
+    bundle = make_bundle(model=handmade_model(gain=0.6))
+    added = plant.release("add", bundle.folder)
+    assert added.exit_code == 0, added.output
+    changed = plant.release("thresholds", "widget", "--accept", 0.1)
+    assert changed.exit_code == 0, changed.output
+    with Client(plant.line.grpc_url, "widget") as client:
+        served = client.served()
+    assert served.version == "4"
+    assert served.metadata.digests == bundle.metadata.digests
+    assert served.metadata.thresholds.accept == 0.1

@@ -1,0 +1,113 @@
+"""`diffusionad release compare`: two releases, served side by side, on the same images."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from diffusionad_client.cli import EXIT_SOME_FAILED
+from diffusionad_client.commands.options import timeout_option
+
+if TYPE_CHECKING:
+    from diffusionad_client.comparison.pairing import Comparison
+
+
+@click.command()
+@click.argument("base")
+@click.argument("candidate")
+@click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
+@click.option("--url", metavar="HOST:PORT", help="Running server that serves both.")
+@click.option(
+    "--repository",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Serve this model repository for the run instead.",
+)
+@timeout_option
+@click.option(
+    "--concurrency",
+    type=click.IntRange(min=1, max=256),
+    default=4,
+    show_default=True,
+    help="Images under way at the same time.",
+)
+@click.option(
+    "--output",
+    required=True,
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Folder for the comparison.",
+)
+@click.option("--overwrite", is_flag=True, help="Replace an earlier comparison.")
+@click.option("--no-heatmaps", is_flag=True, help="No heat maps of changed images: faster.")
+@click.pass_context
+def compare(
+    ctx: click.Context,
+    *,
+    base: str,
+    candidate: str,
+    sources: tuple[str, ...],
+    url: str | None,
+    repository: Path | None,
+    timeout: float,
+    concurrency: int,
+    output: Path,
+    overwrite: bool,
+    no_heatmaps: bool,
+) -> None:
+    """Score images with the categories BASE and CANDIDATE, and show what differs.
+
+    Writes compare.html and compare.json, and the results of both. Where the
+    images lie in folders by class (test/good, test/scratch, ...) each is
+    counted by itself. Exits with 3 if some images could not be scored.
+
+    \b
+    Example:
+      diffusionad release add bundles/new --name screw-candidate --repository model_repository
+      diffusionad release compare screw screw-candidate images/test
+        --repository model_repository --output compared
+    """
+    from diffusionad_client.commands.progress import scoring_progress
+    from diffusionad_client.comparison.run import COMPARE_HTML, check_output, compare_models
+    from diffusionad_client.local_server import serve_repository
+    from diffusionad_client.report.rendering import check_can_render
+    from diffusionad_client.scoring.batch import Settings
+    from diffusionad_client.scoring.sources import find_images
+
+    if (url is None) == (repository is None):
+        raise click.UsageError("give either --url or --repository")
+    check_can_render()
+    check_output(output, overwrite=overwrite)
+    found = find_images(sources, skip=output)
+    settings = Settings(
+        output=output,
+        heatmaps=not no_heatmaps,
+        overwrite=overwrite,
+        concurrency=concurrency,
+        timeout=timeout,
+    )
+    server = nullcontext(url or "") if repository is None else serve_repository(repository)
+    with server as address:
+        result = compare_models(address, base, candidate, found, settings, scoring_progress)
+    _print_summary(result)
+    click.echo(f"Comparison  {output / COMPARE_HTML}")
+    ctx.exit(EXIT_SOME_FAILED if result.failures else 0)
+
+
+def _print_summary(result: Comparison) -> None:
+    for side in (result.base, result.candidate):
+        counts = "   ".join(f"{name} {count}" for name, count in side.summary.verdicts.items())
+        auroc = "" if side.auroc is None else f"   AUROC {side.auroc:.4f}"
+        click.echo(f"{side.summary.model}: {counts}   failed {side.summary.failed}{auroc}")
+    share = 100 * len(result.changes) / result.compared if result.compared else 0.0
+    correlation = "none" if result.spearman is None else f"{result.spearman:.4f}"
+    click.echo(
+        f"{len(result.changes)} of {result.compared} verdicts differ ({share:.1f} %); "
+        f"Spearman correlation of the scores: {correlation}"
+    )
+    for (before, after), count in sorted(result.transitions.items()):
+        if before != after:
+            click.echo(f"  {before} -> {after}: {count}")

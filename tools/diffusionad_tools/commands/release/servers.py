@@ -1,0 +1,104 @@
+"""The servers of a repository in `diffusionad release`: their options, how they took a change."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+from diffusionad_client.commands.options import admin_key_option
+from diffusionad_client.local_server import STARTUP_S
+from diffusionad_tools.commands.release import options
+from diffusionad_tools.release.repository import find_release
+from diffusionad_tools.release.rollout import Fleet, RollOut
+
+_url = click.option(
+    "--url",
+    "urls",
+    multiple=True,
+    metavar="HOST:PORT",
+    help="A running server that is to load it, one with explicit model control; may be repeated.",
+)
+_load_timeout = click.option(
+    "--load-timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    default=STARTUP_S,
+    show_default=True,
+    help="Seconds for a running server to load it.",
+)
+
+
+def rolls_out(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command that changes `repository` the options of its servers, as one `rollout`."""
+
+    @_url
+    @admin_key_option
+    @_load_timeout
+    @options.as_json
+    @functools.wraps(command)
+    def with_servers(
+        *args: Any,
+        repository: Path,
+        urls: tuple[str, ...],
+        admin_key_file: Path | None,
+        load_timeout: float,
+        **others: Any,
+    ) -> None:
+        from diffusionad_client.admin_key import read_admin_key
+
+        key = None if admin_key_file is None else read_admin_key(admin_key_file)
+        fleet = Fleet(urls=urls, admin_key=key, timeout=load_timeout)
+        command(*args, repository=repository, rollout=RollOut(repository, fleet), **others)
+
+    return with_servers
+
+
+def finish(rollout: RollOut, category: str, said: str, *, as_json: bool, **about: Any) -> None:
+    """Finish a roll-out and tell of it; exit with 1 if a server does not serve the release.
+
+    `said` is what the folder's change is to a reader, `about` what it is to a program.
+    """
+    if not as_json:
+        click.echo(said)
+    rollout.finish(category)
+    release = find_release(rollout.repository, category)
+    if as_json:
+        document = {
+            "category": category,
+            "version": release.version,
+            "release": release.metadata.release,
+            **about,
+            "servers": [{**asdict(s), "agrees": s.agrees} for s in rollout.servers],
+        }
+        click.echo(json.dumps(document, indent=2))
+    elif rollout.servers:
+        _print_table(rollout)
+    if not rollout.complete:
+        behind = sum(not server.agrees for server in rollout.servers)
+        raise click.ClickException(
+            f"{behind} of {len(rollout.servers)} servers do not serve {category} version "
+            f"{release.version}; its steps go on serving the release before it too. Mend them and "
+            f"run `diffusionad release promote {category} {release.version}` with the same --url"
+        )
+
+
+def _print_table(rollout: RollOut) -> None:
+    from diffusionad_client.tables import print_table
+
+    rows = [
+        (
+            *(server.url, "yes" if server.agrees else "NO", server.version or ""),
+            *(
+                (server.release or "")[:12],
+                ", ".join(map(str, dict.fromkeys(server.steps.values()))),
+            ),
+            server.problem or "",
+        )
+        for server in rollout.servers
+    ]
+    print_table(("server", "serves it", "version", "release", "steps", "problem"), rows, numbers=0)

@@ -1,0 +1,159 @@
+"""Bring running servers to the release that a repository serves, and see that they all are.
+
+Triton loads an ensemble together with the steps that it names, when their files
+have changed. It brings a step's new versions up first, then the ensemble's, and
+takes the old ones away at once where their configuration names them no longer,
+while requests still reach the old ensemble (measured: see `docs/fleet.md`).
+So servers load between two changes of the folder: when the ensembles have
+switched and the steps serve the old and the new release; and again when the
+steps serve the new one alone, which takes no time and frees the old one's memory.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+
+from diffusionad_client import contract
+from diffusionad_client.client import Client
+from diffusionad_client.contract import Step
+from diffusionad_client.errors import DiffusionADError
+from diffusionad_client.transport import GrpcTransport, check_url
+from diffusionad_tools.release.repository import Release, ensembles, find_release
+
+LOAD_S = 600.0  # warming up a large model on a CPU takes minutes
+
+_ASK_S = 10.0  # for what takes no work
+_AT_ONCE = 32  # servers
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fleet:
+    """The servers of a repository, each with explicit model control, and the key to all of them."""
+
+    urls: Sequence[str]
+    admin_key: str | None
+    timeout: float = LOAD_S  # seconds for one server to load a category
+
+    def __post_init__(self) -> None:
+        for url in self.urls:
+            check_url(url)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerState:
+    """What one server serves of a category after it was asked to load it."""
+
+    url: str
+    version: str | None = None  # None: it did not say
+    release: str | None = None
+    steps: dict[str, int] = field(default_factory=dict)  # model -> the version that is asked for
+    problem: str | None = None  # None: it serves what it should
+
+    @property
+    def agrees(self) -> bool:
+        """Tell whether the server serves the release that it should."""
+        return self.problem is None
+
+
+@dataclass
+class RollOut:
+    """The roll-out of one change of a repository. Calling it is what `switch` does in between."""
+
+    repository: Path
+    fleet: Fleet
+    servers: list[ServerState] = field(default_factory=list)
+
+    def __call__(self, category: str) -> bool:
+        """Load the release that the folder serves now; tell whether every server serves it."""
+        if not self.fleet.urls:
+            return True
+        release = find_release(self.repository, category)
+        self.servers = roll_out(release, ensembles(self.repository, category), self.fleet)
+        return self.complete
+
+    def finish(self, category: str) -> None:
+        """Load again what the steps' narrowed configurations leave, unless a server lags behind."""
+        if not self.servers or self.complete:
+            self(category)
+
+    @property
+    def complete(self) -> bool:
+        """Tell whether every server serves the release."""
+        return all(server.agrees for server in self.servers)
+
+
+def roll_out(release: Release, forms: Sequence[str], fleet: Fleet) -> list[ServerState]:
+    """Make every server load a release, all at once, and ask each what it serves then.
+
+    `forms` are the category's ensembles, its public face first. A server that
+    cannot be reached, refuses or fails is among the answers with its problem;
+    the others are done all the same.
+    """
+    with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="rollout") as pool:
+        return list(pool.map(partial(_bring, release, forms, fleet), fleet.urls))
+
+
+def _bring(release: Release, forms: Sequence[str], fleet: Fleet, url: str) -> ServerState:
+    try:
+        with closing(GrpcTransport(url, admin_key=fleet.admin_key)) as server:
+            there = _forms_there(server, forms)
+            end = time.monotonic() + fleet.timeout
+            for form in there:
+                server.load(form, timeout=max(end - time.monotonic(), _ASK_S))
+            return _examine(server, release, url, there)
+    except DiffusionADError as exc:
+        return ServerState(url=url, problem=str(exc))
+
+
+def _forms_there(server: GrpcTransport, forms: Sequence[str]) -> list[str]:
+    """Name the category's public face, and those of its other ensembles that are loaded there.
+
+    A server may do without the others: the plain container has no Pillow.
+    """
+    face, *others = forms
+    ready = {entry.model for entry in server.index(timeout=_ASK_S) if entry.ready}
+    return [face, *(form for form in others if form in ready)]
+
+
+def _examine(
+    server: GrpcTransport, release: Release, url: str, forms: Sequence[str]
+) -> ServerState:
+    """Hold what a server says of a category against the release."""
+    category, version = release.metadata.category, str(release.version)
+    found = Client(url, category, transport=server, timeout=_ASK_S).served()
+    pins = server.config(category, found.version, timeout=_ASK_S).steps
+    state = ServerState(
+        url=url, version=found.version, release=found.metadata.release, steps=dict(pins)
+    )
+    if (found.version, found.metadata.release) != (version, release.metadata.release):
+        return replace(
+            state,
+            problem=f"serves version {found.version}, release {found.metadata.release}, after "
+            "loading; is its repository this one, or a copy that is not up to date?",
+        )
+    problems = []
+    expected = {contract.step_model(category, step): release.step_versions[step] for step in Step}
+    needed = dict(expected)
+    for form in forms:
+        if version not in server.versions(form, timeout=_ASK_S):
+            problems.append(f"{form} is not served in version {version}")
+            continue
+        asked = server.config(form, version, timeout=_ASK_S).steps
+        needed = {**asked, **needed}  # the encoded form has a step more
+        problems += [
+            f"{form} asks for {model} version {asked.get(model)}, not {pinned}"
+            for model, pinned in expected.items()
+            if asked.get(model) != pinned
+        ]
+    problems += [
+        f"{model} is not served in version {pinned}"
+        for model, pinned in needed.items()
+        if str(pinned) not in server.versions(model, timeout=_ASK_S)
+    ]
+    return replace(state, problem="; ".join(problems) or None)

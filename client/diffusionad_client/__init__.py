@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from diffusionad_client.client import Client
+    from diffusionad_client.contract import Priority
     from diffusionad_client.errors import (
         AccessDeniedError,
         AddressError,
@@ -61,6 +62,7 @@ __all__ = [
     "MetadataError",
     "ModelNotFoundError",
     "OutputError",
+    "Priority",
     "RefusedModel",
     "ReleaseMetadata",
     "ReportError",
@@ -79,6 +81,7 @@ _HOMES = {
     "Client": "client",
     "Health": "transport",
     "Inspection": "inspection",
+    "Priority": "contract",
     "RefusedModel": "releases",
     "ReleaseMetadata": "metadata",
     "ServedModel": "releases",

@@ -18,7 +18,14 @@ from numpy.typing import NDArray
 from tritonclient.grpc import model_config_pb2
 from tritonclient.utils import InferenceServerException
 
-from diffusionad_client.contract import BAD_IMAGE, IMAGE, IMAGE_BYTES, Signature, TensorSpec
+from diffusionad_client.contract import (
+    BAD_IMAGE,
+    IMAGE,
+    IMAGE_BYTES,
+    Priority,
+    Signature,
+    TensorSpec,
+)
 from diffusionad_client.deadline import MORE_TIME
 from diffusionad_client.errors import (
     AccessDeniedError,
@@ -53,7 +60,8 @@ _LOOPBACK = re.compile(r"((dns:/*|ipv4:)?(localhost|127(\.\d+){3})|(dns:/*|ipv6:
 _PAST_THE_PROXY = ("grpc.enable_http_proxy", 0)
 
 # Triton's words for a full queue, and for a request that waited too long in one.
-_BUSY = ("queue", "request timeout expired")
+_QUEUE_FULL = "queue"
+_WAITED_TOO_LONG = "request timeout expired"
 
 # Images, (N, S, S, 3) uint8, or their files, (N, 1) of bytes objects: `numpy.bytes_` would lose
 # the zeros at the end of a file.
@@ -112,7 +120,15 @@ class Transport(Protocol):
     def config(self, model: str, version: str, *, timeout: float) -> ModelConfig:
         """Read the configuration of one version of a model."""
 
-    def infer(self, model: str, batch: Batch, outputs: Sequence[str], *, timeout: float) -> Answer:
+    def infer(
+        self,
+        model: str,
+        batch: Batch,
+        outputs: Sequence[str],
+        *,
+        priority: Priority,
+        timeout: float,
+    ) -> Answer:
         """Run the newest version of a model on a batch for the named outputs."""
 
     def close(self) -> None:
@@ -161,8 +177,20 @@ class GrpcTransport:
             parameters={key: value.string_value for key, value in config.parameters.items()},
         )
 
-    def infer(self, model: str, batch: Batch, outputs: Sequence[str], *, timeout: float) -> Answer:
-        """Run the newest version of a model on a batch for the named outputs."""
+    def infer(
+        self,
+        model: str,
+        batch: Batch,
+        outputs: Sequence[str],
+        *,
+        priority: Priority,
+        timeout: float,
+    ) -> Answer:
+        """Run the newest version of a model on a batch for the named outputs.
+
+        The server is told of the timeout: what still waits in its queue by then
+        nobody waits for any more, and it is dropped there.
+        """
         name, kind = (IMAGE, "UINT8") if batch.dtype == np.uint8 else (IMAGE_BYTES, "BYTES")
         tensor = triton.InferInput(name, batch.shape, kind).set_data_from_numpy(batch)
         with self._our_errors(timeout, model):
@@ -170,6 +198,8 @@ class GrpcTransport:
                 model,
                 [tensor],
                 outputs=[triton.InferRequestedOutput(name) for name in outputs],
+                priority=int(priority),
+                timeout=max(1, int(timeout * 1e6)),  # in us; 0 would mean none
                 client_timeout=timeout,
             )
         arrays = {name: result.as_numpy(name) for name in outputs}
@@ -228,7 +258,9 @@ def translate(status: str | None, message: str, about: str, timeout: float) -> D
     text = message.lower()
     code = (status or "").rpartition(".")[2]
     if code == "UNAVAILABLE":
-        if any(words in text for words in _BUSY):
+        if _WAITED_TOO_LONG in text:
+            return ServerBusyError(f"{about}: waited too long in the server's queue ({message})")
+        if _QUEUE_FULL in text:
             return ServerBusyError(f"{about}: the server's queue is full ({message})")
         if "restricted" in text:
             return AccessDeniedError(f"{about}: the server restricts this call ({message})")

@@ -3,7 +3,7 @@
     FOLDER/
       backends/
         python/        Triton's own Python backend, with the stub of this Python
-        onnxruntime/   ours: one model.py, which Triton runs through the Python backend
+        onnxruntime/   ours: a model.py, which Triton runs through the Python backend, and its parts
       lib/             libpython and nothing else
       venv/            a virtual environment that leads to this interpreter's packages
 
@@ -45,8 +45,9 @@ def assemble(folder: Path, triton: TritonFiles) -> Path:
         shutil.copy(source, python)
     onnxruntime = backends / "onnxruntime"
     onnxruntime.mkdir()
-    with as_file(files(diffusionad_tools) / "backends" / "onnxruntime" / "model.py") as model:
-        shutil.copy(model, onnxruntime)
+    with as_file(files(diffusionad_tools) / "backends" / "onnxruntime") as ours:
+        for source in ours.glob("*.py"):
+            shutil.copy(source, onnxruntime)
     library = folder / "lib"
     library.mkdir()
     (library / triton.libpython.name).symlink_to(triton.libpython)

@@ -17,7 +17,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -263,6 +263,12 @@ def make_bundle(tmp_path: Path) -> BundleMaker:
     return BundleMaker(folder)
 
 
+@pytest.fixture(scope="module")
+def shared_bundles(tmp_path_factory: pytest.TempPathFactory) -> BundleMaker:
+    """Makes bundles for a server that a module's tests share."""
+    return BundleMaker(tmp_path_factory.mktemp("bundles"))
+
+
 @pytest.fixture(scope="session")
 def bundle_maker() -> type[BundleMaker]:
     """Makes bundles for fixtures that outlive one test."""
@@ -439,6 +445,9 @@ def _what_triton_would_serve(repository: Path) -> dict[str, str]:
                 version = release.step_versions[Step(step)]
                 model = contract.step_model(release.metadata.category, Step(step))
                 assert file_digest(models[model] / str(version) / "model.onnx") == digest
+    for folder in models.values():
+        for path in (folder / "configs").glob("*.pbtxt"):  # what some hosts read instead
+            _check_host_config(folder, path, configs.values())
     return releases
 
 
@@ -446,3 +455,14 @@ def _served_versions(model: Path, config: pb.ModelConfig) -> set[int]:
     if config.version_policy.WhichOneof("policy_choice") == "all":
         return {int(folder.name) for folder in model.iterdir() if folder.is_dir()}
     return set(config.version_policy.specific.versions)
+
+
+def _check_host_config(model: Path, path: Path, configs: Iterable[Any]) -> None:
+    """Fail unless a server that reads `path` could serve every ensemble."""
+    named = model_config.versions_named(path)
+    assert named, f"{path} serves no version"
+    assert all((model / str(version)).is_dir() for version in named), f"{path}: {named}"
+    for config in configs:
+        for step in config.ensemble_scheduling.step:
+            if step.model_name == model.name:
+                assert step.model_version in named, f"{path} lacks {step.model_version}"

@@ -80,6 +80,11 @@ def serve_versions(config: pb.ModelConfig, versions: Iterable[int]) -> None:
     config.version_policy.specific.versions[:] = sorted(set(versions))
 
 
+def versions_named(path: Path) -> set[int]:
+    """Read which versions a configuration serves. Raises `RepositoryError`."""
+    return set(read(path).version_policy.specific.versions)
+
+
 def decoding_config(size: int) -> pb.ModelConfig:
     """Configure the model that decodes image files for all categories of one size.
 

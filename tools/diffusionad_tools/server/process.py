@@ -24,8 +24,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 from diffusionad_client.errors import ServeError
+from diffusionad_client.local_server import STARTUP_S
 from diffusionad_tools.server import tether
-from diffusionad_tools.server.backends import assemble, environment
+from diffusionad_tools.server.backends import assemble, environment, plain_path
 from diffusionad_tools.server.binaries import locate
 from diffusionad_tools.server.ports import choose_ports, resolve_host
 from diffusionad_tools.server.reasons import failure_reason
@@ -45,8 +46,9 @@ class ServerSettings:
     grpc_port: int = 0
     http_port: int = 0
     metrics_port: int = 0
+    config_name: str | None = None  # <model>/configs/NAME.pbtxt goes before its config.pbtxt
     log_file: Path | None = None  # default: a temporary file, kept only if something fails
-    ready_timeout: float = 120.0  # seconds, for all models to load
+    ready_timeout: float = STARTUP_S  # seconds, for all models to load
 
 
 class TritonProcess:
@@ -54,6 +56,8 @@ class TritonProcess:
 
     def __init__(self, settings: ServerSettings, folder: Path, log_file: Path) -> None:
         check_repository(settings.repository)
+        if settings.config_name is not None:
+            check_config_name(settings.repository, settings.config_name)
         self.log_file = log_file
         self._settings = settings
         address = resolve_host(settings.host)
@@ -70,6 +74,7 @@ class TritonProcess:
         self._shared_memory_prefix = f"diffusionad-{secrets.token_hex(4)}-"
         triton = locate()
         backends = assemble(folder, triton)
+        self._repository = plain_path(settings.repository.resolve(), folder)
         command = [
             *(sys.executable, "-I", "-S", str(Path(tether.__file__)), str(os.getpid())),
             str(triton.server),
@@ -150,7 +155,8 @@ class TritonProcess:
         # server version's known holes start with registering shared memory.
         locked = f"shared-memory,trace,logging:diffusionad-key={secrets.token_hex(16)}"
         return [
-            f"--model-repository={self._settings.repository.resolve()}",
+            f"--model-repository={self._repository}",
+            *self._config_choice(),
             f"--backend-directory={backends}",
             "--model-control-mode=none",
             "--disable-auto-complete-config",  # our configurations are whole; loads are faster
@@ -163,6 +169,10 @@ class TritonProcess:
             *(f"--{protocol}-address={address}" for protocol in self._ports),
             *(f"--{protocol}-port={port}" for protocol, port in self._ports.items()),
         ]
+
+    def _config_choice(self) -> list[str]:
+        name = self._settings.config_name
+        return [] if name is None else [f"--model-config-name={name}"]
 
     def _answers_ready(self) -> bool:
         """Ask over HTTP, which Triton opens after gRPC and which has no back-off of its own."""
@@ -212,6 +222,19 @@ def check_repository(repository: Path) -> None:
         raise ServeError(
             f"{repository}: no model in it; add one with "
             f"`diffusionad release add BUNDLE --repository {repository}`"
+        )
+
+
+def check_config_name(repository: Path, name: str) -> None:
+    """Raise `ServeError` unless a model has a configuration of that name.
+
+    Triton itself would serve the default without a word.
+    """
+    found = sorted({path.stem for path in repository.glob("*/configs/*.pbtxt")})
+    if name not in found:
+        raise ServeError(
+            f"{repository}: no model has a configuration named {name!r} (configs/{name}.pbtxt); "
+            f"there are: {', '.join(found) or 'none'}"
         )
 
 

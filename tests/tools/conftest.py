@@ -406,6 +406,12 @@ def process_state(pid: int) -> tuple[str, int] | None:
 
 
 @pytest.fixture(scope="session")
+def stubs_of() -> Callable[[int], list[int]]:
+    """Gives the process ids of the stubs below a tritonserver."""
+    return lambda pid: _children().get(pid, [])
+
+
+@pytest.fixture(scope="session")
 def is_alive() -> Callable[[int], bool]:
     return lambda pid: process_state(pid) is not None
 

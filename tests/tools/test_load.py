@@ -68,13 +68,13 @@ def failing_for_a_forbidden_pixel(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def test_memory_is_flat_over_ten_thousand_requests(
-    server: TritonProcess, handmade_model: Any
+    server: TritonProcess, handmade_model: Any, stubs_of: Any
 ) -> None:
     model = handmade_model()
     images = model.images(16)
     images[:, 0, 0, 0] = 0
     scores = [model.answer(image)[0] for image in images]
-    pids = [server.pid, *children(server.pid)]
+    pids = [server.pid, *stubs_of(server.pid)]
     assert len(pids) == 1 + len(Step)
 
     with triton.InferenceServerClient(server.grpc_url) as client:
@@ -142,11 +142,3 @@ def resident_bytes(pid: int) -> int:
     """Memory of a process that is its own or shared, and in RAM."""
     pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE")
-
-
-def children(pid: int) -> list[int]:
-    """Process ids of the stubs below a server."""
-    found = []
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        found += [int(child) for child in (task / "children").read_text().split()]
-    return found

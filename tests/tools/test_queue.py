@@ -39,7 +39,10 @@ def server(
     config.dynamic_batching.max_queue_delay_microseconds = int(HELD_S * 1e6)
     config.dynamic_batching.preferred_batch_size.append(config.max_batch_size)
     config.dynamic_batching.default_queue_policy.max_queue_size = WAITING
-    (model / "configs").mkdir(exist_ok=True)
+    (model / "configs" / "held.pbtxt").write_text(model_config.render(config))
+    model = repository / f"widget__{Step.RECONSTRUCTION.value}"
+    config = model_config.read(model / "config.pbtxt")
+    config.instance_group[0].count = 2
     (model / "configs" / "held.pbtxt").write_text(model_config.render(config))
     with running_server(ServerSettings(repository=repository, config_name="held")) as started:
         yield started
@@ -62,6 +65,10 @@ def test_a_model_with_a_configuration_of_that_name_takes_it_and_the_others_the_d
         )
     assert held.max_queue_delay_microseconds == HELD_S * 1e6
     assert default.max_queue_delay_microseconds == 0
+
+
+def test_each_instance_is_a_process(server: TritonProcess, stubs_of: Any) -> None:
+    assert len(stubs_of(server.pid)) == 1 + 2 + 1
 
 
 def test_a_server_with_a_full_queue_is_busy(client: Client) -> None:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from diffusionad_client.client import Client
+    from diffusionad_client.contract import Priority
     from diffusionad_client.errors import (
         AccessDeniedError,
         AddressError,
@@ -66,6 +67,7 @@ __all__ = [
     "ModelLoadError",
     "ModelNotFoundError",
     "OutputError",
+    "Priority",
     "RefusedModel",
     "ReleaseMetadata",
     "ReportError",
@@ -85,6 +87,7 @@ _HOMES = {
     "Health": "transport",
     "IdleModel": "releases",
     "Inspection": "inspection",
+    "Priority": "contract",
     "RefusedModel": "releases",
     "ReleaseMetadata": "metadata",
     "ServedModel": "releases",

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from diffusionad_client import contract, images
+from diffusionad_client.contract import Priority
 from diffusionad_client.deadline import Deadline
 from diffusionad_client.errors import (
     ContractError,
@@ -35,9 +36,10 @@ class Client:
     `url` is the server's gRPC address, HOST:PORT. `model` names the category
     for calls that name none; without it the server must serve only one.
     `timeout` is in seconds and holds for all that one call asks of the server.
-    `thresholds` override those of the release. `retry=False` makes every
-    failure an error at once; see `inspect`. `admin_key` opens the repository of
-    a server that keeps it closed, for `load`, `unload` and `catalogue`.
+    `thresholds` override those of the release. `priority` says which requests
+    a busy server takes first. `retry=False` makes every failure an error at
+    once; see `inspect`. `admin_key` opens the repository of a server that keeps
+    it closed, for `load`, `unload` and `catalogue`.
     """
 
     def __init__(
@@ -47,6 +49,7 @@ class Client:
         *,
         timeout: float = 30.0,
         thresholds: Thresholds | None = None,
+        priority: Priority = Priority.INLINE,
         retry: bool = True,
         admin_key: str | None = None,
         transport: Transport | None = None,
@@ -54,6 +57,7 @@ class Client:
         self._model = None if model is None else contract.check_category(model)
         self._timeout = timeout
         self._thresholds = thresholds
+        self._priority = priority
         self._retry = retry
         self._deadline(None)  # refuses a timeout that makes no sense, now rather than later
         self._transport = (
@@ -85,6 +89,7 @@ class Client:
         reconstruction: bool = True,
         thresholds: Thresholds | None = None,
         encoded: bool = False,
+        priority: Priority | None = None,
         timeout: float | None = None,
     ) -> Inspection:
         """Score one image: a path, its bytes, a PIL image or RGB (H, W, 3) uint8 of any size.
@@ -103,8 +108,10 @@ class Client:
         outputs = [contract.SCORE]
         outputs += [contract.ANOMALY_MAP] if anomaly_map else []
         outputs += [contract.RECONSTRUCTION] if reconstruction else []
+        urgency = self._priority if priority is None else priority
+        request = _Request(loaded, model, outputs, urgency)
         try:
-            reply = self._infer(loaded, model, outputs, self._deadline(timeout))
+            reply = self._infer(request, self._deadline(timeout))
         except ImageError as exc:  # the server's, which knows no name of the file
             where = "" if isinstance(image, bytes) else f"{image}: "
             raise ImageError(f"{where}{exc}") from exc
@@ -169,13 +176,7 @@ class Client:
             return contract.check_category(model)
         return self._model or self._releases.only_category(deadline)
 
-    def _infer(
-        self,
-        image: images.RGBImage | bytes,
-        model: str | None,
-        outputs: Sequence[str],
-        deadline: Deadline,
-    ) -> _Reply:
+    def _infer(self, request: _Request, deadline: Deadline) -> _Reply:
         """Ask until there is an answer. Retries are made here and nowhere else.
 
         Tried again, inside the deadline, is what passes by itself: a full
@@ -185,21 +186,16 @@ class Client:
         pauses = _pauses()
         while True:
             try:
-                return self._infer_once(image, model, outputs, deadline)
+                return self._infer_once(request, deadline)
             except (ServerBusyError, ServerUnavailableError):
                 pause = next(pauses)
                 if not (self._retry and self._releases.reached and deadline.allows(pause)):
                     raise
             time.sleep(pause)
 
-    def _infer_once(
-        self,
-        image: images.RGBImage | bytes,
-        model: str | None,
-        outputs: Sequence[str],
-        deadline: Deadline,
-    ) -> _Reply:
-        category = self._choose(model, deadline)
+    def _infer_once(self, request: _Request, deadline: Deadline) -> _Reply:
+        category = self._choose(request.model, deadline)
+        image = request.image
         face = contract.encoded_model(category) if isinstance(image, bytes) else category
         served = self._releases.newest(face, deadline)
         started = time.perf_counter()
@@ -207,7 +203,13 @@ class Client:
         resize_s = time.perf_counter() - started
         started = time.perf_counter()
         try:
-            answer = self._transport.infer(served.model, batch, outputs, timeout=deadline.left())
+            answer = self._transport.infer(
+                served.model,
+                batch,
+                request.outputs,
+                priority=request.priority,
+                timeout=deadline.left(),
+            )
         except ModelNotFoundError as exc:
             raise self._releases.explain_missing(served.model, exc, deadline) from exc
         except ServerUnavailableError:
@@ -227,6 +229,16 @@ def _check_form(model: str) -> str:
     """Return `model` if it names a category or its encoded form."""
     category = model.partition("__")[0]
     return model if model == contract.encoded_model(category) else contract.check_category(model)
+
+
+@dataclass(frozen=True, eq=False)
+class _Request:
+    """What one call of `inspect` asks for, however often it has to ask."""
+
+    image: images.RGBImage | bytes  # bytes: a file for the server to decode
+    model: str | None  # None: the server's only category
+    outputs: Sequence[str]
+    priority: Priority
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from enum import Enum
+from enum import Enum, IntEnum
 
 from diffusionad_client.errors import CategoryNameError
 
@@ -44,6 +44,13 @@ class Step(str, Enum):
     NOISE_PREDICTION = "noise_prediction"
     RECONSTRUCTION = "reconstruction"
     SEGMENTATION = "segmentation"
+
+
+class Priority(IntEnum):
+    """How urgent a request is while it waits in a server's queue; the lowest number goes first."""
+
+    INLINE = 1  # a part stands at the station
+    BATCH = 2  # a folder is scored; also whoever names no priority
 
 
 @dataclass(frozen=True)

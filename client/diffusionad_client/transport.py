@@ -19,7 +19,14 @@ from tritonclient.grpc import model_config_pb2
 from tritonclient.utils import InferenceServerException
 
 from diffusionad_client.admin_key import ADMIN_HEADER
-from diffusionad_client.contract import BAD_IMAGE, IMAGE, IMAGE_BYTES, Signature, TensorSpec
+from diffusionad_client.contract import (
+    BAD_IMAGE,
+    IMAGE,
+    IMAGE_BYTES,
+    Priority,
+    Signature,
+    TensorSpec,
+)
 from diffusionad_client.deadline import MORE_TIME
 from diffusionad_client.errors import (
     AccessDeniedError,
@@ -63,7 +70,8 @@ _NO_CONTROL = "explicit model load / unload is not allowed"
 _PYTHON_TRACE = re.compile(r"\s*\bAt:\n(\s+/.*\n?)+;?")  # a stub's own stack, of no use to a user
 
 # Triton's words for a full queue, and for a request that waited too long in one.
-_BUSY = ("queue", "request timeout expired")
+_QUEUE_FULL = "queue"
+_WAITED_TOO_LONG = "request timeout expired"
 
 # Images, (N, S, S, 3) uint8, or their files, (N, 1) of bytes objects: `numpy.bytes_` would lose
 # the zeros at the end of a file.
@@ -125,7 +133,15 @@ class Transport(Protocol):
     def config(self, model: str, version: str, *, timeout: float) -> ModelConfig:
         """Read the configuration of one version of a model."""
 
-    def infer(self, model: str, batch: Batch, outputs: Sequence[str], *, timeout: float) -> Answer:
+    def infer(
+        self,
+        model: str,
+        batch: Batch,
+        outputs: Sequence[str],
+        *,
+        priority: Priority,
+        timeout: float,
+    ) -> Answer:
         """Run the newest version of a model on a batch for the named outputs."""
 
     def load(self, model: str, *, timeout: float) -> None:
@@ -190,8 +206,20 @@ class GrpcTransport:
             steps={step.model_name: step.model_version for step in config.ensemble_scheduling.step},
         )
 
-    def infer(self, model: str, batch: Batch, outputs: Sequence[str], *, timeout: float) -> Answer:
-        """Run the newest version of a model on a batch for the named outputs."""
+    def infer(
+        self,
+        model: str,
+        batch: Batch,
+        outputs: Sequence[str],
+        *,
+        priority: Priority,
+        timeout: float,
+    ) -> Answer:
+        """Run the newest version of a model on a batch for the named outputs.
+
+        The server is told of the timeout: what still waits in its queue by then
+        nobody waits for any more, and it is dropped there.
+        """
         name, kind = (IMAGE, "UINT8") if batch.dtype == np.uint8 else (IMAGE_BYTES, "BYTES")
         tensor = triton.InferInput(name, batch.shape, kind).set_data_from_numpy(batch)
         with self._our_errors(timeout, model):
@@ -199,6 +227,8 @@ class GrpcTransport:
                 model,
                 [tensor],
                 outputs=[triton.InferRequestedOutput(name) for name in outputs],
+                priority=int(priority),
+                timeout=max(1, int(timeout * 1e6)),  # in us; 0 would mean none
                 client_timeout=timeout,
             )
         arrays = {name: result.as_numpy(name) for name in outputs}
@@ -294,7 +324,9 @@ def translate(status: str | None, message: str, about: str, timeout: float) -> D
     text = message.lower()
     code = (status or "").rpartition(".")[2]
     if code == "UNAVAILABLE":
-        if any(words in text for words in _BUSY):
+        if _WAITED_TOO_LONG in text:
+            return ServerBusyError(f"{about}: waited too long in the server's queue ({message})")
+        if _QUEUE_FULL in text:
             return ServerBusyError(f"{about}: the server's queue is full ({message})")
         if "restricted" in text:
             return AccessDeniedError(_restricted(message, about))

@@ -391,7 +391,13 @@ class InMemory:
         )
 
     def infer(
-        self, model: str, image: np.ndarray[Any, Any], outputs: Sequence[str], *, timeout: float
+        self,
+        model: str,
+        image: np.ndarray[Any, Any],
+        outputs: Sequence[str],
+        *,
+        priority: contract.Priority,
+        timeout: float,
     ) -> Answer:
         return Answer("7", {contract.SCORE: np.zeros((len(image), 1), np.float32)})
 

@@ -148,6 +148,13 @@ def test_thresholds_in_the_wrong_order_are_refused(
     assert "accept <= reject" in result.stderr
 
 
+def test_a_folder_waits_behind_the_parts_on_the_line(
+    triton: Any, parts: Path, tmp_path: Path
+) -> None:
+    assert score(parts, "--url", triton.url, "--output", tmp_path / "out").exit_code == 0
+    assert {request.parameters["priority"].uint64_param for request in triton.requests} == {2}
+
+
 def test_without_heat_maps_neither_maps_nor_reconstructions_are_sent(
     triton: Any, parts: Path, tmp_path: Path
 ) -> None:

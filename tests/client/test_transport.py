@@ -10,7 +10,7 @@ import grpc
 import numpy as np
 import pytest
 
-from diffusionad_client import Client, contract, errors
+from diffusionad_client import Client, Priority, contract, errors
 from diffusionad_client.transport import channel_options, check_url
 
 IMAGE = np.zeros((8, 8, 3), np.uint8)
@@ -110,6 +110,40 @@ def test_a_full_queue_is_asked_again_with_longer_and_longer_pauses(triton: Any) 
         client.inspect(IMAGE, timeout=1.0)
     assert time.monotonic() - started <= 1.0
     assert 3 <= triton.calls.count("ModelInfer") <= 6
+
+
+@pytest.mark.parametrize(
+    ("message", "said"),
+    [
+        ("in ensemble 'screw', Exceeds maximum queue size", "the server's queue is full"),
+        ("in ensemble 'screw', Request timeout expired", "waited too long in the server's queue"),
+    ],
+)
+def test_a_busy_server_says_in_what_way(triton: Any, message: str, said: str) -> None:
+    triton.failures["ModelInfer"] = (Code.UNAVAILABLE, message)
+    with (
+        Client(triton.url, retry=False) as client,
+        pytest.raises(errors.ServerBusyError, match=said),
+    ):
+        client.inspect(IMAGE)
+
+
+def test_a_request_goes_before_those_of_a_batch_unless_it_says_otherwise(triton: Any) -> None:
+    with Client(triton.url) as client, Client(triton.url, priority=Priority.BATCH) as batch:
+        client.inspect(IMAGE)
+        client.inspect(IMAGE, priority=Priority.BATCH)
+        batch.inspect(IMAGE)
+        batch.inspect(IMAGE, priority=Priority.INLINE)
+    sent = [request.parameters["priority"].uint64_param for request in triton.requests]
+    assert sent == [1, 2, 2, 1]
+
+
+def test_the_server_is_told_how_long_the_request_is_waited_for(triton: Any) -> None:
+    with Client(triton.url) as client:
+        client.inspect(IMAGE, timeout=5)
+    (request,) = triton.requests
+    told = request.parameters["timeout"].int64_param / 1e6
+    assert 3 < told <= 5  # what of the deadline is left when the request goes out
 
 
 def test_without_retries_every_failure_is_an_error_at_once(triton: Any) -> None:

@@ -18,7 +18,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -273,6 +273,12 @@ def make_bundle(bundles_in: Callable[[Path], BundleMaker], tmp_path: Path) -> Bu
     return bundles_in(tmp_path / "bundles")
 
 
+@pytest.fixture(scope="module")
+def shared_bundles(tmp_path_factory: pytest.TempPathFactory) -> BundleMaker:
+    """Makes bundles for a server that a module's tests share."""
+    return BundleMaker(tmp_path_factory.mktemp("bundles"))
+
+
 @pytest.fixture(scope="session")
 def bundle_maker() -> type[BundleMaker]:
     """Makes bundles for fixtures that outlive one test."""
@@ -410,6 +416,12 @@ def process_state(pid: int) -> tuple[str, int] | None:
 
 
 @pytest.fixture(scope="session")
+def stubs_of() -> Callable[[int], list[int]]:
+    """Gives the process ids of the stubs below a tritonserver."""
+    return lambda pid: _children().get(pid, [])
+
+
+@pytest.fixture(scope="session")
 def is_alive() -> Callable[[int], bool]:
     return lambda pid: process_state(pid) is not None
 
@@ -449,6 +461,9 @@ def _what_triton_would_serve(repository: Path) -> dict[str, str]:
                 version = release.step_versions[Step(step)]
                 model = contract.step_model(release.metadata.category, Step(step))
                 assert file_digest(models[model] / str(version) / "model.onnx") == digest
+    for folder in models.values():
+        for path in (folder / "configs").glob("*.pbtxt"):  # what some hosts read instead
+            _check_host_config(folder, path, configs.values())
     return releases
 
 
@@ -464,3 +479,14 @@ def dead_url() -> str:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         return f"127.0.0.1:{taken.getsockname()[1]}"
+
+
+def _check_host_config(model: Path, path: Path, configs: Iterable[Any]) -> None:
+    """Fail unless a server that reads `path` could serve every ensemble."""
+    named = model_config.versions_named(path)
+    assert named, f"{path} serves no version"
+    assert all((model / str(version)).is_dir() for version in named), f"{path}: {named}"
+    for config in configs:
+        for step in config.ensemble_scheduling.step:
+            if step.model_name == model.name:
+                assert step.model_version in named, f"{path} lacks {step.model_version}"

@@ -15,6 +15,7 @@ from diffusionad_client.contract import Step
 from diffusionad_client.metadata import ReleaseMetadata
 from diffusionad_tools.errors import RepositoryError
 from diffusionad_tools.release import model_config
+from diffusionad_tools.release.host_config import host_configs
 
 GOLDEN_SEGMENTATION = """\
 # Written by `diffusionad release`; tune instance_group and parameters here, \
@@ -56,9 +57,45 @@ instance_group {
 }
 dynamic_batching {
 }
+parameters {
+  key: "FORCE_CPU_ONLY_INPUT_TENSORS"
+  value {
+    string_value: "no"
+  }
+}
+parameters {
+  key: "intra_op_thread_count"
+  value {
+    string_value: "0"
+  }
+}
 model_warmup {
   name: "one image"
   batch_size: 1
+  inputs {
+    key: "IMAGE"
+    value {
+      data_type: TYPE_UINT8
+      dims: 256
+      dims: 256
+      dims: 3
+      zero_data: true
+    }
+  }
+  inputs {
+    key: "reconstruction"
+    value {
+      data_type: TYPE_FP32
+      dims: 3
+      dims: 256
+      dims: 256
+      zero_data: true
+    }
+  }
+}
+model_warmup {
+  name: "largest batch"
+  batch_size: 8
   inputs {
     key: "IMAGE"
     value {
@@ -113,7 +150,55 @@ def test_a_step_configuration_names_every_tensor_of_the_contract(step: Step) -> 
     assert [(t.name, tuple(t.dims)) for t in config.output] == [
         (t.name, t.dims) for t in signature.outputs
     ]
-    assert set(config.model_warmup[0].inputs) == {t.name for t in signature.inputs}
+
+
+@pytest.mark.parametrize("step", list(Step))
+def test_every_step_is_warmed_up_with_one_image_and_with_the_largest_batch(step: Step) -> None:
+    config = model_config.step_config("screw", step, 64, [1])
+    inputs = {t.name: (t.data_type, list(t.dims)) for t in config.input}
+    assert [warmup.batch_size for warmup in config.model_warmup] == [1, config.max_batch_size]
+    for warmup in config.model_warmup:
+        assert {n: (i.data_type, list(i.dims)) for n, i in warmup.inputs.items()} == inputs
+
+
+def test_requests_wait_in_the_first_steps_queue_and_in_no_other() -> None:
+    first, *others = (model_config.step_config("screw", step, 64, [1]) for step in Step)
+    queue = first.dynamic_batching
+    assert (queue.priority_levels, queue.default_priority_level) == (2, contract.Priority.BATCH)
+    policy = queue.default_queue_policy
+    assert policy.timeout_action == pb.ModelQueuePolicy.REJECT
+    assert policy.allow_timeout_override
+    assert policy.default_timeout_microseconds > 0  # at 0, a caller's own timeout is ignored
+    assert policy.max_queue_size > 0
+    assert all(other.dynamic_batching == pb.ModelDynamicBatching() for other in others)
+
+
+@pytest.mark.parametrize("step", list(Step))
+def test_a_host_configuration_is_the_default_but_for_where_and_how_it_runs(step: Step) -> None:
+    default = model_config.step_config("screw", step, 64, [1, 2])
+    for config in map(read_back, host_configs(default).values()):
+        assert [group.kind for group in config.instance_group] == [pb.ModelInstanceGroup.KIND_GPU]
+        del config.instance_group[:]
+        config.instance_group.extend(default.instance_group)
+        config.ClearField("optimization")
+        assert config == default
+
+
+def test_the_gpu_configuration_covers_every_batch_size_of_every_input() -> None:
+    default = model_config.step_config("screw", Step.SEGMENTATION, 64, [1])
+    configs = host_configs(default)
+    assert not configs["cuda"].HasField("optimization")
+    accelerators = configs["gpu"].optimization.execution_accelerators
+    (tensorrt,) = accelerators.gpu_execution_accelerator
+    assert tensorrt.name == "tensorrt"
+    assert tensorrt.parameters["precision_mode"] == "FP16"
+    assert tensorrt.parameters["trt_engine_cache_path"].startswith("/var/cache/")
+    assert "trt_engine_cache_prefix" not in tensorrt.parameters
+    shapes = {bound: tensorrt.parameters[f"trt_profile_{bound}_shapes"] for bound in ("min", "max")}
+    assert shapes == {
+        "min": "IMAGE:1x64x64x3,reconstruction:1x3x64x64",
+        "max": "IMAGE:8x64x64x3,reconstruction:8x3x64x64",
+    }
 
 
 def test_the_ensemble_carries_its_metadata_unchanged(metadata: ReleaseMetadata) -> None:

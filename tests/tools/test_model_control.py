@@ -27,11 +27,11 @@ from diffusionad_client.errors import (
     ServeError,
 )
 from diffusionad_client.local_server import READY_PREFIX
+from diffusionad_tools.server.checks import check_models
 from diffusionad_tools.server.process import (
     ExplicitControl,
     ServerSettings,
     TritonProcess,
-    check_models,
     running_server,
 )
 

@@ -27,9 +27,10 @@ def test_a_second_release_takes_the_next_version_and_only_it_is_served(
     assert what_triton_would_serve(tmp_path / "repository") == {"widget": second.metadata.release}
     for step in Step:
         model = tmp_path / "repository" / f"widget__{step.value}"
-        assert sorted(p.name for p in model.iterdir()) == ["1", "2", "config.pbtxt"]
-        config = model_config.read(model / "config.pbtxt")
-        assert list(config.version_policy.specific.versions) == [2]
+        assert sorted(p.name for p in model.iterdir()) == ["1", "2", "config.pbtxt", "configs"]
+        for name in ("config.pbtxt", "configs/cuda.pbtxt", "configs/gpu.pbtxt"):
+            config = model_config.read(model / name)
+            assert list(config.version_policy.specific.versions) == [2]
 
 
 def test_step_configurations_differ_between_releases_in_nothing_but_the_versions(
@@ -52,13 +53,29 @@ def test_a_step_configuration_tuned_by_hand_stays_tuned(
     assert model_config.read(path).instance_group[0].count == 3
 
 
-def test_a_step_configuration_with_other_tensors_is_refused(
+def test_a_configuration_for_a_host_of_ones_own_stays_and_serves_the_new_release(
     make_bundle: Any, publish_ungated: Any, handmade_model: Any, tmp_path: Path
 ) -> None:
-    path = tmp_path / "repository" / "widget__segmentation" / "config.pbtxt"
+    model = tmp_path / "repository" / "widget__segmentation"
+    publish_ungated(make_bundle(), tmp_path / "repository")
+    (model / "configs" / "gpu.pbtxt").unlink()
+    tuned = (model / "config.pbtxt").read_text().replace("count: 1", "count: 3")
+    (model / "configs" / "many.pbtxt").write_text(tuned)
+    publish_ungated(make_bundle(model=handmade_model(gain=0.75)), tmp_path / "repository")
+    assert sorted(p.name for p in (model / "configs").iterdir()) == ["cuda.pbtxt", "many.pbtxt"]
+    config = model_config.read(model / "configs" / "many.pbtxt")
+    assert config.instance_group[0].count == 3
+    assert list(config.version_policy.specific.versions) == [2]
+
+
+@pytest.mark.parametrize("name", ["config.pbtxt", "configs/gpu.pbtxt"])
+def test_a_step_configuration_with_other_tensors_is_refused(
+    make_bundle: Any, publish_ungated: Any, handmade_model: Any, tmp_path: Path, name: str
+) -> None:
+    path = tmp_path / "repository" / "widget__segmentation" / name
     publish_ungated(make_bundle(), tmp_path / "repository")
     path.write_text(path.read_text().replace("SCORE", "POINTS"))
-    with pytest.raises(ReleaseError, match=r"widget__segmentation/config\.pbtxt: its tensors"):
+    with pytest.raises(ReleaseError, match=rf"widget__segmentation/{name}: its tensors"):
         publish_ungated(make_bundle(model=handmade_model(gain=0.75)), tmp_path / "repository")
 
 

@@ -182,7 +182,7 @@ def tiny_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of its own that is nearly full already."""
     mount = tmp_path / "disk"
     mount.mkdir()
-    options = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(mount)]
+    options = ["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", str(mount)]
     tried = subprocess.run(options, capture_output=True, text=True, check=False)
     if tried.returncode != 0:
         pytest.skip(f"needs the right to mount a tmpfs: {tried.stderr.strip()}")

@@ -30,12 +30,14 @@ from diffusionad_client.client import Client
 from diffusionad_client.errors import DiffusionADError
 from diffusionad_client.inspection import Inspection
 from diffusionad_tools.release import durable, model_config, publish
+from diffusionad_tools.release.model_config import versions_named
 from diffusionad_tools.release.promote import promote, rollback
-from diffusionad_tools.release.repository import served_release
+from diffusionad_tools.release.repository import config_files, served_release
 from diffusionad_tools.release.thresholds import set_thresholds
 from diffusionad_tools.server.process import ServerSettings, TritonProcess, running_server
 
 CHANGES = ["first add", "add that prunes", "promote", "rollback", "thresholds"]
+CONFIGS = 3 * 3  # of each step the default and those for two kinds of hosts
 GAINS = {1: 0.5, 2: 0.75, 3: 0.25}  # of the model in each version
 POLL_S = 1
 
@@ -176,8 +178,9 @@ def _finished(scene: Scene, change: str, repository: Path) -> str:
     assert served is not None
     for step, version in served.step_versions.items():
         model = repository / f"widget__{step.value}"
-        assert f"versions: {version}\n" in (model / "config.pbtxt").read_text()
-        kept = {p.name for p in model.iterdir() if p.is_dir()}
+        for config in config_files(model):
+            assert versions_named(config) == {version}
+        kept = {p.name for p in model.iterdir() if p.is_dir()} - {"configs"}
         if change == "add that prunes":
             assert kept == {str(version)}
     gain = {"first add": 1, "promote": 1, "rollback": 2}.get(change, 3)
@@ -191,17 +194,18 @@ def test_a_process_that_is_really_killed_leaves_no_lock_behind(
 ) -> None:
     repository = tmp_path / "repository"
     scene.prepare("promote", repository)
+    narrowing = CONFIGS + 1 + 1  # after all configurations serve both, and the ensemble's
     script = (
         "import os, signal, sys\n"
         "from pathlib import Path\n"
         "from diffusionad_tools.release import durable, promote\n"
         "move, moved = durable.move_into_place, []\n"
-        "def die_at_the_fifth(source, target):\n"
+        "def die_while_narrowing(source, target):\n"
         "    moved.append(target)\n"
-        "    if len(moved) == 5:\n"
+        f"    if len(moved) == {narrowing}:\n"
         "        os.kill(os.getpid(), signal.SIGKILL)\n"
         "    move(source, target)\n"
-        "durable.move_into_place = die_at_the_fifth\n"
+        "durable.move_into_place = die_while_narrowing\n"
         "promote.promote(Path(sys.argv[1]), 'widget', 1)\n"
     )
     killed = subprocess.run([sys.executable, "-c", script, repository], check=False)
@@ -249,7 +253,7 @@ def test_a_server_that_reloads_at_any_moment_always_serves_a_whole_release(
         promote(repository, "widget", 3)
         control.close()
 
-    moves = {"2": 3 + 3 + 1, "3": 1 + 3 + 1 + 3 + 1}
+    moves = {"2": 3 + CONFIGS + 1, "3": 1 + CONFIGS + 1 + 3 + 1}
     assert answered[: sum(moves.values())] == ["2"] * moves["2"] + ["3"] * moves["3"]
     assert list(dict.fromkeys(answered)) == ["2", "3", "4"]
     assert answered[-1] == "3"
@@ -320,11 +324,11 @@ def test_a_server_started_on_what_a_crash_left_serves_a_whole_release(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Of all that a crash can leave, every fourth: a real start takes seconds."""
+    """Of all that a crash can leave, every sixth: a real start takes seconds."""
     (image,) = handmade_model().images(1)
     states = list(_distinct_states(scene, "add that prunes", tmp_path, monkeypatch))
-    assert len(states) > 12
-    chosen = states[3::4]
+    assert len(states) > 24
+    chosen = states[3::6]
     versions = []
     for repository in chosen:
         with (

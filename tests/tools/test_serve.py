@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -145,6 +146,37 @@ def test_a_server_that_takes_too_long_is_stopped(start_serve: Any, repository: P
     code, stderr = command.finish()
     assert code == 1
     assert "not ready after 0.01 s; allow more with --ready-timeout" in stderr
+
+
+@pytest.mark.server
+def test_a_configuration_for_a_gpu_fails_without_one_rather_than_run_on_the_cpu(
+    start_serve: Any, repository: Path
+) -> None:
+    command = start_serve(repository, "--model-config-name", "cuda")
+    code, stderr = command.finish()
+    assert code == 1
+    assert "KIND_GPU but no GPUs are available" in stderr
+
+
+def test_a_configuration_that_no_model_has_is_refused_with_those_that_there_are(
+    repository: Path,
+) -> None:
+    result = serve("--repository", repository, "--model-config-name", "h100")
+    assert result.exit_code == 1
+    assert "no model has a configuration named 'h100'" in result.stderr
+    assert "there are: cuda, gpu" in result.stderr
+
+
+def test_a_temporary_folder_that_triton_cannot_start_from_is_named(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    odd = tmp_path / "my files"
+    odd.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(odd))
+    result = serve("--repository", repository)
+    assert result.exit_code == 1
+    assert "my files" in result.stderr
+    assert "set TMPDIR" in result.stderr
 
 
 class FakeTriton:

@@ -14,7 +14,7 @@ from diffusionad_client.contract import Step, step_signature
 from diffusionad_training.checkpoint import load_run
 from diffusionad_training.errors import ExportError
 from diffusionad_training.export.bundle import export
-from diffusionad_training.export.graphs import IR_VERSION, OPSET
+from diffusionad_training.export.graphs import IR_VERSION, OPSET, export_step
 from diffusionad_training.export.parity import check_parity, run_graphs
 from diffusionad_training.scorers import TorchScorer
 
@@ -89,6 +89,20 @@ def test_graphs_carry_no_path_and_no_stack_trace(bundle: Path) -> None:
         graph = onnx.load_from_string(data)
         assert not graph.metadata_props
         assert all(not node.metadata_props and not node.doc_string for node in graph.graph.node)
+
+
+def test_a_graph_of_other_weights_has_another_name(bundle: Path, tiny_run: Path) -> None:
+    model = load_run(tiny_run).model
+    for weight in model.parameters():
+        weight.data += 0.5
+    before = onnx.load_from_string(graphs_of(bundle)[Step.SEGMENTATION])
+    after = onnx.load_from_string(export_step(model, Step.SEGMENTATION))
+    assert before.graph.name != after.graph.name
+
+
+def test_every_step_s_graph_has_a_name_of_its_own(bundle: Path) -> None:
+    names = {onnx.load_from_string(data).graph.name for data in graphs_of(bundle).values()}
+    assert len(names) == len(Step)
 
 
 def test_exporting_twice_gives_identical_files(

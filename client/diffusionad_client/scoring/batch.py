@@ -11,6 +11,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from diffusionad_client.client import Client
+from diffusionad_client.contract import Priority
 from diffusionad_client.errors import DiffusionADError
 from diffusionad_client.files import PART
 from diffusionad_client.metadata import Verdict
@@ -43,7 +44,7 @@ def score_batch(
 
     The server is asked for the model before anything is written or removed.
     """
-    with Client(url, settings.model, timeout=settings.timeout) as client:
+    with Client(url, settings.model, timeout=settings.timeout, priority=Priority.BATCH) as client:
         served = client.served(timeout=min(_GREETING_S, settings.timeout))
         # Refuses thresholds in the wrong order before anything is scored.
         served.metadata.thresholds.with_changes(accept=settings.accept, reject=settings.reject)

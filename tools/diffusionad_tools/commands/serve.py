@@ -15,7 +15,7 @@ import click
 
 from diffusionad_client.admin_key import ensure_admin_key
 from diffusionad_client.errors import ServeError
-from diffusionad_client.local_server import READY_PREFIX
+from diffusionad_client.local_server import READY_PREFIX, STARTUP_S
 from diffusionad_tools.server.ports import is_loopback, resolve_host
 from diffusionad_tools.server.process import ExplicitControl, ServerSettings, started_server
 
@@ -39,12 +39,17 @@ _FREE = "0 takes a free one."
 @click.option("--http-port", type=_PORT, default=8000, show_default=True, help=_FREE)
 @click.option("--metrics-port", type=_PORT, default=8002, show_default=True, help=_FREE)
 @click.option(
+    "--model-config-name",
+    metavar="NAME",
+    help="Kind of host: models are configured by configs/NAME.pbtxt where they have it.",
+)
+@click.option(
     "--log-file",
     type=click.Path(dir_okay=False, path_type=Path),
     help="Where Triton's log goes. [default: a temporary file, kept only if something fails]",
 )
 @click.option(
-    "--ready-timeout", default=120.0, show_default=True, help="Seconds for all models to load."
+    "--ready-timeout", default=STARTUP_S, show_default=True, help="Seconds for all models to load."
 )
 @click.option(
     "--model-control-mode",
@@ -73,6 +78,7 @@ def serve(
     grpc_port: int,
     http_port: int,
     metrics_port: int,
+    model_config_name: str | None,
     log_file: Path | None,
     ready_timeout: float,
     control: str,
@@ -98,6 +104,7 @@ def serve(
         grpc_port=grpc_port,
         http_port=http_port,
         metrics_port=metrics_port,
+        config_name=model_config_name,
         log_file=log_file,
         ready_timeout=ready_timeout,
         explicit=_explicit(control, load, admin_key_file),

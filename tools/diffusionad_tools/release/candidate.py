@@ -18,10 +18,13 @@ from diffusionad_client.contract import Step
 from diffusionad_client.metadata import ReleaseMetadata
 from diffusionad_tools.errors import ReleaseError
 from diffusionad_tools.release import decoding, durable, model_config, references
+from diffusionad_tools.release.host_config import host_configs
 from diffusionad_tools.release.repository import (
     CONFIG_FILE,
+    CONFIGS_FOLDER,
     GRAPH_FILE,
     RELEASE_FILE,
+    config_files,
     ensembles,
     highest_version,
     served_release,
@@ -70,12 +73,22 @@ def lay_out(bundle: Bundle, repository: Path, folder: Path, *, encoded: bool = T
         config = shared_config(repository, metadata, step)
         model_config.serve_versions(config, [version])
         durable.write_text(model / CONFIG_FILE, model_config.render(config))
+        if not (repository / model.name).exists():
+            _lay_out_host_configs(config, model)
     references.keep(bundle.references(), candidate.model(references.LAST_STEP) / str(version))
     pins = dict.fromkeys(Step, version)
     decoder = decoding.lay_out(repository, metadata.size, folder) if encoded else None
     configs = model_config.ensemble_configs(metadata, version, pins, decoder)
     lay_out_ensembles(configs, version, folder)
     return candidate
+
+
+def _lay_out_host_configs(default: pb.ModelConfig, model: Path) -> None:
+    """Write a step's configurations for kinds of hosts; a model that has its own keeps them."""
+    durable.make_folder(model / CONFIGS_FOLDER)
+    for name, config in host_configs(default).items():
+        path = model / CONFIGS_FOLDER / f"{name}.pbtxt"
+        durable.write_text(path, model_config.render(config))
 
 
 def lay_out_ensembles(configs: Sequence[pb.ModelConfig], version: int, folder: Path) -> None:
@@ -93,19 +106,19 @@ def shared_config(repository: Path, metadata: ReleaseMetadata, step: Step) -> pb
     """Give the configuration of a step that all its versions share.
 
     The one that stands in the repository, tuned by hand perhaps, is kept if
-    its tensors are the contract's; a first release gets a new one.
+    its tensors are the contract's; a first release gets a new one. Those for
+    kinds of hosts are held against the contract too.
     """
     fresh = model_config.step_config(metadata.category, step, metadata.size, [])
-    path = repository / fresh.name / CONFIG_FILE
-    if not path.exists():
-        return fresh
-    config = model_config.read(path)
-    if list(config.input) != list(fresh.input) or list(config.output) != list(fresh.output):
-        raise ReleaseError(
-            f"{path}: its tensors are not those of {step.value} at {metadata.size} x "
-            f"{metadata.size} pixels; put the file right, or release under another category"
-        )
-    return config
+    model = repository / fresh.name
+    standing = {path: model_config.read(path) for path in config_files(model)}
+    for path, config in standing.items():
+        if list(config.input) != list(fresh.input) or list(config.output) != list(fresh.output):
+            raise ReleaseError(
+                f"{path}: its tensors are not those of {step.value} at {metadata.size} x "
+                f"{metadata.size} pixels; put the file right, or release under another category"
+            )
+    return standing.get(model / CONFIG_FILE, fresh)
 
 
 def _check_size(metadata: ReleaseMetadata, repository: Path) -> None:

@@ -15,12 +15,16 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
 
 from diffusionad_client import contract
-from diffusionad_client.contract import Signature, Step, TensorSpec
+from diffusionad_client.contract import Priority, Signature, Step, TensorSpec
 from diffusionad_client.images import Limits
 from diffusionad_client.metadata import ReleaseMetadata
 from diffusionad_tools.errors import RepositoryError
 
 MAX_BATCH_SIZE = 8  # images; on a CPU larger batches bring nothing, on a GPU they are the caller's
+MAX_QUEUE_SIZE = 64  # requests of one priority; a caller that is turned away soon can still react
+# How long a request may wait in the queue. A caller's own timeout can only
+# shorten it, and is ignored where it is 0.
+QUEUE_TIMEOUT_US = 300_000_000
 BACKEND = "onnxruntime"
 PYTHON_BACKEND = "python"
 ENSEMBLE = "ensemble"
@@ -28,6 +32,14 @@ DECODERS = 2  # processes, each decodes one image at a time; they add up to the 
 # Parameter of a served ensemble: the versions served before it, the latest last.
 SERVED_BEFORE = "diffusionad_served_before"
 _REMEMBERED = 20  # a line that goes to and fro between two releases must not grow its file
+
+_FIRST = next(iter(Step))  # where requests wait; what has got past it is worth finishing
+_PARAMETERS = {  # strings, whatever they mean
+    "intra_op_thread_count": "0",  # as many threads as there are cores
+    # Of the Python backend, on which the embedded server's runs: leave on the
+    # GPU what a step before left there. The native backend does not know it.
+    "FORCE_CPU_ONLY_INPUT_TENSORS": "no",
+}
 
 _COMMENT = "# Written by `diffusionad release`; {purpose}\n"
 _STEP_PURPOSE = "tune instance_group and parameters here, the rest is the contract's."
@@ -51,9 +63,14 @@ def step_config(category: str, step: Step, size: int, versions: Iterable[int]) -
         input=_inputs(signature),
         output=_outputs(signature),
         instance_group=[pb.ModelInstanceGroup(count=1)],
-        dynamic_batching=pb.ModelDynamicBatching(),
-        model_warmup=[_warmup(signature)],
+        dynamic_batching=_queue() if step is _FIRST else pb.ModelDynamicBatching(),
+        model_warmup=[
+            _warmup("one image", 1, signature),
+            _warmup("largest batch", MAX_BATCH_SIZE, signature),
+        ],
     )
+    for parameter, value in _PARAMETERS.items():
+        config.parameters[parameter].string_value = value
     serve_versions(config, versions)
     return config
 
@@ -61,6 +78,11 @@ def step_config(category: str, step: Step, size: int, versions: Iterable[int]) -
 def serve_versions(config: pb.ModelConfig, versions: Iterable[int]) -> None:
     """Make a configuration serve exactly `versions`."""
     config.version_policy.specific.versions[:] = sorted(set(versions))
+
+
+def versions_named(path: Path) -> set[int]:
+    """Read which versions a configuration serves. Raises `RepositoryError`."""
+    return set(read(path).version_policy.specific.versions)
 
 
 def decoding_config(size: int) -> pb.ModelConfig:
@@ -247,11 +269,25 @@ def _data_type(tensor: TensorSpec) -> int:
     return value
 
 
-def _warmup(signature: Signature) -> pb.ModelWarmup:
-    """Run the graph once at load, so that the first part on the line does not wait for it."""
+def _queue() -> pb.ModelDynamicBatching:
+    """Bound the queue, and let urgent requests go ahead: only those that ask for it."""
+    return pb.ModelDynamicBatching(
+        priority_levels=len(Priority),
+        default_priority_level=Priority.BATCH,
+        default_queue_policy=pb.ModelQueuePolicy(
+            timeout_action=pb.ModelQueuePolicy.REJECT,
+            default_timeout_microseconds=QUEUE_TIMEOUT_US,
+            allow_timeout_override=True,
+            max_queue_size=MAX_QUEUE_SIZE,
+        ),
+    )
+
+
+def _warmup(name: str, batch_size: int, signature: Signature) -> pb.ModelWarmup:
+    """Run the graph at load, so that the first part on the line does not wait for it."""
     return pb.ModelWarmup(
-        name="one image",
-        batch_size=1,
+        name=name,
+        batch_size=batch_size,
         inputs={
             tensor.name: pb.ModelWarmup.Input(
                 data_type=_data_type(tensor), dims=tensor.dims, zero_data=True

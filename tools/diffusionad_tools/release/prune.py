@@ -18,6 +18,7 @@ from diffusionad_tools.release import durable, model_config
 from diffusionad_tools.release.repository import (
     CONFIG_FILE,
     RELEASE_FILE,
+    config_files,
     ensembles,
     releases,
     versions,
@@ -44,8 +45,8 @@ def prune(repository: Path, category: str, keep: int, aside: Path) -> list[int]:
     configs = _all_configs(repository)
     for step in Step:
         model = contract.step_model(category, step)
-        named = set(configs[model].version_policy.specific.versions)
-        asked_for = named | model_config.pinned_versions(configs.values(), model)
+        named = map(model_config.versions_named, config_files(repository / model))
+        asked_for = model_config.pinned_versions(configs, model).union(*named)
         for version in set(versions(repository / model)) - asked_for:
             _remove(repository / model / str(version), aside)
     return sorted(gone)
@@ -63,11 +64,10 @@ def _kept(repository: Path, category: str, keep: int) -> set[int]:
     return highest.union(list(dict.fromkeys(order))[:keep])
 
 
-def _all_configs(repository: Path) -> dict[str, pb.ModelConfig]:
+def _all_configs(repository: Path) -> list[pb.ModelConfig]:
     """Every configuration that is served or kept; also of ensembles that are none of ours."""
     paths = [*repository.glob(f"*/{CONFIG_FILE}"), *repository.glob(f"*/*/{RELEASE_FILE}")]
-    read = {str(path.relative_to(repository)): model_config.read(path) for path in paths}
-    return {name.removesuffix(f"/{CONFIG_FILE}"): config for name, config in read.items()}
+    return [model_config.read(path) for path in paths]
 
 
 def _remove(folder: Path, aside: Path) -> None:

@@ -30,6 +30,7 @@ from diffusionad_tools.release import durable, model_config
 from diffusionad_tools.release.candidate import Candidate, lay_out_ensembles
 from diffusionad_tools.release.repository import (
     CONFIG_FILE,
+    config_files,
     ensembles,
     served_release,
     versions,
@@ -101,17 +102,22 @@ def switch(
         step.model_name for config in ensemble_configs for step in config.ensemble_scheduling.step
     )
     decoders = sorted(set(pinned) - set(steps))
-    named = _served_versions(repository, steps)  # more than pinned while a server lags behind
+    now = _served_versions(repository, steps)
     both = {
-        step: new[step] | model_config.pinned_versions(current, step) | named.get(step, set())
+        step: new[step].union(
+            model_config.pinned_versions(current, step),
+            # More than pinned while a server lags behind.
+            *(served for file, served in now.items() if file.parts[0] == step),
+        )
         for step in steps
     }
+    then = {file: both[file.parts[0]] for file in now}
     widen = [
         *(move for name in [*steps, *decoders] for move in _folders(repository, aside, name)),
-        *_step_configs(repository, aside / "both", both, named),
+        *_step_configs(repository, aside / "both", both, now),
     ]
     change = [*_ensembles(repository, aside, [face, *ensemble_configs[1:]])]
-    narrow = [*_step_configs(repository, aside / "new", new, both)]
+    narrow = [*_step_configs(repository, aside / "new", new, then)]
     _move(widen)
     time.sleep(settle if widen and change else 0.0)
     _move(change)
@@ -130,13 +136,16 @@ def _ensemble_files(repository: Path, category: str) -> list[Path]:
     return [path for path in paths if path.exists()]
 
 
-def _served_versions(repository: Path, models: Iterable[str]) -> dict[str, set[int]]:
-    """Map each model that is there to the versions that its configuration names."""
-    configs = {model: repository / model / CONFIG_FILE for model in models}
+def _served_versions(repository: Path, models: Iterable[str]) -> dict[Path, set[int]]:
+    """Map each configuration of the models, by its path in the repository, to what it serves.
+
+    Those for kinds of hosts go along with the default: a server reads one of
+    them in its place.
+    """
     return {
-        model: set(model_config.read(path).version_policy.specific.versions)
-        for model, path in configs.items()
-        if path.exists()
+        path.relative_to(repository): model_config.versions_named(path)
+        for model in models
+        for path in config_files(repository / model)
     }
 
 
@@ -151,7 +160,7 @@ def _folders(repository: Path, aside: Path, model: str) -> Iterator[_Move]:
 
 
 def _step_configs(
-    repository: Path, aside: Path, wanted: dict[str, set[int]], now: dict[str, set[int]]
+    repository: Path, aside: Path, wanted: dict[str, set[int]], now: dict[Path, set[int]]
 ) -> Iterator[_Move]:
     """Make steps serve the versions wanted, in whatever way they are tuned.
 
@@ -159,13 +168,14 @@ def _step_configs(
     step that is not there yet brings its own.
     """
     durable.make_folder(aside)
-    for model, served in now.items():
-        path = repository / model / CONFIG_FILE
-        if path.exists() and wanted[model] != served:
-            config = model_config.read(path)
-            model_config.serve_versions(config, wanted[model])
-            durable.write_text(aside / model, model_config.render(config))
-            yield aside / model, path
+    for file, served in now.items():
+        versions_wanted = wanted[file.parts[0]]
+        if versions_wanted != served:
+            config = model_config.read(repository / file)
+            model_config.serve_versions(config, versions_wanted)
+            written = aside / ".".join(file.parts)
+            durable.write_text(written, model_config.render(config))
+            yield written, repository / file
 
 
 def _ensembles(repository: Path, aside: Path, configs: Iterable[pb.ModelConfig]) -> Iterator[_Move]:

@@ -7,6 +7,7 @@
         2/release.pbtxt
       screw__noise_prediction/     one folder for each step
         config.pbtxt               shared by all versions, names those that are served
+        configs/gpu.pbtxt          the same for one kind of host, see `host_config`
         1/model.onnx
         2/model.onnx
       ...
@@ -18,8 +19,9 @@
         config.pbtxt
         1/model.py
 
-Triton reads `config.pbtxt` only. `release.pbtxt` is the whole configuration of
-the ensemble at that version: the history that the one `config.pbtxt` forgets.
+Triton reads `config.pbtxt`, or the one of `configs/` that it is told to.
+`release.pbtxt` is the whole configuration of the ensemble at that version: the
+history that the one `config.pbtxt` forgets.
 """
 
 from __future__ import annotations
@@ -38,6 +40,7 @@ from diffusionad_tools.errors import RepositoryError
 from diffusionad_tools.release import model_config
 
 CONFIG_FILE = "config.pbtxt"
+CONFIGS_FOLDER = "configs"
 RELEASE_FILE = "release.pbtxt"
 GRAPH_FILE = "model.onnx"
 DECODING_FILE = "model.py"
@@ -126,6 +129,13 @@ def releases(repository: Path, category: str) -> list[Release]:
         and (served is None or version != served.version)
     ]
     return sorted([*past, *([served] if served else [])], key=lambda release: release.version)
+
+
+def config_files(model: Path) -> list[Path]:
+    """The configurations of a model, the default first: a server may be reading any of them."""
+    default = model / CONFIG_FILE
+    named = sorted((model / CONFIGS_FOLDER).glob("*.pbtxt"))
+    return [default, *named] if default.exists() else named
 
 
 def served_release(repository: Path, category: str) -> Release | None:

@@ -225,6 +225,7 @@ def _ask(
         served.metadata.category,
         references.images[chosen],
         [contract.SCORE, contract.ANOMALY_MAP],
+        priority=contract.Priority.BATCH,  # the server may be one that works
         timeout=_TIMEOUT_S * size,
     )
     scores, maps = answer.outputs[contract.SCORE], answer.outputs[contract.ANOMALY_MAP]

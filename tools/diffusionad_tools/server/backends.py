@@ -3,8 +3,9 @@
     FOLDER/
       backends/
         python/        Triton's own Python backend, with the stub of this Python
-        onnxruntime/   ours: one model.py, which Triton runs through the Python backend
+        onnxruntime/   ours: a model.py, which Triton runs through the Python backend, and its parts
       lib/             libpython and nothing else
+      repository       a link to the model repository, if its own path needs one
       venv/            a virtual environment that leads to this interpreter's packages
 
 Files of `backends/` are copied: Triton refuses a backend library that a
@@ -19,6 +20,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import shutil
 import sys
 from importlib.resources import as_file, files
@@ -28,7 +30,9 @@ import diffusionad_tools
 from diffusionad_client.errors import ServeError
 from diffusionad_tools.server.binaries import TritonFiles
 
-# Of backends/onnxruntime/model.py, and of models/image_decoding/model.py in repositories.
+_PLAIN = re.compile(r"[\w./@%+=:,-]*", re.ASCII)
+
+# Of backends/onnxruntime/*.py, and of models/image_decoding/model.py in repositories.
 _MODEL_IMPORTS = ("numpy", "onnxruntime", "PIL", "diffusionad_client")
 
 # Or the stubs would write __pycache__ into model repositories. Lines of a .pth file that begin
@@ -45,13 +49,32 @@ def assemble(folder: Path, triton: TritonFiles) -> Path:
         shutil.copy(source, python)
     onnxruntime = backends / "onnxruntime"
     onnxruntime.mkdir()
-    with as_file(files(diffusionad_tools) / "backends" / "onnxruntime" / "model.py") as model:
-        shutil.copy(model, onnxruntime)
+    with as_file(files(diffusionad_tools) / "backends" / "onnxruntime") as ours:
+        for source in ours.glob("*.py"):
+            shutil.copy(source, onnxruntime)
     library = folder / "lib"
     library.mkdir()
     (library / triton.libpython.name).symlink_to(triton.libpython)
     _make_environment(folder / "venv")
     return backends
+
+
+def plain_path(repository: Path, folder: Path) -> Path:
+    """Give a path to the repository that a shell takes as it is, if need be a link in `folder`.
+
+    Triton starts each stub through a shell and quotes nothing: at a blank or a
+    bracket in the path, the stub does not start and the server waits for ever.
+    """
+    if not _PLAIN.fullmatch(str(folder)):
+        raise ServeError(
+            f"the temporary folder {folder} has a name that Triton cannot start from; set TMPDIR "
+            "to one of letters, digits, '.', '_' and '-'"
+        )
+    if _PLAIN.fullmatch(str(repository)):
+        return repository
+    link = folder / "repository"
+    link.symlink_to(repository)
+    return link
 
 
 def environment(folder: Path, triton: TritonFiles) -> dict[str, str]:

@@ -25,13 +25,14 @@ from typing import BinaryIO
 
 from diffusionad_client.admin_key import ADMIN_HEADER
 from diffusionad_client.errors import ServeError
+from diffusionad_client.local_server import STARTUP_S
 from diffusionad_tools.server import tether
-from diffusionad_tools.server.backends import assemble, environment
+from diffusionad_tools.server.backends import assemble, environment, plain_path
 from diffusionad_tools.server.binaries import locate
+from diffusionad_tools.server.checks import check_config_name, check_models, check_repository
 from diffusionad_tools.server.ports import choose_ports, resolve_host
 from diffusionad_tools.server.reasons import failure_reason
 
-ALL_MODELS = "*"
 
 _POLL_S = 0.05
 _EXIT_TIMEOUT_S = 10  # for requests in flight, when the server is asked to stop
@@ -61,8 +62,9 @@ class ServerSettings:
     grpc_port: int = 0
     http_port: int = 0
     metrics_port: int = 0
+    config_name: str | None = None  # <model>/configs/NAME.pbtxt goes before its config.pbtxt
     log_file: Path | None = None  # default: a temporary file, kept only if something fails
-    ready_timeout: float = 120.0  # seconds, for all models to load
+    ready_timeout: float = STARTUP_S  # seconds, for all models to load
     explicit: ExplicitControl | None = None  # None: every model is loaded at start, and stays
 
 
@@ -73,6 +75,8 @@ class TritonProcess:
         check_repository(settings.repository)
         if settings.explicit is not None:
             check_models(settings.repository, settings.explicit.load)
+        if settings.config_name is not None:
+            check_config_name(settings.repository, settings.config_name)
         self.log_file = log_file
         self._settings = settings
         address = resolve_host(settings.host)
@@ -89,6 +93,7 @@ class TritonProcess:
         self._shared_memory_prefix = f"diffusionad-{secrets.token_hex(4)}-"
         triton = locate()
         backends = assemble(folder, triton)
+        self._repository = plain_path(settings.repository.resolve(), folder)
         command = [
             *(sys.executable, "-I", "-S", str(Path(tether.__file__)), str(os.getpid())),
             str(triton.server),
@@ -166,7 +171,8 @@ class TritonProcess:
 
     def _arguments(self, address: str, backends: Path) -> list[str]:
         return [
-            f"--model-repository={self._settings.repository.resolve()}",
+            f"--model-repository={self._repository}",
+            *self._config_choice(),
             f"--backend-directory={backends}",
             *_model_control(self._settings.explicit),
             "--disable-auto-complete-config",  # our configurations are whole; loads are faster
@@ -177,6 +183,10 @@ class TritonProcess:
             *(f"--{protocol}-address={address}" for protocol in self._ports),
             *(f"--{protocol}-port={port}" for protocol, port in self._ports.items()),
         ]
+
+    def _config_choice(self) -> list[str]:
+        name = self._settings.config_name
+        return [] if name is None else [f"--model-config-name={name}"]
 
     def _answers_ready(self) -> bool:
         """Ask over HTTP, which Triton opens after gRPC and which has no back-off of its own."""
@@ -213,32 +223,6 @@ def running_server(settings: ServerSettings) -> Iterator[TritonProcess]:
     with started_server(settings) as server:
         server.wait_until_ready()
         yield server
-
-
-def check_repository(repository: Path) -> None:
-    """Raise `ServeError` unless the folder exists and holds a model."""
-    if not repository.is_dir():
-        raise ServeError(
-            f"{repository}: no such model repository; "
-            f"`diffusionad release add BUNDLE --repository {repository}` makes one"
-        )
-    if not any(repository.glob("*/config.pbtxt")):
-        raise ServeError(
-            f"{repository}: no model in it; add one with "
-            f"`diffusionad release add BUNDLE --repository {repository}`"
-        )
-
-
-def check_models(repository: Path, names: Sequence[str]) -> None:
-    """Raise `ServeError` unless each name is that of a model in the repository, or "*" alone."""
-    if ALL_MODELS in names and len(names) > 1:
-        raise ServeError("--load-model '*' loads every model; give it alone, or give names")
-    for name in names:
-        if name != ALL_MODELS and not (repository / name / "config.pbtxt").is_file():
-            raise ServeError(
-                f"--load-model {name}: {repository} has no such model; "
-                f"`diffusionad release list --repository {repository}` names its categories"
-            )
 
 
 def _model_control(explicit: ExplicitControl | None) -> list[str]:

@@ -112,7 +112,7 @@ def _served(
     url: str | None, repository: Path | None, model: str | None
 ) -> Iterator[tuple[Scorer, str]]:
     """Open a served model, and name its release."""
-    from diffusionad_client import Client
+    from diffusionad_client import Client, Priority
     from diffusionad_client.local_server import serve_repository
     from diffusionad_training.scorers import ServerScorer
 
@@ -120,7 +120,7 @@ def _served(
         with serve_repository(repository) as served, _served(served, None, model) as opened:
             yield opened
     elif url is not None:
-        with Client(url, model=model) as client:
+        with Client(url, model=model, priority=Priority.BATCH) as client:
             served_model = client.served()
             metadata = served_model.metadata
             yield (

@@ -6,6 +6,7 @@ Exporting a model twice gives identical bytes.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import warnings
 from collections.abc import Iterator
@@ -49,6 +50,7 @@ def export_step(model: DiffusionAD, step: Step) -> bytes:
     graph.ir_version = IR_VERSION
     graph.producer_name = PRODUCER
     graph.producer_version = ""
+    _name_by_content(graph)
     try:
         onnx.checker.check_model(graph, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as exc:
@@ -89,6 +91,17 @@ def _quiet_exporter() -> Iterator[None]:
             yield
     finally:
         logger.setLevel(level)
+
+
+def _name_by_content(graph: onnx.ModelProto) -> None:
+    """Give a graph a name that no other graph has.
+
+    ONNX Runtime finds a TensorRT engine that it built before by the names in
+    the graph and never looks at the weights: under one name, a new release
+    would be served with the engine of an old one.
+    """
+    content = graph.SerializeToString(deterministic=True)
+    graph.graph.name = f"{PRODUCER}_{hashlib.sha256(content).hexdigest()[:16]}"
 
 
 def _strip(graph: onnx.ModelProto) -> None:

@@ -1,0 +1,49 @@
+"""Look at a repository before a server is started on it, so that what is wrong is said at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from diffusionad_client.errors import ServeError
+
+ALL_MODELS = "*"  # for --load-model: every model of the repository
+
+
+def check_repository(repository: Path) -> None:
+    """Raise `ServeError` unless the folder exists and holds a model."""
+    if not repository.is_dir():
+        raise ServeError(
+            f"{repository}: no such model repository; "
+            f"`diffusionad release add BUNDLE --repository {repository}` makes one"
+        )
+    if not any(repository.glob("*/config.pbtxt")):
+        raise ServeError(
+            f"{repository}: no model in it; add one with "
+            f"`diffusionad release add BUNDLE --repository {repository}`"
+        )
+
+
+def check_models(repository: Path, names: Sequence[str]) -> None:
+    """Raise `ServeError` unless each name is that of a model in the repository, or "*" alone."""
+    if ALL_MODELS in names and len(names) > 1:
+        raise ServeError("--load-model '*' loads every model; give it alone, or give names")
+    for name in names:
+        if name != ALL_MODELS and not (repository / name / "config.pbtxt").is_file():
+            raise ServeError(
+                f"--load-model {name}: {repository} has no such model; "
+                f"`diffusionad release list --repository {repository}` names its categories"
+            )
+
+
+def check_config_name(repository: Path, name: str) -> None:
+    """Raise `ServeError` unless a model has a configuration of that name.
+
+    Triton itself would serve the default without a word.
+    """
+    found = sorted({path.stem for path in repository.glob("*/configs/*.pbtxt")})
+    if name not in found:
+        raise ServeError(
+            f"{repository}: no model has a configuration named {name!r} (configs/{name}.pbtxt); "
+            f"there are: {', '.join(found) or 'none'}"
+        )

@@ -33,7 +33,6 @@ from diffusionad_tools.server.checks import check_config_name, check_models, che
 from diffusionad_tools.server.ports import choose_ports, resolve_host
 from diffusionad_tools.server.reasons import failure_reason
 
-
 _POLL_S = 0.05
 _EXIT_TIMEOUT_S = 10  # for requests in flight, when the server is asked to stop
 _KILL_AFTER_S = _EXIT_TIMEOUT_S + 10  # Triton unloads its models after that

@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 
+from diffusionad_client.contract import Step
 from diffusionad_tools.errors import ReleaseError, RepositoryError
 from diffusionad_tools.release import model_config
 from diffusionad_tools.release.check import category_problems
 from diffusionad_tools.release.promote import promote, rollback
 from diffusionad_tools.release.thresholds import set_thresholds
+from diffusionad_tools.release.validate import validate_category
 
 FORMS = ("widget", "widget__encoded")
 
@@ -112,6 +114,32 @@ def test_what_keeps_the_encoded_form_from_being_served_is_found_before_anything_
         set_thresholds(repository, "widget", accept=0.1)
     assert "is not whole, so nothing was changed" in str(caught.value)
     assert problem in str(caught.value)
+
+
+def test_a_command_that_died_between_the_forms_is_found_and_can_be_finished(
+    repository: Path,
+    make_bundle: Any,
+    publish_ungated: Any,
+    handmade_model: Any,
+    what_triton_would_serve: Any,
+) -> None:
+    encoded = repository / "widget__encoded" / "config.pbtxt"
+    before = encoded.read_text()
+    publish_ungated(make_bundle(model=handmade_model(gain=0.75)), repository, encoded=True)
+    after = what_triton_would_serve(repository)
+    encoded.write_text(before)
+    for step in Step:
+        path = repository / f"widget__{step.value}" / "config.pbtxt"
+        path.write_text(path.read_text().replace("versions: 2", "versions: 1\n  versions: 2"))
+
+    (configurations, left_out) = validate_category(repository, "widget")
+    assert configurations.details == [
+        "widget and its encoded form serve different versions, [1, 2]: an interrupted command; "
+        "run it again"
+    ]
+    assert not left_out.passed
+    promote(repository, "widget", 2)
+    assert what_triton_would_serve(repository) == after
 
 
 def test_categories_of_one_size_share_the_model_that_decodes(

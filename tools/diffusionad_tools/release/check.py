@@ -62,7 +62,7 @@ def category_problems(repository: Path, category: str) -> list[str]:
         there = list(models(repository, category))
     configs: dict[str, pb.ModelConfig] = {}
     problems = []
-    served = None
+    forms: dict[str, Release] = {}
     for model in there:
         path = repository / model / CONFIG_FILE
         if not path.is_file():
@@ -74,7 +74,7 @@ def category_problems(repository: Path, category: str) -> list[str]:
             problems.append(str(exc))
     if category in configs:
         try:
-            served = served_release(repository, category)
+            forms = served_forms(repository, category)
         except RepositoryError as exc:  # a foreign model perhaps: nothing else of it is of interest
             return [str(exc)]
     if problems:  # what follows compares configurations with each other
@@ -83,9 +83,26 @@ def category_problems(repository: Path, category: str) -> list[str]:
         model = contract.step_model(category, step)
         if model in configs:
             problems += _missing_versions(repository / model, configs[model], GRAPH_FILE)
-    if served is not None and not problems:
-        problems += _contract_problems(repository, served, configs)
+    if forms and not problems:
+        problems += _contract_problems(repository, forms, configs)
     return problems
+
+
+def served_forms(repository: Path, category: str) -> dict[str, Release]:
+    """Map each ensemble of a category, its public face first, to the release that it serves.
+
+    They differ where a command was killed between the two; the next one puts that right.
+    """
+    forms = {}
+    for name in ensembles(repository, category):
+        release = served_release(repository, name)
+        if release is not None:
+            forms[name] = release
+            if name != category and release.metadata.category != category:
+                raise RepositoryError(
+                    f"{repository / name / CONFIG_FILE}: not a form of {category}"
+                )
+    return forms
 
 
 def graph_problems(repository: Path, release: Release) -> list[str]:
@@ -136,8 +153,9 @@ def _unreadable(repository: Path) -> Iterator[str]:
 
 
 def _contract_problems(
-    repository: Path, served: Release, configs: dict[str, pb.ModelConfig]
+    repository: Path, forms: dict[str, Release], configs: dict[str, pb.ModelConfig]
 ) -> Iterator[str]:
+    served = next(iter(forms.values()))
     category, size = served.metadata.category, served.metadata.size
     if category not in configs:
         yield f"{repository}: the metadata of a model is that of {category!r}"
@@ -147,23 +165,24 @@ def _contract_problems(
         path, config = repository / model / CONFIG_FILE, configs[model]
         expected = model_config.step_config(category, step, size, [])
         yield from _differences(path, config, expected, _STEP_FIELDS)
-        if served.step_versions[step] not in config.version_policy.specific.versions:
-            yield (
-                f"{path}: serves the versions {list(config.version_policy.specific.versions)}, "
-                f"{category} needs {served.step_versions[step]}"
-            )
+        for release in forms.values():
+            if release.step_versions[step] not in config.version_policy.specific.versions:
+                yield (
+                    f"{path}: serves the versions {list(config.version_policy.specific.versions)}, "
+                    f"{category} needs {release.step_versions[step]}"
+                )
         if config.max_batch_size < configs[category].max_batch_size:
             yield (
                 f"{path}: max_batch_size is {config.max_batch_size}, "
                 f"{category} takes {configs[category].max_batch_size}"
             )
-    for name in ensembles(repository, category):
+    for name, release in forms.items():
         path = repository / name / CONFIG_FILE
-        yield from _ensemble_problems(path, configs[name], name, served)
+        yield from _ensemble_problems(path, configs[name], name, release)
         if name != category:
             yield from _decoding_problems(repository, configs[name], size)
         yield from _missing_versions(repository / name, configs[name], RELEASE_FILE)
-        yield from _edited(path, configs[name], served.version)
+        yield from _edited(path, configs[name], release.version)
 
 
 def _ensemble_problems(

@@ -11,11 +11,12 @@ from diffusionad_tools.release import durable, model_config
 from diffusionad_tools.release.candidate import Candidate, lay_out_ensembles
 from diffusionad_tools.release.check import require_servable, require_whole
 from diffusionad_tools.release.promote import Switched
-from diffusionad_tools.release.publish import OnSwitch, no_servers, publish
+from diffusionad_tools.release.publish import OnSwitch, no_servers, publish, switch
 from diffusionad_tools.release.repository import (
     decoding_version,
     find_release,
     highest_version,
+    published_configs,
 )
 from diffusionad_tools.release.staging import WAIT_S, changing
 
@@ -46,7 +47,15 @@ def set_thresholds(
         served = find_release(repository, category)
         require_servable(repository, served)
         metadata = _with_thresholds(served.metadata, accept, reject, pixel)
-        if metadata.release == served.metadata.release:
+        if metadata.release == served.metadata.release:  # it may have been killed half-way
+            switch(
+                repository,
+                aside,
+                published_configs(repository, category, served.version),
+                served.served_before,
+                settle=settle,
+                on_switch=on_switch,
+            )
             return Switched(served, served)
         version = highest_version(repository, category) + 1
         candidate = Candidate(aside / "candidate", metadata, version)

@@ -29,7 +29,12 @@ from diffusionad_client.local_server import STARTUP_S
 from diffusionad_client.transport import GrpcTransport
 from diffusionad_tools.errors import RepositoryError
 from diffusionad_tools.release import gate, model_config
-from diffusionad_tools.release.check import category_problems, graph, graph_problems
+from diffusionad_tools.release.check import (
+    category_problems,
+    graph,
+    graph_problems,
+    served_forms,
+)
 from diffusionad_tools.release.gate import Difference
 from diffusionad_tools.release.graphs import check_graph
 from diffusionad_tools.release.references import LAST_STEP, read_kept
@@ -111,6 +116,13 @@ def _config_problems(repository: Path, category: str) -> list[str]:
             f"{repository / category}: missing, there are steps of it only: an interrupted "
             "`release add`; add the release again, or remove them"
         ]
+    if not problems:
+        served = {form.version for form in served_forms(repository, category).values()}
+        if len(served) > 1:
+            return [
+                f"{category} and its encoded form serve different versions, {sorted(served)}: an "
+                "interrupted command; run it again"
+            ]
     return problems
 
 

@@ -39,7 +39,9 @@ def to_int8(traced: onnx.ModelProto, inputs: Tensors) -> onnx.ModelProto:
             graph,
             path,
             _OneByOne({name: inputs[name] for name in names}),
-            nodes_to_quantize=convolutions[1:-1],
+            # A ReLU is a bound of the range of the convolution before it.
+            op_types_to_quantize=["Conv", "Relu"],
+            nodes_to_exclude=[convolutions[0], convolutions[-1]],
             per_channel=True,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,

@@ -40,4 +40,4 @@ def read(path: Path, size: int | None = None) -> Mask:
     if size is None:
         return inside
     stretched = Image.fromarray(inside).resize((size, size), Image.Resampling.NEAREST)
-    return np.asarray(stretched)
+    return np.array(stretched)  # a copy, which may be written to

@@ -175,9 +175,9 @@ def test_int8_quantises_all_convolutions_but_the_first_and_the_last(
         graph = onnx.load_from_string(lowered[Precision.INT8][step])
         restored = {node.output[0] for node in nodes(graph, "DequantizeLinear")}
         convolutions = list(nodes(graph, "Conv"))
-        quantised = [node.input[0] in restored for node in convolutions]
+        quantised = [node.input[1] in restored for node in convolutions]  # their weights
         assert quantised == [False, *[True] * (len(convolutions) - 2), False]
-        assert all(node.input[1] in restored for node in convolutions[1:-1])
+        assert all(node.input[0] in restored for node in convolutions[1:-1])
 
 
 def test_int8_rounds_nothing_but_what_goes_into_and_comes_out_of_convolutions(

@@ -22,6 +22,8 @@ def open_session(graph: bytes) -> onnxruntime.InferenceSession:
     """Load a graph for the CPU."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = _ERRORS_ONLY
+    # As served: threads that wait in a loop would take the cores from the next session.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
 

@@ -5,7 +5,9 @@ BUNDLE/
   noise_prediction.onnx      one graph a step
   reconstruction.onnx
   segmentation.onnx
-  references.npz             a few images with the scores and maps torch gave
+  references.npz             a few images with the scores and maps that are expected
+  agreement.npz              fp16, int8: images with float32's scores, see AgreementSet
+  roi.png                    if a part of the image is inspected only: that part, white
 """
 
 from __future__ import annotations
@@ -20,19 +22,29 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from diffusionad_client import roi
 from diffusionad_client.contract import Step
-from diffusionad_client.errors import BundleError
-from diffusionad_client.metadata import ReleaseMetadata
+from diffusionad_client.errors import BundleError, ImageError, MetadataError
+from diffusionad_client.metadata import Precision, ReleaseMetadata, Thresholds
 
 METADATA_FILE = "metadata.json"
 REFERENCES_FILE = "references.npz"
+AGREEMENT_FILE = "agreement.npz"
+ROI_FILE = "roi.png"
 
-_ZIP_ERRORS = (zipfile.BadZipFile, zlib.error)
+# What numpy raises for a file that is not one of its archives, or lacks an array.
+_UNREADABLE = (
+    OSError, EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile, zlib.error
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class References:
-    """Images with the answers that the trained model gave before it was exported."""
+    """Images with the answers that a server has to give.
+
+    Torch's for float32; ONNX Runtime's at export for a lower precision, which
+    `AgreementSet` holds against torch.
+    """
 
     images: NDArray[np.uint8]  # (N, S, S, 3) RGB
     scores: NDArray[np.float32]  # (N,)
@@ -43,6 +55,16 @@ class References:
         total = len(self.images)
         chosen = np.linspace(0, total - 1, min(count, total)).round().astype(int)
         return References(self.images[chosen], self.scores[chosen], self.anomaly_maps[chosen])
+
+
+@dataclass(frozen=True)
+class AgreementSet:
+    """Real images, some with a synthetic anomaly, and how float32 judges them in torch."""
+
+    images: NDArray[np.uint8]  # (N, S, S, 3) RGB
+    anomalous: NDArray[np.bool_]  # (N,)
+    scores: NDArray[np.float32]  # (N,) of float32
+    thresholds: Thresholds  # of float32
 
 
 @dataclass(frozen=True)
@@ -59,6 +81,12 @@ class Bundle:
     def references(self) -> References:
         """Read the reference images and answers. Raises `BundleError`."""
         return read_references(self.folder / REFERENCES_FILE)
+
+    def agreement_set(self) -> AgreementSet | None:
+        """Read what a lower precision is held against; None for float32. Raises `BundleError`."""
+        if self.metadata.precision is Precision.FP32:
+            return None
+        return read_agreement_set(self.folder / AGREEMENT_FILE)
 
 
 def graph_path(folder: Path, step: Step) -> Path:
@@ -93,7 +121,19 @@ def read_bundle(folder: Path) -> Bundle:
         if file_digest(graph) != metadata.digests[step.value]:
             raise BundleError(f"{graph}: not the file that was exported; export the bundle again")
     _check_name(path, metadata)
+    _check_roi(folder / ROI_FILE, metadata)
     return Bundle(folder, metadata)
+
+
+def _check_roi(path: Path, metadata: ReleaseMetadata) -> None:
+    if metadata.roi is None:
+        return
+    try:
+        found = roi.digest(roi.read(path))
+    except ImageError as exc:
+        raise BundleError(f"the bundle's region of interest cannot be read: {exc}") from exc
+    if found != metadata.roi:
+        raise BundleError(f"{path}: not the mask that was exported; export the bundle again")
 
 
 def _check_name(path: Path, metadata: ReleaseMetadata) -> None:
@@ -123,5 +163,31 @@ def read_references(path: Path) -> References:
         with np.load(path, allow_pickle=False) as arrays:
             maps = arrays["anomaly_maps"].astype(np.float32, copy=False)  # float16 where kept
             return References(arrays["images"], arrays["scores"], maps)
-    except (OSError, EOFError, KeyError, TypeError, ValueError, *_ZIP_ERRORS) as exc:
+    except _UNREADABLE as exc:
         raise BundleError(f"{path}: the bundle's references cannot be read: {exc}") from exc
+
+
+def write_agreement_set(path: Path, agreement: AgreementSet) -> None:
+    """Write an agreement set; equal sets give equal bytes."""
+    np.savez_compressed(
+        path,
+        images=agreement.images,
+        anomalous=agreement.anomalous,
+        scores=agreement.scores,
+        thresholds=np.array([agreement.thresholds.accept, agreement.thresholds.reject]),
+    )
+
+
+def read_agreement_set(path: Path) -> AgreementSet:
+    """Read what `write_agreement_set` wrote. Raises `BundleError`."""
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            accept, reject = arrays["thresholds"].tolist()
+            return AgreementSet(
+                arrays["images"],
+                arrays["anomalous"],
+                arrays["scores"],
+                Thresholds(accept=accept, reject=reject),
+            )
+    except (*_UNREADABLE, MetadataError) as exc:
+        raise BundleError(f"{path}: the bundle's agreement set cannot be read: {exc}") from exc

@@ -129,6 +129,7 @@ class Client:
             model=served.metadata.category,
             version=served.version,
             release=served.metadata.release,
+            roi=served.metadata.roi,
             timings=Timings(decode_s, reply.resize_s, reply.request_s),
         )
 

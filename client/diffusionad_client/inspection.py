@@ -38,6 +38,7 @@ class Inspection:
     model: str
     version: str  # of the model, as the server answered
     release: str  # digest of the release that the server answered from
+    roi: str | None = None  # digest of the region that was inspected; None: the whole image
     timings: Timings
 
     def judged_by(self, thresholds: Thresholds) -> Inspection:

@@ -22,6 +22,17 @@ SCHEMA_VERSION = 1
 _RELEASE_DIGITS = 12  # of the digest that names a release
 
 
+class Precision(str, Enum):
+    """What the networks of a release compute in. Inputs and outputs are the contract's in any."""
+
+    FP32 = "fp32"
+    FP16 = "fp16"  # for GPUs
+    INT8 = "int8"  # for CPUs
+
+    def __str__(self) -> str:
+        return self.value
+
+
 class Verdict(str, Enum):
     """What the line does with the part."""
 
@@ -90,6 +101,31 @@ class TrainingSummary:
 
 
 @dataclass(frozen=True)
+class Agreement:
+    """How far a lower precision judges real images as float32 does. See `agreement`."""
+
+    images: int
+    anomalous: int  # of those, with a synthetic anomaly
+    spearman: float  # rank correlation of the scores
+    verdict_flips: float  # share of the images with another verdict
+    auroc_loss: float  # float32's area under the ROC curve, less this precision's; 0.01 is a point
+
+
+@dataclass(frozen=True)
+class GateRecord:
+    """What `release add` measured on a real server before it published the release."""
+
+    references: int  # images with a known answer
+    score_difference: float  # the largest, of the served scores from the known ones
+    score_tolerance: float
+    map_difference: float  # the largest, of any pixel
+    map_tolerance: float
+    server: str  # such as "triton 2.51.0"
+    onnxruntime: str  # version
+    agreement: Agreement | None = None  # of the served scores; None for float32
+
+
+@dataclass(frozen=True)
 class ReleaseMetadata:
     """Everything a client, a gate or an auditor needs to know of one release."""
 
@@ -103,6 +139,11 @@ class ReleaseMetadata:
     training: TrainingSummary
     digests: dict[str, str]  # step -> SHA-256 of its ONNX file
     metrics: dict[str, float | None] = field(default_factory=dict)  # measured at export
+    precision: Precision = Precision.FP32
+    agreement: Agreement | None = None  # measured at export; None for float32
+    speedup: float | None = None  # over float32, on the CPU that exported; None for float32
+    roi: str | None = None  # see `roi.digest`; None if the whole image is inspected
+    gate: GateRecord | None = None  # None in a bundle, and in releases published without one
     resize: str = RESIZE
     schema_version: int = SCHEMA_VERSION
 
@@ -116,6 +157,15 @@ class ReleaseMetadata:
             raise MetadataError(
                 f"digests must name the steps {[s.value for s in Step]}, not {sorted(self.digests)}"
             )
+        if self.precision is not Precision.FP32 and self.agreement is None:
+            raise MetadataError(
+                f"nothing says how far {self.precision} agrees with fp32: no `agreement`; "
+                "export the release again"
+            )
+
+    def as_exported(self) -> ReleaseMetadata:
+        """Leave out what is measured anew whenever a run is exported or released."""
+        return dataclasses.replace(self, speedup=None, gate=None)
 
     def changed(self, **changes: Any) -> ReleaseMetadata:
         """Give these with some fields replaced, named anew by what they then say."""
@@ -182,6 +232,10 @@ def _read(hint: Any, value: Any, where: str) -> Any:
     elif type(None) in options:
         (inner,) = (option for option in options if option is not type(None))
         return None if value is None else _read(inner, value, where)
+    elif issubclass(hint, Enum):
+        if value in (choices := [member.value for member in hint]):
+            return hint(value)
+        raise MetadataError(f"{where}: expected one of {', '.join(choices)}, not {value!r}")
     elif hint is float:
         if type(value) in (int, float):  # bool is an int to isinstance
             return float(value)

@@ -10,14 +10,69 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from diffusionad_client.errors import MetadataError
-from diffusionad_client.metadata import ReleaseMetadata, Thresholds, Verdict
+from diffusionad_client.metadata import (
+    Agreement,
+    GateRecord,
+    Precision,
+    ReleaseMetadata,
+    Thresholds,
+    Verdict,
+)
 
 Make = Callable[..., ReleaseMetadata]
+
+AGREEMENT = Agreement(images=8, anomalous=4, spearman=0.995, verdict_flips=0.0, auroc_loss=0.001)
+GATE = GateRecord(
+    references=8,
+    score_difference=1e-5,
+    score_tolerance=1e-3,
+    map_difference=1e-4,
+    map_tolerance=5e-3,
+    server="triton 2.51.0",
+    onnxruntime="1.19.2",
+    agreement=AGREEMENT,
+)
+LOWERED = {"precision": Precision.INT8, "agreement": AGREEMENT, "speedup": 1.5, "roi": "e" * 64}
 
 
 def test_a_document_is_read_as_it_was_written(make_metadata: Make) -> None:
     metadata = make_metadata()
     assert ReleaseMetadata.from_json(metadata.to_json()) == metadata
+
+
+def test_a_lower_precision_its_gate_and_its_region_are_read_as_they_were_written(
+    make_metadata: Make,
+) -> None:
+    metadata = make_metadata(**LOWERED, gate=GATE)
+    assert ReleaseMetadata.from_json(metadata.to_json()) == metadata
+
+
+def test_a_document_of_before_there_were_precisions_is_of_fp32_and_the_whole_image(
+    make_metadata: Make,
+) -> None:
+    document = json.loads(make_metadata().to_json())
+    for name in ("precision", "agreement", "speedup", "roi", "gate"):
+        del document[name]
+    read = ReleaseMetadata.from_json(json.dumps(document))
+    assert read == make_metadata()
+    assert (read.precision, read.roi, read.gate) == (Precision.FP32, None, None)
+
+
+def test_what_is_measured_anew_each_time_does_not_make_another_release(
+    make_metadata: Make,
+) -> None:
+    once = make_metadata(**LOWERED, gate=GATE)
+    again = make_metadata(**LOWERED | {"speedup": 1.25})
+    assert once != again
+    assert once.as_exported() == again.as_exported()
+    assert once.as_exported() != make_metadata(**LOWERED | {"roi": None}).as_exported()
+
+
+def test_a_lower_precision_that_does_not_say_how_far_it_agrees_is_refused(
+    make_metadata: Make,
+) -> None:
+    with pytest.raises(MetadataError, match="how far fp16 agrees with fp32"):
+        make_metadata(precision=Precision.FP16)
 
 
 def test_equal_metadata_is_equal_bytes(make_metadata: Make) -> None:
@@ -41,6 +96,11 @@ def test_equal_metadata_is_equal_bytes(make_metadata: Make) -> None:
         (("metrics",), [], r"metadata\.metrics: expected object"),
         (("metrics", "image_auroc"), "high", r"metadata\.metrics\.image_auroc: expected float"),
         (("digests",), {}, "digests must name the steps"),
+        (("precision",), "fp8", r"metadata\.precision: expected one of fp32, fp16, int8"),
+        (("precision",), [], r"metadata\.precision: expected one of fp32, fp16, int8"),
+        (("agreement",), {}, r"metadata\.agreement: .*missing fields"),
+        (("gate",), 1, r"metadata\.gate: expected an object"),
+        (("roi",), 1, r"metadata\.roi: expected str"),
         (("calibration", "warning"), 3, r"metadata\.calibration\.warning: expected str"),
     ],
 )

@@ -33,8 +33,15 @@ def test_models_lists_what_is_served(triton: Any) -> None:
     result = run("--url", triton.url)
     assert result.exit_code == 0
     assert result.stdout.splitlines()[1].split() == [
-        *("screw", "READY", "1", "a" * 12, "edge", "32", "0.3000", "0.6000")
+        *("screw", "READY", "1", "a" * 12, "edge", "fp32", "-", "32", "0.3000", "0.6000")
     ]
+
+
+def test_models_names_the_region_that_a_category_inspects(
+    empty_triton: Any, make_metadata: Any
+) -> None:
+    empty_triton.serve(make_metadata(roi="e" * 64))
+    assert f" fp32       {'e' * 12} " in run("--url", empty_triton.url).stdout
 
 
 def test_models_shows_thresholds_however_long_the_names_are(

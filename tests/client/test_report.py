@@ -112,6 +112,17 @@ def test_the_report_tells_model_release_thresholds_counts_and_failures(results: 
     assert "Showing all 6 scored images" in page
 
 
+def test_the_report_names_the_region_that_was_inspected_where_there_is_one(
+    results: Path,
+) -> None:
+    assert "region of interest" not in (results / "report.html").read_text()
+    lines = (results / "results.jsonl").read_text().replace('"roi": null', f'"roi": "{"e" * 64}"')
+    (results / "results.jsonl").write_text(lines)
+    assert CliRunner().invoke(main, ["report", str(results)]).exit_code == 0
+    page = (results / "report.html").read_text()
+    assert f"region of interest <code>{'e' * 12}</code>" in page
+
+
 def test_names_of_files_cannot_put_markup_into_the_report(results: Path) -> None:
     page = (results / "report.html").read_text()
     assert "<b>0.png" not in page

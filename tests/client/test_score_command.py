@@ -42,6 +42,17 @@ def parts(tmp_path: Path, save_image: SaveImage) -> Path:
     return tmp_path / "parts"
 
 
+def test_every_row_names_the_region_that_was_inspected(
+    triton: Any, make_metadata: Any, parts: Path, tmp_path: Path
+) -> None:
+    triton.serve(make_metadata(roi="e" * 64))
+    output = tmp_path / "out"
+    assert score(parts, "--url", triton.url, "--output", output).exit_code == 0
+    assert {row["roi"] for row in rows(output)} == {"e" * 64}
+    with (output / "results.csv").open(newline="") as file:
+        assert {row["roi"] for row in csv.DictReader(file)} == {"e" * 64}
+
+
 def test_a_folder_is_scored_in_order_with_results_pictures_and_report(
     triton: Any, parts: Path, tmp_path: Path
 ) -> None:

@@ -32,18 +32,23 @@ from tritonclient.grpc import model_config_pb2 as pb
 
 from diffusionad_client import contract
 from diffusionad_client.bundle import (
+    AGREEMENT_FILE,
     METADATA_FILE,
     REFERENCES_FILE,
+    AgreementSet,
     Bundle,
     References,
     file_digest,
     graph_path,
     read_bundle,
+    write_agreement_set,
     write_references,
 )
 from diffusionad_client.contract import Step
 from diffusionad_client.metadata import (
+    Agreement,
     Calibration,
+    Precision,
     ReleaseMetadata,
     Thresholds,
     TrainingSummary,
@@ -179,6 +184,13 @@ def _declare(spec: contract.TensorSpec) -> onnx.ValueInfoProto:
     return helper.make_tensor_value_info(spec.name, ONNX_TYPES[spec.dtype], ["batch", *spec.dims])
 
 
+_LOWERED: dict[str, Any] = {
+    "precision": Precision.INT8,
+    "agreement": Agreement(images=8, anomalous=4, spearman=1, verdict_flips=0, auroc_loss=0),
+    "speedup": 1.5,
+}
+
+
 @dataclass(frozen=True)
 class BundleMaker:
     """Writes release bundles below a folder."""
@@ -194,8 +206,12 @@ class BundleMaker:
         score_error: float = 0.0,
         images: int = 2,
         metrics: dict[str, float | None] | None = None,
+        agreement_set: AgreementSet | None = None,
     ) -> Bundle:
-        """Write the bundle of a model; its references are off by `score_error`."""
+        """Write the bundle of a model; its references are off by `score_error`.
+
+        With an `agreement_set` the bundle says that its graphs are int8.
+        """
         model = model or HandmadeModel()
         thresholds = thresholds or Thresholds(accept=0.2, reject=0.3)
         folder = self.folder / f"bundle-{len(list(self.folder.iterdir()))}"
@@ -219,7 +235,10 @@ class BundleMaker:
             training=TrainingSummary(images=4, steps=1, seed=0, data_digest="0" * 64),
             digests=digests,
             metrics=metrics or {},
+            **({} if agreement_set is None else _LOWERED),
         )
+        if agreement_set is not None:
+            write_agreement_set(folder / AGREEMENT_FILE, agreement_set)
         (folder / METADATA_FILE).write_text(metadata.to_json(), encoding="utf-8")
         drawn = model.images(images)
         answers = [model.answer(image) for image in drawn]

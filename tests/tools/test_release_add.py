@@ -20,16 +20,17 @@ import tritonclient.grpc as triton
 from click.testing import CliRunner, Result
 
 from diffusionad_client import images
-from diffusionad_client.bundle import Bundle
+from diffusionad_client.bundle import AgreementSet, Bundle
 from diffusionad_client.cli import main
 from diffusionad_client.client import Client
 from diffusionad_client.errors import ServeError
 from diffusionad_client.local_server import STARTUP_S
-from diffusionad_client.metadata import Thresholds, Verdict, release_digest
+from diffusionad_client.metadata import Precision, Thresholds, Verdict, release_digest
 from diffusionad_tools.errors import GateError
 from diffusionad_tools.release import gate
 from diffusionad_tools.release.candidate import lay_out
-from diffusionad_tools.release.gate import Difference
+from diffusionad_tools.release.gate import TOLERANCES, Difference
+from diffusionad_tools.release.repository import served_release
 from diffusionad_tools.server.process import ServerSettings, running_server
 
 
@@ -65,6 +66,84 @@ def test_an_added_release_is_served_with_the_answers_that_numpy_computes(
     assert (inspection.model, inspection.version) == ("widget", "1")
     assert inspection.release == bundle.metadata.release
     assert inspection.verdict is Verdict.REVIEW
+
+
+def agreement_set(model: Any, *, moved: float = 0.0) -> AgreementSet:
+    """Images of rising contrast, which the model scores; the later ones are anomalous.
+
+    Expected are the model's own scores, `moved` for the images that are not.
+    """
+    contrast = np.linspace(0.2, 1, 8).reshape(-1, 1, 1, 1)
+    images = np.rint(127.5 + (model.images(8) - 127.5) * contrast).astype(np.uint8)
+    anomalous = np.arange(8) >= 4
+    scores = np.array([model.answer(image)[0] for image in images]) + moved * ~anomalous
+    return AgreementSet(
+        images, anomalous, scores.astype(np.float32), Thresholds(accept=0.2, reject=0.3)
+    )
+
+
+@pytest.mark.server
+def test_what_the_gate_measured_stands_in_the_published_metadata(
+    make_bundle: Any, handmade_model: Any, tmp_path: Path
+) -> None:
+    bundle = make_bundle(agreement_set=agreement_set(handmade_model()))
+    repository = tmp_path / "repository"
+
+    result = release("add", bundle.folder, "--repository", repository)
+
+    assert result.exit_code == 0, result.output
+    assert "int8 agrees with fp32: Spearman correlation of scores 1.0000" in result.stderr
+    published = served_release(repository, "widget")
+    assert published is not None
+    assert published.metadata.as_exported() == bundle.metadata.as_exported()
+    measured = published.metadata.gate
+    assert measured is not None
+    assert measured.references == 2
+    assert 0 <= measured.score_difference < 1e-5 < measured.score_tolerance
+    assert 0 <= measured.map_difference < 1e-5 < measured.map_tolerance
+    assert measured.server.startswith("triton 2.")
+    assert measured.onnxruntime
+    assert measured.agreement is not None
+    assert (measured.agreement.images, measured.agreement.anomalous) == (8, 4)
+    assert measured.agreement.verdict_flips == 0
+    for path in repository.glob("widget/**/*.pbtxt"):
+        assert '\\"gate\\"' in path.read_text()
+
+    again = release("add", bundle.folder, "--repository", repository)
+    assert f"Nothing to add: release {bundle.metadata.release} is served" in again.stdout
+
+
+@pytest.mark.server
+def test_a_precision_that_judges_otherwise_than_float32_is_not_published(
+    make_bundle: Any, handmade_model: Any, tmp_path: Path
+) -> None:
+    wrong = agreement_set(handmade_model(), moved=0.5)  # float32 would reject the dim ones
+    bundle = make_bundle(agreement_set=wrong)
+
+    result = release("add", bundle.folder, "--repository", tmp_path / "repository")
+
+    assert result.exit_code == 1
+    assert "int8 as it is served here does not agree with fp32 on 8 images" in result.stderr
+    for figure in ("Spearman correlation", "(at least 0.99)", "(at most 1%)", "(at most 0.5)"):
+        assert figure in result.stderr
+    assert "--precision fp32" in result.stderr
+    assert not (tmp_path / "repository").exists()
+
+
+def test_a_lower_precision_without_images_to_agree_on_is_refused(
+    make_bundle: Any, handmade_model: Any, tmp_path: Path
+) -> None:
+    bundle = make_bundle(agreement_set=agreement_set(handmade_model()))
+    (bundle.folder / "agreement.npz").unlink()
+    result = release("add", bundle.folder, "--repository", tmp_path / "repository")
+    assert result.exit_code == 1
+    assert "agreement.npz: the bundle's agreement set cannot be read" in result.stderr
+
+
+def test_a_lower_precision_may_round_a_little_further_from_its_references() -> None:
+    assert not agree(score=0.505)
+    assert agree(score=0.505, tolerance=TOLERANCES[Precision.INT8])
+    assert not agree(score=0.53, tolerance=TOLERANCES[Precision.INT8])
 
 
 @pytest.mark.server

@@ -15,7 +15,8 @@ from diffusionad_training.checkpoint import load_run
 from diffusionad_training.errors import ExportError
 from diffusionad_training.export.bundle import export
 from diffusionad_training.export.graphs import IR_VERSION, OPSET, export_step
-from diffusionad_training.export.parity import check_parity, run_graphs
+from diffusionad_training.export.parity import check_parity
+from diffusionad_training.export.runtime import GraphChain
 from diffusionad_training.scorers import TorchScorer
 
 
@@ -37,7 +38,7 @@ def test_onnx_runtime_answers_as_torch_does_at_every_batch_size(
     images = np.random.default_rng(0).integers(0, 256, (5, 64, 64, 3), dtype=np.uint8)
     expected = list(TorchScorer(load_run(tiny_run).model).score_arrays(images))
     for count in (1, 3, 5):
-        tensors = run_graphs(graphs, images[:count])
+        tensors = GraphChain(graphs).run(images[:count])
         np.testing.assert_allclose(
             tensors["SCORE"][:, 0], [one.score for one in expected[:count]], atol=1e-5
         )

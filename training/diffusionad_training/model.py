@@ -52,6 +52,7 @@ class DiffusionAD(nn.Module):
 
     noise: Tensor
     alpha_bar: Tensor
+    roi: Tensor | None  # (H, W) bool, True where pixels are inspected; None: everywhere
 
     def __init__(self, config: Config, *, noise_seed: int = 0) -> None:
         super().__init__()
@@ -63,6 +64,11 @@ class DiffusionAD(nn.Module):
         # Computed in double precision, kept in single: not every device has doubles.
         self.register_buffer("alpha_bar", table.to(torch.float32), persistent=False)
         self.register_buffer("noise", draw_noise(config.size, noise_seed))
+        self.register_buffer("roi", None, persistent=False)  # chosen at export, not trained
+
+    def restrict_to(self, roi: Tensor | None) -> None:
+        """Inspect the pixels inside `roi` (H, W) bool only, or with None the whole image."""
+        self.roi = None if roi is None else roi.to(self.noise.device)
 
     @property
     def range_bottom(self) -> float:
@@ -152,7 +158,10 @@ class Reconstruction(nn.Module):
 
 
 class Segmentation(nn.Module):
-    """Step 3: the anomaly map, and the image score, the mean of its highest pixels."""
+    """Step 3: the anomaly map, 0 outside the region of interest, and the image score.
+
+    The score is the mean of the map's highest pixels.
+    """
 
     def __init__(self, model: DiffusionAD) -> None:
         super().__init__()
@@ -163,5 +172,7 @@ class Segmentation(nn.Module):
         x0 = self.model.normalise(images)
         logits = self.model.segmentation_network(x0, reconstruction)
         anomaly_map = torch.sigmoid(logits).squeeze(1)
+        if self.model.roi is not None:
+            anomaly_map = torch.where(self.model.roi, anomaly_map, 0.0)
         highest = anomaly_map.flatten(1).topk(TOP_PIXELS, dim=1).values
         return anomaly_map, highest.mean(dim=1, keepdim=True)

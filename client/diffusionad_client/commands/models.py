@@ -126,7 +126,10 @@ def _print(url: str, found: Catalogue) -> None:
         click.echo(f"{url} serves no category that is ready.")
     rows = [*map(_served_row, found.served), *map(_idle_row, found.idle)]
     if rows:
-        headings = ("model", "state", "version", "release", "preset", "size", "accept", "reject")
+        headings = (
+            *("model", "state", "version", "release", "preset", "precision", "ROI"),
+            *("size", "accept", "reject"),
+        )
         print_table(headings, rows, numbers=3)
     for refused in found.refused:
         click.echo(f"Cannot be used: {refused.reason}")
@@ -140,9 +143,10 @@ def _served_row(model: ServedModel) -> tuple[str, ...]:
     limits = metadata.thresholds
     return (
         *(model.model, "READY", model.version, metadata.release[:12], metadata.preset),
+        *(str(metadata.precision), metadata.roi[:12] if metadata.roi else "-"),
         *(str(metadata.size), f"{limits.accept:.4f}", f"{limits.reject:.4f}"),
     )
 
 
 def _idle_row(model: IdleModel) -> tuple[str, ...]:
-    return (model.model, model.state.lower().replace("_", " "), "", "", "", "", "", "")
+    return (model.model, model.state.lower().replace("_", " "), *[""] * 8)

@@ -52,6 +52,7 @@ def write_report(output: Path, *, image_root: Path | None = None) -> Path:
         summary=summary,
         view=view,
         releases=releases,
+        rois=sorted({release.roi for release, _ in releases if release.roi}),
         chart=chart,
         chart_size=(histogram.WIDTH, histogram.HEIGHT),
         cards=[_card(row, output, root) for row in view.shown],

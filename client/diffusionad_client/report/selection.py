@@ -26,6 +26,7 @@ class Release:
     release: str
     accept: float
     reject: float
+    roi: str  # digest of the region that is inspected; empty: the whole image
 
 
 @dataclass
@@ -96,4 +97,10 @@ def _rank(row: Row) -> float:
 
 
 def _release(row: Row) -> Release:
-    return Release(row.version or "", row.release or "", row.accept or 0.0, row.reject or 0.0)
+    return Release(
+        version=row.version or "",
+        release=row.release or "",
+        accept=row.accept or 0.0,
+        reject=row.reject or 0.0,
+        roi=row.roi or "",
+    )

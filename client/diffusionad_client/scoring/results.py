@@ -54,6 +54,7 @@ class Row:
     model: str | None = None
     version: str | None = None
     release: str | None = None
+    roi: str | None = None  # digest of the region that was inspected; None: the whole image
     decode_s: float | None = None
     resize_s: float | None = None
     request_s: float | None = None
@@ -75,6 +76,7 @@ class Row:
             model=inspection.model,
             version=inspection.version,
             release=inspection.release,
+            roi=inspection.roi,
             decode_s=round(decode_s, 6),
             resize_s=round(inspection.timings.resize_s, 6),
             request_s=round(inspection.timings.request_s, 6),
@@ -91,7 +93,7 @@ class Row:
         flat = asdict(self)
         document = {name: flat[name] for name in ("image", "score", "verdict")}
         document["thresholds"] = _group(flat, "accept", "reject")
-        document |= {name: flat[name] for name in ("model", "version", "release")}
+        document |= {name: flat[name] for name in ("model", "version", "release", "roi")}
         document["timings"] = _group(flat, "decode_s", "resize_s", "request_s")
         document |= {name: flat[name] for name in ("heatmap", "reconstruction", "anomaly_map")}
         error = {"type": self.error_type, "message": self.error_message}

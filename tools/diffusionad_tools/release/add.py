@@ -7,12 +7,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from diffusionad_client import contract
+from diffusionad_client.agreement import describe
 from diffusionad_client.bundle import read_bundle
 from diffusionad_client.local_server import STARTUP_S
 from diffusionad_client.metadata import ReleaseMetadata
 from diffusionad_tools.errors import ReleaseError
 from diffusionad_tools.release import gate
-from diffusionad_tools.release.candidate import lay_out
+from diffusionad_tools.release.candidate import lay_out, record
 from diffusionad_tools.release.check import require_whole
 from diffusionad_tools.release.graphs import check_graphs
 from diffusionad_tools.release.prune import KEEP, prune
@@ -68,14 +69,14 @@ def add_release(
     if name is not None:
         bundle = replace(bundle, metadata=bundle.metadata.changed(category=name))
     metadata = bundle.metadata
-    references = bundle.references()
+    references, agreement_set = bundle.references(), bundle.agreement_set()
     with staging(repository, wait=wait) as folder:
         require_whole(repository, metadata.category)
         served = served_release(repository, metadata.category)
         has_encoded = len(ensembles(repository, metadata.category)) > 1
         if has_encoded and not encoded:
             raise ReleaseError(_already_encoded(repository, metadata.category))
-        if served is not None and served.metadata == metadata and has_encoded == encoded:
+        if served is not None and _is_same(served, metadata) and has_encoded == encoded:
             # What an `add` that was killed left undone.
             _finish(repository, served, folder, on_switch)
             pruned = prune(repository, metadata.category, keep, folder / _PRUNED)
@@ -86,16 +87,25 @@ def add_release(
             f"Serving {metadata.category} on an embedded Triton to compare it with "
             f"{len(references.images)} reference images ..."
         )
-        differences = gate.compare(candidate, references, ready_timeout=ready_timeout)
-        say(
-            f"Agrees with training: largest difference of a score "
-            f"{max(abs(d.score - d.expected_score) for d in differences):.2g} (tolerance "
-            f"{gate.SCORE_TOLERANCE:g}), of a map {max(d.map for d in differences):.2g} "
-            f"(tolerance {gate.MAP_TOLERANCE:g})."
+        measured = gate.compare(
+            candidate, references, agreement_set=agreement_set, ready_timeout=ready_timeout
         )
+        say(
+            f"Agrees with training: largest difference of a score {measured.score_difference:.2g} "
+            f"(tolerance {measured.score_tolerance:g}), of a map {measured.map_difference:.2g} "
+            f"(tolerance {measured.map_tolerance:g})."
+        )
+        if measured.agreement is not None:
+            say(f"{metadata.precision} agrees with fp32: {describe(measured.agreement)}.")
+        candidate = record(candidate, measured)
         publish(candidate, repository, settle=settle, on_switch=on_switch)
         pruned = prune(repository, metadata.category, keep, folder / _PRUNED)
-    return Addition(metadata, candidate.version, added=True, pruned=pruned)
+    return Addition(candidate.metadata, candidate.version, added=True, pruned=pruned)
+
+
+def _is_same(served: Release, metadata: ReleaseMetadata) -> bool:
+    """Tell whether a bundle is what is served already, but for what each gate measures anew."""
+    return served.metadata.as_exported() == metadata.as_exported()
 
 
 def _finish(repository: Path, served: Release, aside: Path, on_switch: OnSwitch) -> None:

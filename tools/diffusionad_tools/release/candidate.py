@@ -6,8 +6,9 @@ that the files that were tested are the files that are published.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tritonclient.grpc import model_config_pb2 as pb
@@ -15,7 +16,7 @@ from tritonclient.grpc import model_config_pb2 as pb
 from diffusionad_client import contract
 from diffusionad_client.bundle import Bundle
 from diffusionad_client.contract import Step
-from diffusionad_client.metadata import ReleaseMetadata
+from diffusionad_client.metadata import GateRecord, ReleaseMetadata
 from diffusionad_tools.errors import ReleaseError
 from diffusionad_tools.release import decoding, durable, model_config, references
 from diffusionad_tools.release.host_config import host_configs
@@ -100,6 +101,17 @@ def lay_out_ensembles(configs: Sequence[pb.ModelConfig], version: int, folder: P
         durable.make_folder(ensemble / str(version))
         durable.write_text(ensemble / str(version) / RELEASE_FILE, text)
         durable.write_text(ensemble / CONFIG_FILE, text)
+
+
+def record(candidate: Candidate, gate: GateRecord) -> Candidate:
+    """Note in the ensembles' metadata what the gate measured; nothing else changes."""
+    metadata = replace(candidate.metadata, gate=gate)
+    configs = candidate.ensembles()
+    for config in configs:
+        config.parameters[contract.METADATA_PARAMETER].string_value = metadata.to_json()
+        shutil.rmtree(candidate.folder / config.name)
+    lay_out_ensembles(configs, candidate.version, candidate.folder)
+    return replace(candidate, metadata=metadata)
 
 
 def shared_config(repository: Path, metadata: ReleaseMetadata, step: Step) -> pb.ModelConfig:

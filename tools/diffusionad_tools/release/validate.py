@@ -206,11 +206,12 @@ def _answers(repository: Path, url: str, served: Release, references: References
     with closing(GrpcTransport(url)) as transport:
         asked = {size: _ask(transport, served, references, size) for size in range(1, largest + 1)}
     everything = [difference for differences in asked.values() for difference in differences]
+    tolerance = gate.TOLERANCES[served.metadata.precision]
     details = [
         f"largest difference of a score "
-        f"{max(abs(d.score - d.expected_score) for d in everything):.2g} (tolerance "
-        f"{gate.SCORE_TOLERANCE:g}), of a map {max(d.map for d in everything):.2g} "
-        f"(tolerance {gate.MAP_TOLERANCE:g})"
+        f"{max(d.distance for d in everything):.2g} (tolerance "
+        f"{tolerance.score:g}), of a map {max(d.map for d in everything):.2g} "
+        f"(tolerance {tolerance.map:g})"
     ]
     failed = [(size, d) for size, found in asked.items() for d in found if not d.within_tolerance]
     details += [f"in a batch of {size}, {difference}" for size, difference in failed[:_SHOWN]]
@@ -249,6 +250,7 @@ def _ask(
             map=float(np.abs(found - references.anomaly_maps[index]).max()),
             verdict=thresholds.verdict(float(score)),
             thresholds=thresholds,
+            tolerance=gate.TOLERANCES[served.metadata.precision],
         )
         for index, score, found in zip(chosen, scores[:, 0], maps, strict=True)
     ]

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+_FASTER = 1.05  # times as fast; less is within what a busy machine varies by
+
 
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path))
@@ -13,6 +15,19 @@ import click
     "--output", type=click.Path(path_type=Path), required=True, help="Folder for the bundle."
 )
 @click.option("--name", help="Category: what the model is called. Default: the run folder's name.")
+@click.option(
+    "--precision",
+    type=click.Choice(["fp32", "fp16", "int8"]),
+    default="fp32",
+    show_default=True,
+    help="What the networks compute in: fp16 is for GPUs, int8 for CPUs.",
+)
+@click.option(
+    "--roi",
+    type=click.Path(path_type=Path),
+    metavar="MASK",
+    help="Image whose black pixels are not inspected. Default: all are.",
+)
 @click.option(
     "--false-reject-rate",
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
@@ -36,6 +51,8 @@ def export(
     run: Path,
     output: Path,
     name: str | None,
+    precision: str,
+    roi: Path | None,
     false_reject_rate: float,
     review_rate: float,
     evaluation: Path | None,
@@ -43,15 +60,20 @@ def export(
     r"""Export the trained RUN as a release bundle.
 
     Writes three ONNX graphs, checked against torch, with thresholds from the
-    run's held-out good images.
+    run's held-out good images. A lower precision is written only if it judges
+    those images, and the same with synthetic anomalies, as fp32 does.
 
     \b
       diffusionad export runs/screw --output bundles/screw --name screw
+      diffusionad export runs/screw --output bundles/fast --name screw --precision int8
     """
+    from diffusionad_client.agreement import describe
+    from diffusionad_client.metadata import Precision
     from diffusionad_training.checkpoint import load_run
     from diffusionad_training.errors import ExportError
     from diffusionad_training.evaluation import read_metrics
     from diffusionad_training.export import bundle
+    from diffusionad_training.export.region import read_region
 
     trained = load_run(run)
     metrics: dict[str, float | None] = {}
@@ -66,6 +88,8 @@ def export(
         trained,
         output,
         category=name or run.resolve().name,
+        precision=Precision(precision),
+        inspected=None if roi is None else read_region(roi, trained.model.config.size),
         false_reject_rate=false_reject_rate,
         review_rate=review_rate,
         metrics=metrics,
@@ -76,6 +100,12 @@ def export(
         f"ONNX Runtime agrees with torch: scores within {parity.score:.1e}, "
         f"maps within {parity.anomaly_map:.1e}"
     )
+    if metadata.agreement is not None and metadata.speedup is not None:
+        click.echo(
+            f"{metadata.precision} agrees with fp32 on {metadata.agreement.images} images: "
+            f"{describe(metadata.agreement)}"
+        )
+        click.echo(_describe_speed(metadata.precision.value, metadata.speedup))
     click.echo(
         f"Thresholds from {metadata.calibration.good_images} good images: accept below "
         f"{metadata.thresholds.accept:.4f}, reject from {metadata.thresholds.reject:.4f}"
@@ -84,3 +114,10 @@ def export(
         click.echo(f"Warning: {metadata.calibration.warning}", err=True)
     click.echo(f"Release {metadata.release} of {metadata.category}: {output}")
     click.echo(f"Next: diffusionad release add {output} --repository model_repository")
+
+
+def _describe_speed(precision: str, speedup: float) -> str:
+    if speedup >= _FASTER:
+        return f"{precision} scores an image {speedup:.2f} times as fast as fp32 on this CPU"
+    line = f"{precision} is not faster than fp32 on this CPU: {speedup:.2f} times its speed"
+    return f"{line}; it is for GPUs" if precision == "fp16" else f"{line}; serve fp32 on such ones"

@@ -8,28 +8,33 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
+import torch
 
+from diffusionad_client import roi
 from diffusionad_client.bundle import (
+    AGREEMENT_FILE,
     METADATA_FILE,
     REFERENCES_FILE,
-    References,
+    ROI_FILE,
     graph_path,
+    write_agreement_set,
     write_references,
 )
-from diffusionad_client.calibration import calibrate, pixel_level, threshold_for
 from diffusionad_client.contract import Step, check_category
-from diffusionad_client.metadata import ReleaseMetadata, TrainingSummary, release_digest
+from diffusionad_client.metadata import (
+    Precision,
+    ReleaseMetadata,
+    TrainingSummary,
+    release_digest,
+)
 from diffusionad_training.checkpoint import Run
-from diffusionad_training.config import SynthesisConfig
 from diffusionad_training.errors import ExportError
-from diffusionad_training.export.graphs import export_step
+from diffusionad_training.export.detector import Detector, Rates, in_float32, in_precision
+from diffusionad_training.export.graphs import trace_step
 from diffusionad_training.export.parity import Parity, check_parity
-from diffusionad_training.scorers import BATCH, Scored, TorchScorer
-from diffusionad_training.synthesis.anomalies import AnomalySynthesiser
+from diffusionad_training.export.samples import GOOD_REFERENCES, draw_samples
 
-GOOD_REFERENCES = 4  # held-out good images; as many again get a synthetic anomaly
+AGREEMENT_IMAGES = 64  # good ones at most, which a lower precision is held against; as many altered
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +51,8 @@ def export(
     output: Path,
     *,
     category: str,
+    precision: Precision = Precision.FP32,
+    inspected: roi.Mask | None = None,
     false_reject_rate: float = 0.01,
     review_rate: float = 0.05,
     metrics: dict[str, float | None] | None = None,
@@ -53,44 +60,62 @@ def export(
 ) -> Exported:
     """Write a run as the bundle `output`, whole or not at all.
 
-    Thresholds come from the run's held-out good images. Exporting the same
-    run again gives identical files. Raises `ExportError`,
+    Thresholds come from the run's held-out good images, scored in the
+    precision that is exported. Only the pixels `inspected` count, a mask at
+    the model's size. Exporting the same run again gives identical files, but
+    for the speedup in the metadata of a lower precision. Raises `ExportError`,
     `CategoryNameError` or `CheckpointError`.
     """
     check_category(category)
     if output.exists():
         raise ExportError(f"{output}: exists already; name another folder, or remove it first")
-    scorer = TorchScorer(run.model)
+    run.model.restrict_to(None if inspected is None else torch.from_numpy(inspected))
+    rates = Rates(false_reject=false_reject_rate, review=review_rate)
     held_out = run.held_out_images()
-    report(f"scoring {len(held_out)} held-out good images")
-    scored = _score(scorer, held_out)
-    thresholds, calibration = calibrate(
-        [one.score for one in scored],
-        false_reject_rate=false_reject_rate,
-        review_rate=review_rate,
+    is_lowered = precision is not Precision.FP32
+    drawn = draw_samples(
+        held_out, AGREEMENT_IMAGES if is_lowered else GOOD_REFERENCES, roi=inspected
     )
-    references = _references(scorer, held_out)
-    graphs: dict[Step, bytes] = {}
+    traced = {}
     for step in Step:
         report(f"exporting {step.value}")
-        graphs[step] = export_step(run.model, step)
-    parity = check_parity(graphs, references)
-    digests = {step.value: hashlib.sha256(graphs[step]).hexdigest() for step in Step}
-    levels = [pixel_level(one.anomaly_map) for one in scored]
-    pixel_threshold = threshold_for(levels, false_reject_rate)
-    metadata = ReleaseMetadata(
+        traced[step] = trace_step(run.model, step)
+    report(f"scoring {len(held_out)} held-out good images")
+    detector, answers = in_float32(run.model, traced, drawn, rates)
+    parity = check_parity(detector.graphs, detector.references)
+    if is_lowered:
+        report(f"lowering the networks to {precision}, and holding it against fp32")
+        detector = in_precision(
+            precision, traced, drawn, rates, float32=(detector, answers), roi=inspected
+        )
+    metadata = _describe(run, category, precision, inspected, detector, metrics or {})
+    _write(output, metadata, detector, inspected)
+    return Exported(output, metadata, parity)
+
+
+def _describe(
+    run: Run,
+    category: str,
+    precision: Precision,
+    inspected: roi.Mask | None,
+    detector: Detector,
+    metrics: dict[str, float | None],
+) -> ReleaseMetadata:
+    limits = detector.limits
+    digests = {step.value: hashlib.sha256(detector.graphs[step]).hexdigest() for step in Step}
+    return ReleaseMetadata(
         category=category,
         release=release_digest(
             category=category,
             digests=digests,
-            thresholds=thresholds,
-            pixel_threshold=pixel_threshold,
+            thresholds=limits.thresholds,
+            pixel_threshold=limits.pixel_threshold,
         ),
         preset=run.model.config.preset,
         size=run.model.config.size,
-        thresholds=thresholds,
-        pixel_threshold=pixel_threshold,
-        calibration=calibration,
+        thresholds=limits.thresholds,
+        pixel_threshold=limits.pixel_threshold,
+        calibration=limits.calibration,
         training=TrainingSummary(
             images=run.record.training_images,
             steps=run.record.steps,
@@ -98,47 +123,26 @@ def export(
             data_digest=run.record.data_digest,
         ),
         digests=digests,
-        metrics=metrics or {},
-    )
-    _write(output, metadata, graphs, references)
-    return Exported(output, metadata, parity)
-
-
-def _score(scorer: TorchScorer, images: NDArray[np.uint8]) -> list[Scored]:
-    return [
-        one
-        for start in range(0, len(images), BATCH)
-        for one in scorer.score_arrays(images[start : start + BATCH])
-    ]
-
-
-def _references(scorer: TorchScorer, held_out: NDArray[np.uint8]) -> References:
-    """Good images and the same with a synthetic anomaly, so that high scores are compared too."""
-    good = held_out[:GOOD_REFERENCES]
-    synthesiser = AnomalySynthesiser(
-        SynthesisConfig(texture_share=0, self_share=0.5, procedural_share=0.5), textures=None
-    )
-    anomalous = [
-        synthesiser.synthesise(image, np.random.default_rng(index))[0]
-        for index, image in enumerate(good)
-    ]
-    images = np.concatenate([good, np.stack(anomalous)])
-    scored = _score(scorer, images)
-    return References(
-        images=images,
-        scores=np.asarray([one.score for one in scored], dtype=np.float32),
-        anomaly_maps=np.stack([one.anomaly_map for one in scored]),
+        metrics=metrics,
+        precision=precision,
+        agreement=detector.agreement,
+        speedup=detector.speedup,
+        roi=None if inspected is None else roi.digest(inspected),
     )
 
 
 def _write(
-    output: Path, metadata: ReleaseMetadata, graphs: dict[Step, bytes], references: References
+    output: Path, metadata: ReleaseMetadata, detector: Detector, inspected: roi.Mask | None
 ) -> None:
     partial = output.with_name(output.name + ".part")
     shutil.rmtree(partial, ignore_errors=True)  # of an export that was killed
     partial.mkdir(parents=True)
     for step in Step:
-        graph_path(partial, step).write_bytes(graphs[step])
-    write_references(partial / REFERENCES_FILE, references)
+        graph_path(partial, step).write_bytes(detector.graphs[step])
+    write_references(partial / REFERENCES_FILE, detector.references)
+    if detector.agreement_set is not None:
+        write_agreement_set(partial / AGREEMENT_FILE, detector.agreement_set)
+    if inspected is not None:
+        (partial / ROI_FILE).write_bytes(roi.to_png(inspected))
     (partial / METADATA_FILE).write_text(metadata.to_json() + "\n", encoding="utf-8")
     partial.rename(output)

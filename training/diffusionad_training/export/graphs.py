@@ -34,18 +34,29 @@ _TORCH_DTYPES = {"UINT8": torch.uint8, "FP32": torch.float32}
 
 def export_step(model: DiffusionAD, step: Step) -> bytes:
     """Export one step of a model in evaluation mode as a serialised ONNX graph."""
+    return serialise(trace_step(model, step), step)
+
+
+def trace_step(model: DiffusionAD, step: Step) -> onnx.ModelProto:
+    """Turn one step into a graph whose nodes still say of which module they are; see `scopes`."""
     signature = step_signature(step, model.config.size)
     module = STEP_MODULES[step](model).eval()
     # Two images, so that the exporter does not take the batch for a constant one.
     arguments = tuple(
         torch.zeros(2, *spec.dims, dtype=_TORCH_DTYPES[spec.dtype]) for spec in signature.inputs
     )
-    graph = _trace(
+    return _trace(
         module,
         arguments,
         [spec.name for spec in signature.inputs],
         [spec.name for spec in signature.outputs],
     )
+
+
+def serialise(traced: onnx.ModelProto, step: Step) -> bytes:
+    """Clean a graph of what is no computation, check it, and give its bytes."""
+    graph = onnx.ModelProto()
+    graph.CopyFrom(traced)
     _strip(graph)
     graph.ir_version = IR_VERSION
     graph.producer_name = PRODUCER

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import onnxruntime
-from numpy.typing import NDArray
 
 from diffusionad_client.bundle import References
-from diffusionad_client.contract import ANOMALY_MAP, IMAGE, SCORE, Step
+from diffusionad_client.contract import ANOMALY_MAP, SCORE, Step
 from diffusionad_training.errors import ExportError
+from diffusionad_training.export.runtime import GraphChain
 
 # float32 in another order of summation differs by about 1e-6; a wrong graph by far more.
 SCORE_TOLERANCE = 1e-4
@@ -27,20 +25,9 @@ class Parity:
     anomaly_map: float
 
 
-def run_graphs(graphs: Mapping[Step, bytes], images: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
-    """Chain the three graphs in ONNX Runtime, as the ensemble does. Returns every tensor."""
-    tensors: dict[str, NDArray[Any]] = {IMAGE: images}
-    for step in Step:
-        session = onnxruntime.InferenceSession(graphs[step], providers=["CPUExecutionProvider"])
-        feeds = {spec.name: tensors[spec.name] for spec in session.get_inputs()}
-        names = [spec.name for spec in session.get_outputs()]
-        tensors.update(zip(names, session.run(names, feeds), strict=True))
-    return tensors
-
-
 def check_parity(graphs: Mapping[Step, bytes], references: References) -> Parity:
     """Compare, in one batch. Raises `ExportError` if a difference exceeds its tolerance."""
-    tensors = run_graphs(graphs, references.images)
+    tensors = GraphChain(graphs).run(references.images)
     parity = Parity(
         score=float(np.abs(tensors[SCORE][:, 0] - references.scores).max()),
         anomaly_map=float(np.abs(tensors[ANOMALY_MAP] - references.anomaly_maps).max()),

@@ -48,6 +48,8 @@ def _as_dict(release: Release) -> dict[str, Any]:
         "accept": metadata.thresholds.accept,
         "reject": metadata.thresholds.reject,
         "pixel": metadata.pixel_threshold,
+        "precision": metadata.precision.value,
+        "roi": metadata.roi,
         "steps": {step.value: version for step, version in release.step_versions.items()},
     }
 

@@ -1,0 +1,82 @@
+"""Hold a lower precision against float32 on real images: the same order, the same verdicts.
+
+`export` asks ONNX Runtime, `release add` a server; both measure and judge with
+these functions. Spearman's correlation and the area under the ROC curve are
+both sums over ranks, a few lines of numpy; a statistics package would be the
+client's largest dependency.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from diffusionad_client.bundle import AgreementSet
+from diffusionad_client.metadata import Agreement, Thresholds
+
+SPEARMAN_AT_LEAST = 0.99
+VERDICT_FLIPS_AT_MOST = 0.01
+AUROC_LOSS_AT_MOST = 0.005
+
+
+def measure(expected: AgreementSet, scores: Sequence[float], thresholds: Thresholds) -> Agreement:
+    """Compare a lower precision's scores, judged by its own thresholds, with float32's."""
+    flips = [
+        thresholds.verdict(score) is not expected.thresholds.verdict(float(known))
+        for score, known in zip(scores, expected.scores, strict=True)
+    ]
+    return Agreement(
+        images=len(expected.images),
+        anomalous=int(expected.anomalous.sum()),
+        spearman=spearman(expected.scores, scores),
+        verdict_flips=sum(flips) / len(flips),
+        auroc_loss=auroc(expected.scores, expected.anomalous) - auroc(scores, expected.anomalous),
+    )
+
+
+def describe(agreement: Agreement) -> str:
+    """Say each figure with its limit."""
+    return (
+        f"Spearman correlation of scores {agreement.spearman:.4f} (at least "
+        f"{SPEARMAN_AT_LEAST:g}), verdict flips {agreement.verdict_flips:.1%} (at most "
+        f"{VERDICT_FLIPS_AT_MOST:.0%}), AUROC loss {100 * agreement.auroc_loss:.2f} points "
+        f"(at most {100 * AUROC_LOSS_AT_MOST:g})"
+    )
+
+
+def is_within_limits(agreement: Agreement) -> bool:
+    """Tell whether a release of that precision may be served. What is not a number never may."""
+    return (
+        agreement.spearman >= SPEARMAN_AT_LEAST
+        and agreement.verdict_flips <= VERDICT_FLIPS_AT_MOST
+        and agreement.auroc_loss <= AUROC_LOSS_AT_MOST
+    )
+
+
+def spearman(first: ArrayLike, second: ArrayLike) -> float:
+    """Correlate the ranks of two series. Not a number if one of them is constant."""
+    ranks = np.stack([average_ranks(first), average_ranks(second)])
+    deviations = ranks - ranks.mean(axis=1, keepdims=True)
+    spread = np.sqrt((deviations**2).sum(axis=1)).prod()
+    return float(deviations.prod(axis=0).sum() / spread) if spread else float("nan")
+
+
+def auroc(scores: ArrayLike, anomalous: NDArray[np.bool_]) -> float:
+    """Chance that an anomalous image scores higher than a good one; ties count half.
+
+    Not a number if there is one class only.
+    """
+    positive = int(anomalous.sum())
+    pairs = positive * (len(anomalous) - positive)
+    wins = average_ranks(scores)[anomalous].sum() - positive * (positive + 1) / 2
+    return float(wins / pairs) if pairs else float("nan")
+
+
+def average_ranks(values: ArrayLike) -> NDArray[np.float64]:
+    """Rank from 1; equal values share the mean of their ranks."""
+    _, place, counts = np.unique(np.asarray(values), return_inverse=True, return_counts=True)
+    last: NDArray[np.float64] = np.cumsum(counts).astype(np.float64)
+    ranks: NDArray[np.float64] = (last - (counts - 1) / 2)[place]
+    return ranks

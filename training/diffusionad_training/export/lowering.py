@@ -1,0 +1,79 @@
+"""Compute a category's networks in a lower precision, and see what that brings here."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from diffusionad_client.agreement import describe, is_within_limits
+from diffusionad_client.contract import IMAGE, Step
+from diffusionad_client.metadata import Agreement, Precision
+from diffusionad_training.errors import ExportError
+from diffusionad_training.export.graphs import serialise
+from diffusionad_training.export.half import to_half
+from diffusionad_training.export.int8 import to_int8
+from diffusionad_training.export.runtime import GraphChain, Tensors, open_session, run_step
+
+_PAIRS = 15  # of runs that are timed
+_ENOUGH_PAIRS = 3
+_TIMING_S = 30.0  # after that, enough pairs are enough: a large model takes minutes an image
+
+
+def lower(
+    traced: Mapping[Step, onnx.ModelProto], precision: Precision, images: NDArray[np.uint8]
+) -> dict[Step, bytes]:
+    """Turn traced float32 graphs into those of a lower precision.
+
+    int8 takes the ranges of its tensors from `images` (N, S, S, 3): of each
+    step, those that the steps before it make of them in int8.
+    """
+    if precision is Precision.FP16:
+        return {step: serialise(to_half(traced[step]), step) for step in Step}
+    graphs: dict[Step, bytes] = {}
+    tensors: Tensors = {IMAGE: images}
+    for step in Step:
+        graphs[step] = serialise(to_int8(traced[step], tensors), step)
+        tensors |= _run_one_by_one(graphs[step], tensors)
+    return graphs
+
+
+def check_agreement(precision: Precision, agreement: Agreement) -> None:
+    """Raise `ExportError` if a precision judges too differently to be served."""
+    if not is_within_limits(agreement):
+        raise ExportError(
+            f"{precision} does not agree with fp32 on {agreement.images} images: "
+            f"{describe(agreement)}; nothing was written. Export with --precision fp32, or train "
+            "longer, or hold more good images out: a model whose good and anomalous scores lie "
+            "apart bears more rounding"
+        )
+
+
+def speedup(fp32: GraphChain, lowered: GraphChain, image: NDArray[np.uint8]) -> float:
+    """How many times as fast as float32 the lower precision scores one image here.
+
+    The median over pairs of runs, one right after the other, so that whatever
+    else the machine does slows both.
+    """
+    fp32.seconds(image), lowered.seconds(image)  # the first run allocates
+    ratios: list[float] = []
+    started = time.monotonic()
+    while len(ratios) < _PAIRS:
+        ratios.append(fp32.seconds(image) / lowered.seconds(image))
+        if len(ratios) >= _ENOUGH_PAIRS and time.monotonic() - started > _TIMING_S:
+            break
+    return round(float(np.median(ratios)), 2)
+
+
+def _run_one_by_one(graph: bytes, tensors: Tensors) -> Tensors:
+    """Give the outputs of a graph for many images; together, a large model's would not fit."""
+    session = open_session(graph)
+    count = len(tensors[IMAGE])
+    each = [
+        run_step(session, {name: tensor[i : i + 1] for name, tensor in tensors.items()})
+        for i in range(count)
+    ]
+    return {name: np.concatenate([outputs[name] for outputs in each]) for name in each[0]}

@@ -17,7 +17,8 @@ UNSEEN_SEED = 1  # the model was trained on seed 0
 def test_it_is_there_whole() -> None:
     names = {path.parent.name for path in REPOSITORY.glob("*/config.pbtxt")}
     steps = ("noise_prediction", "reconstruction", "segmentation")
-    assert names == {MODEL, *(f"{MODEL}__{step}" for step in steps)}
+    parts = (f"{MODEL}__{part}" for part in (*steps, "encoded"))
+    assert names == {MODEL, *parts, "image_decoding_256"}
 
 
 def test_it_is_small_enough_to_ship() -> None:

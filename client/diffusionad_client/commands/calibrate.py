@@ -62,7 +62,7 @@ def calibrate(
     miss_rate: float,
     as_json: bool,
 ) -> None:
-    r"""Set thresholds anew from RESULTS, the output folder of `diffusionad score`.
+    """Set thresholds anew from RESULTS, the output folder of `diffusionad score`.
 
     Score parts from the line that are known to be good, a few hundred if you
     can. Patterns are a shell's, on the names in the results; * takes / too.

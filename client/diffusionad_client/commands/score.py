@@ -76,7 +76,7 @@ def score(
     save_maps: bool,
     no_report: bool,
 ) -> None:
-    r"""Score images: each SOURCE is an image, a folder or a quoted glob pattern.
+    """Score images: each SOURCE is an image, a folder or a quoted glob pattern.
 
     Exits with 0 if all images were scored, with 3 if some could not be.
 

@@ -50,13 +50,12 @@ def evaluate(
     noise_seed: int | None,
     output: Path | None,
 ) -> None:
-    r"""Measure a detector on DATA/test, with masks from DATA/ground_truth.
+    """Measure a detector on DATA/test, with masks from DATA/ground_truth.
 
     \b
       diffusionad evaluate images/screw --run runs/screw
       diffusionad evaluate images/screw --repository model_repository --model screw
-      diffusionad evaluate images/screw --run runs/screw --denoising small-step \
-        --denoising norm-guided
+      diffusionad evaluate images/screw --run runs/screw --denoising iterative
     """
     from diffusionad_training import evaluation
     from diffusionad_training.data import layout

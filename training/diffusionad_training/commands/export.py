@@ -57,7 +57,7 @@ def export(
     review_rate: float,
     evaluation: Path | None,
 ) -> None:
-    r"""Export the trained RUN as a release bundle.
+    """Export the trained RUN as a release bundle.
 
     Writes three ONNX graphs, checked against torch, with thresholds from the
     run's held-out good images. A lower precision is written only if it judges

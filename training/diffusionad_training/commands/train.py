@@ -121,7 +121,7 @@ def train(
     resume: bool,
     overwrite: bool,
 ) -> None:
-    r"""Train a detector on the good images in DATA.
+    """Train a detector on the good images in DATA.
 
     DATA is a folder of images, or has train/good in it.
 

@@ -1,0 +1,27 @@
+"""What `--help` prints, of every command of every distribution."""
+
+from collections.abc import Iterator
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from diffusionad_client.cli import main
+
+
+def commands(group: click.Group, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        yield (*path, name)
+        if isinstance(command, click.Group):
+            yield from commands(command, (*path, name))
+
+
+@pytest.mark.parametrize("command", list(commands(main)), ids=" ".join)
+def test_help_is_laid_out_and_its_examples_keep_their_lines(command: tuple[str, ...]) -> None:
+    result = CliRunner().invoke(main, [*command, "--help"])
+    assert result.exit_code == 0, result.output
+    assert "\\b" not in result.output  # of a raw docstring, which click does not understand
+    for line in result.output.splitlines():
+        assert line.count("diffusionad " + command[0]) <= 1  # two examples run together

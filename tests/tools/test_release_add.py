@@ -106,8 +106,9 @@ def test_what_the_gate_measured_stands_in_the_published_metadata(
     assert measured.agreement is not None
     assert (measured.agreement.images, measured.agreement.anomalous) == (8, 4)
     assert measured.agreement.verdict_flips == 0
-    for path in repository.glob("widget/**/*.pbtxt"):
-        assert '\\"gate\\"' in path.read_text()
+    for ensemble in ("widget", "widget__encoded"):
+        for name in ("config.pbtxt", "1/release.pbtxt"):
+            assert '\\"gate\\": {' in (repository / ensemble / name).read_text()
 
     again = release("add", bundle.folder, "--repository", repository)
     assert f"Nothing to add: release {bundle.metadata.release} is served" in again.stdout
@@ -345,6 +346,9 @@ class FakeClient:
     def __exit__(self, *_: object) -> None:
         pass
 
+    def health(self) -> Any:
+        return SimpleNamespace(server="triton", version="2.51.0")
+
     def inspect(self, image: Any, *, encoded: bool = False, **_: Any) -> Any:
         if encoded:
             return self._answer(images.load(image), self.encoded)
@@ -421,7 +425,7 @@ def test_the_bundles_models_may_load_as_long_as_any_servers(
 ) -> None:
     waited: list[float] = []
 
-    def compare(*_: object, ready_timeout: float) -> None:
+    def compare(*_: object, ready_timeout: float, **__: object) -> None:
         waited.append(ready_timeout)
         raise GateError("enough")
 

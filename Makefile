@@ -41,11 +41,12 @@ demo: $(VENV)/serving
 	$(BIN)/diffusionad score build/demo-images/test --repository model_repository --model $(DEMO_MODEL) --output build/demo
 	@echo "Open build/demo/report.html; build/demo/ also holds results.jsonl, results.csv and heatmaps/."
 
+# A worker for each core; the tests of a file stay together, with the servers that they share.
 test: $(VENV)/all
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 test-fast: $(VENV)/all
-	$(BIN)/python -m pytest -m "not slow and not server"
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile -m "not slow and not server"
 
 lint: $(VENV)/all
 	$(BIN)/ruff check

@@ -13,6 +13,7 @@ from diffusionad_client.cli import main
 from diffusionad_client.contract import Step, step_signature
 from diffusionad_training.checkpoint import load_run
 from diffusionad_training.errors import ExportError
+from diffusionad_training.evaluation import METRICS
 from diffusionad_training.export.bundle import export
 from diffusionad_training.export.graphs import IR_VERSION, OPSET, export_step
 from diffusionad_training.export.parity import check_parity
@@ -176,8 +177,7 @@ def test_the_command_refuses_a_name_that_breaks_the_rule(tiny_run: Path, tmp_pat
 
 def test_figures_of_other_weights_are_refused(tiny_run: Path, tmp_path: Path) -> None:
     evaluation = tmp_path / "evaluation.json"
-    figures = ["image_auroc", "image_average_precision", "pixel_auroc", "pixel_average_precision"]
-    evaluation.write_text(json.dumps({"detector": "other"} | dict.fromkeys([*figures, "pro"], 0.5)))
+    evaluation.write_text(json.dumps({"detector": "other"} | dict.fromkeys(METRICS, 0.5)))
     result = CliRunner().invoke(
         main,
         ["export", str(tiny_run), "--output", str(tmp_path / "b"), "--evaluation", str(evaluation)],

@@ -25,7 +25,7 @@ from diffusionad_tools.server.process import ServerSettings, TritonProcess, runn
 pytestmark = [pytest.mark.server, pytest.mark.slow]
 
 REQUESTS = 10_000
-WARMUP = 1_000  # until every process has met its largest batch, and its allocator has settled
+WARMUP = 3_000  # until every process has met its largest batch, and its allocator has settled
 IN_FLIGHT = 48
 GROWTH = 0.05
 FORBIDDEN = 255  # a first pixel of this value makes the graph fail

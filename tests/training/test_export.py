@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import torch
 from click.testing import CliRunner
 
 from diffusionad_client.bundle import References, read_bundle
@@ -110,7 +111,9 @@ def test_every_step_s_graph_has_a_name_of_its_own(bundle: Path) -> None:
 def test_exporting_twice_gives_identical_files(
     bundle: Path, tiny_run: Path, tmp_path: Path
 ) -> None:
-    export(load_run(tiny_run), tmp_path / "again", category="plates")
+    run = load_run(tiny_run)
+    run.model.restrict_to(torch.eye(64, dtype=torch.bool))  # as an export with a region leaves it
+    export(run, tmp_path / "again", category="plates")
     for path in bundle.iterdir():
         assert (tmp_path / "again" / path.name).read_bytes() == path.read_bytes(), path.name
 

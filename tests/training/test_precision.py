@@ -6,9 +6,8 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-import torch
 from click.testing import CliRunner
-from onnx import TensorProto
+from onnx import TensorProto, numpy_helper
 from scipy import stats
 
 from diffusionad_client import agreement
@@ -18,13 +17,10 @@ from diffusionad_client.contract import NOISY, SCORE, Step, step_signature
 from diffusionad_client.metadata import Agreement, Precision
 from diffusionad_training import metrics
 from diffusionad_training.checkpoint import load_run
-from diffusionad_training.config import Config
 from diffusionad_training.errors import ExportError
-from diffusionad_training.export import detector, lowering
-from diffusionad_training.export.bundle import export
+from diffusionad_training.export import bundle, detector, lowering
 from diffusionad_training.export.graphs import IR_VERSION, OPSET, serialise, trace_step
 from diffusionad_training.export.runtime import GraphChain
-from diffusionad_training.model import DiffusionAD
 
 LOWER = [Precision.FP16, Precision.INT8]
 NETWORKS = [Step.NOISE_PREDICTION, Step.SEGMENTATION]
@@ -37,13 +33,8 @@ def images(count: int = 4) -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def traced(tiny_config: Config) -> dict[Step, onnx.ModelProto]:
-    """The tiny model with weights everywhere, also where training starts from zero."""
-    torch.manual_seed(0)
-    model = DiffusionAD(tiny_config).eval()
-    for parameter in model.parameters():
-        if not parameter.any():
-            torch.nn.init.normal_(parameter, std=0.05)
+def traced(tiny_run: Path) -> dict[Step, onnx.ModelProto]:
+    model = load_run(tiny_run).model
     return {step: trace_step(model, step) for step in Step}
 
 
@@ -221,11 +212,24 @@ def test_a_precision_that_misses_a_limit_is_refused_with_every_figure_and_the_re
 
 
 def test_graphs_that_judge_differently_are_not_written(
-    tiny_run: Path, exact: Graphs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_run: Path,
+    traced: dict[Step, onnx.ModelProto],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(detector.lowering, "lower", lambda *_: exact)  # of other weights
-    with pytest.raises(ExportError, match="fp16 does not agree with fp32"):
-        export(load_run(tiny_run), tmp_path / "b", category="plates", precision=Precision.FP16)
+    upside_down = {
+        step: onnx.ModelProto.FromString(traced[step].SerializeToString()) for step in Step
+    }
+    for weights in upside_down[Step.SEGMENTATION].graph.initializer:
+        if weights.name.endswith("segmentation_network.last.weight"):
+            weights.CopyFrom(numpy_helper.from_array(-numpy_helper.to_array(weights), weights.name))
+    wrong = {step: serialise(upside_down[step], step) for step in Step}
+    monkeypatch.setattr(bundle, "trace_step", lambda model, step: traced[step])  # to save time
+    monkeypatch.setattr(detector.lowering, "lower", lambda *_: wrong)
+    with pytest.raises(ExportError, match="fp16 does not agree with fp32 on 6 images"):
+        bundle.export(
+            load_run(tiny_run), tmp_path / "b", category="plates", precision=Precision.FP16
+        )
     assert not list(tmp_path.iterdir())
 
 
@@ -243,8 +247,8 @@ def half_bundle(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 def test_a_lower_precision_carries_its_figures_and_the_set_that_they_were_measured_on(
     half_bundle: Path, tiny_run: Path
 ) -> None:
-    bundle = read_bundle(half_bundle)
-    metadata, expected = bundle.metadata, bundle.agreement_set()
+    exported = read_bundle(half_bundle)
+    metadata, expected = exported.metadata, exported.agreement_set()
     assert metadata.precision is Precision.FP16
     assert metadata.speedup is not None
     assert metadata.speedup > 0
@@ -252,7 +256,7 @@ def test_a_lower_precision_carries_its_figures_and_the_set_that_they_were_measur
     assert agreement.is_within_limits(metadata.agreement)
     assert expected is not None
     assert expected.anomalous.tolist() == [False] * 3 + [True] * 3
-    graphs = {step: bundle.graph(step).read_bytes() for step in Step}
+    graphs = {step: exported.graph(step).read_bytes() for step in Step}
     scores = [one.score for one in GraphChain(graphs).score(expected.images)]
     assert agreement.measure(expected, scores, metadata.thresholds) == metadata.agreement
 
@@ -260,16 +264,16 @@ def test_a_lower_precision_carries_its_figures_and_the_set_that_they_were_measur
 def test_thresholds_are_those_of_the_precision_that_is_served(
     half_bundle: Path, tiny_run: Path
 ) -> None:
-    bundle = read_bundle(half_bundle)
-    graphs = {step: bundle.graph(step).read_bytes() for step in Step}
+    exported = read_bundle(half_bundle)
+    graphs = {step: exported.graph(step).read_bytes() for step in Step}
     held_out = load_run(tiny_run).held_out_images()
     highest = max(one.score for one in GraphChain(graphs).score(held_out))
-    assert bundle.metadata.thresholds.reject == np.nextafter(np.float32(highest), np.float32(2))
+    assert exported.metadata.thresholds.reject == np.nextafter(np.float32(highest), np.float32(2))
 
 
 def test_the_references_of_a_lower_precision_hold_its_own_answers(half_bundle: Path) -> None:
-    bundle = read_bundle(half_bundle)
-    references = bundle.references()
-    graphs = {step: bundle.graph(step).read_bytes() for step in Step}
+    exported = read_bundle(half_bundle)
+    references = exported.references()
+    graphs = {step: exported.graph(step).read_bytes() for step in Step}
     scores = [one.score for one in GraphChain(graphs).score(references.images)]
     np.testing.assert_allclose(references.scores, scores, atol=1e-6)

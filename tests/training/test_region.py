@@ -14,7 +14,6 @@ from diffusionad_client import roi
 from diffusionad_client.bundle import ROI_FILE, read_bundle
 from diffusionad_client.cli import main
 from diffusionad_client.contract import ANOMALY_MAP, SCORE, TOP_PIXELS, Step
-from diffusionad_training.checkpoint import load_run
 from diffusionad_training.config import Config
 from diffusionad_training.errors import ExportError
 from diffusionad_training.export.region import read_region
@@ -112,27 +111,6 @@ def test_the_bundle_names_the_region_and_keeps_it_to_look_at(bundle: Path, mask_
 def test_references_are_answered_within_the_region(bundle: Path, mask_file: Path) -> None:
     mask = read_region(mask_file, SIZE)
     assert (read_bundle(bundle).references().anomaly_maps[:, ~mask] == 0).all()
-
-
-def test_a_run_that_was_exported_with_a_region_can_be_exported_without(
-    tiny_run: Path, mask_file: Path, tmp_path: Path
-) -> None:
-    from diffusionad_training.export.bundle import export
-
-    run = load_run(tiny_run)
-    with_region = export(
-        run, tmp_path / "a", category="plates", inspected=read_region(mask_file, SIZE)
-    )
-    without = export(run, tmp_path / "b", category="plates")
-    assert with_region.metadata.roi is not None
-    assert without.metadata.roi is None
-    changed = {
-        step.value
-        for step in Step
-        if with_region.metadata.digests[step.value] != without.metadata.digests[step.value]
-    }
-    assert changed == {Step.SEGMENTATION.value}
-    assert with_region.metadata.release != without.metadata.release
 
 
 def test_synthetic_anomalies_lie_in_the_region() -> None:

@@ -16,6 +16,8 @@ from diffusionad_client.contract import Priority
 from diffusionad_client.deadline import Deadline
 from diffusionad_client.errors import (
     ContractError,
+    DeadlineExceededError,
+    DiffusionADError,
     ImageError,
     ModelNotFoundError,
     ServerBusyError,
@@ -185,13 +187,19 @@ class Client:
         never reached is an error at once: more likely its address is wrong.
         """
         pauses = _pauses()
+        failure: DiffusionADError | None = None
         while True:
             try:
                 return self._infer_once(request, deadline)
-            except (ServerBusyError, ServerUnavailableError):
+            except (ServerBusyError, ServerUnavailableError) as exc:
                 pause = next(pauses)
                 if not (self._retry and self._releases.reached and deadline.allows(pause)):
                     raise
+                failure = exc
+            except DeadlineExceededError as exc:
+                if failure is None:
+                    raise
+                raise failure from exc  # why it took so long, not that a last try had no time
             time.sleep(pause)
 
     def _infer_once(self, request: _Request, deadline: Deadline) -> _Reply:

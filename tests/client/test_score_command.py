@@ -280,13 +280,13 @@ def test_failures_that_may_pass_do_not_end_the_run_before_its_patience(
     def fail_for_a_while() -> None:
         if len(triton.requests) == 3:
             triton.failures["ModelInfer"] = (grpc.StatusCode.UNAVAILABLE, "Socket closed")
-            Timer(0.6, triton.failures.clear).start()
+            Timer(2.2, triton.failures.clear).start()
 
     triton.before_infer = fail_for_a_while
     output = tmp_path / "out"
     result = score(
         *(tmp_path / "parts", "--url", triton.url, "--output", output),
-        *("--timeout", "0.1", "--concurrency", "1"),  # shorter than the outage
+        *("--timeout", "0.4", "--concurrency", "1"),  # shorter than the outage
     )
     assert result.exit_code == 3, result.output
     failed = [row for row in rows(output) if row["error"]]

@@ -46,8 +46,8 @@ def test_each_failure_of_a_request_has_its_error(
     triton: Any, code: Any, message: str, expected: type[Exception]
 ) -> None:
     triton.failures["ModelInfer"] = (code, message)
-    with Client(triton.url) as client, pytest.raises(expected) as caught:
-        client.inspect(IMAGE, timeout=0.3)
+    with Client(triton.url, retry=False) as client, pytest.raises(expected) as caught:
+        client.inspect(IMAGE)
     assert type(caught.value) is expected
     assert caught.value.__cause__ is not None
     assert triton.url in str(caught.value)
@@ -75,10 +75,24 @@ def test_after_an_outage_the_release_is_asked_for_again(triton: Any, make_metada
         client.inspect(IMAGE)
         triton.failures["ModelInfer"] = (Code.UNAVAILABLE, "Socket closed")
         with pytest.raises(errors.ServerUnavailableError):
-            client.inspect(IMAGE, timeout=0.3)
+            client.inspect(IMAGE, timeout=2.0)
         triton.failures.clear()
         triton.serve(make_metadata(release="b" * 64))  # another server, counting from 1 again
         assert client.inspect(IMAGE).release == "b" * 64
+
+
+def test_a_last_try_without_time_does_not_hide_why_there_was_no_answer(triton: Any) -> None:
+    with Client(triton.url) as client, ThreadPoolExecutor(1) as pool:
+        client.inspect(IMAGE)
+        asked = triton.calls.count("ModelInfer")
+        triton.failures["ModelInfer"] = (Code.UNAVAILABLE, "Exceeds maximum queue size")
+        found = pool.submit(client.inspect, IMAGE, timeout=1.5)
+        wait_for(lambda: triton.calls.count("ModelInfer") > asked)
+        triton.before_infer = lambda: time.sleep(2.0)  # the next try gets no answer in time
+        triton.failures.clear()
+        with pytest.raises(errors.ServerBusyError, match="queue is full") as caught:
+            found.result(timeout=10)
+    assert isinstance(caught.value.__cause__, errors.DeadlineExceededError)
 
 
 def test_a_request_that_a_blip_fails_is_sent_again(triton: Any) -> None:
@@ -108,7 +122,7 @@ def test_a_full_queue_is_asked_again_with_longer_and_longer_pauses(triton: Any) 
     started = time.monotonic()
     with Client(triton.url) as client, pytest.raises(errors.ServerBusyError):
         client.inspect(IMAGE, timeout=1.0)
-    assert time.monotonic() - started <= 1.0
+    assert time.monotonic() - started < 2.0
     assert 3 <= triton.calls.count("ModelInfer") <= 6
 
 

@@ -162,30 +162,33 @@ def test_fp16_does_not_round_between_operations_that_stay_in_float32(
 def test_int8_quantises_all_convolutions_but_the_first_and_the_last(
     lowered: dict[Precision, Graphs],
 ) -> None:
-    for step in NETWORKS:
-        graph = onnx.load_from_string(lowered[Precision.INT8][step])
-        restored = {node.output[0] for node in nodes(graph, "DequantizeLinear")}
-        convolutions = list(nodes(graph, "Conv"))
-        quantised = [node.input[1] in restored for node in convolutions]  # their weights
-        assert quantised == [False, *[True] * (len(convolutions) - 2), False]
-        assert all(node.input[0] in restored for node in convolutions[1:-1])
+    graph = onnx.load_from_string(lowered[Precision.INT8][Step.NOISE_PREDICTION])
+    restored = {node.output[0] for node in nodes(graph, "DequantizeLinear")}
+    convolutions = list(nodes(graph, "Conv"))
+    quantised = [node.input[1] in restored for node in convolutions]  # their weights
+    assert quantised == [False, *[True] * (len(convolutions) - 2), False]
+    assert all(node.input[0] in restored for node in convolutions[1:-1])
 
 
 def test_int8_rounds_nothing_but_what_goes_into_and_comes_out_of_convolutions(
     lowered: dict[Precision, Graphs],
 ) -> None:
-    for step in NETWORKS:
-        graph = onnx.load_from_string(lowered[Precision.INT8][step])
-        readers: dict[str, set[str]] = {}
-        makers = {name: node.op_type for node in graph.graph.node for name in node.output}
-        for node in graph.graph.node:
-            for name in node.input:
-                readers.setdefault(name, set()).add(node.op_type)
-        restored = {node.input[0]: node.output[0] for node in nodes(graph, "DequantizeLinear")}
-        for node in nodes(graph, "QuantizeLinear"):
-            made_by = makers[node.input[0]]
-            read_by = readers[restored[node.output[0]]]
-            assert made_by in ("Conv", "Relu") or "Conv" in read_by, node.name
+    graph = onnx.load_from_string(lowered[Precision.INT8][Step.NOISE_PREDICTION])
+    readers: dict[str, set[str]] = {}
+    makers = {name: node.op_type for node in graph.graph.node for name in node.output}
+    for node in graph.graph.node:
+        for name in node.input:
+            readers.setdefault(name, set()).add(node.op_type)
+    restored = {node.input[0]: node.output[0] for node in nodes(graph, "DequantizeLinear")}
+    for node in nodes(graph, "QuantizeLinear"):
+        read_by = readers[restored[node.output[0]]]
+        assert makers[node.input[0]] == "Conv" or "Conv" in read_by, node.name
+
+
+def test_int8_leaves_the_segmentation_as_it_is(
+    lowered: dict[Precision, Graphs], exact: Graphs
+) -> None:
+    assert lowered[Precision.INT8][Step.SEGMENTATION] == exact[Step.SEGMENTATION]
 
 
 def test_rank_statistics_are_those_of_scipy_and_torchmetrics() -> None:

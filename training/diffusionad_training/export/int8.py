@@ -1,10 +1,11 @@
-"""int8: the networks' convolutions in 8 bits, for CPUs.
+"""int8: the diffusion network's convolutions in 8 bits, for CPUs.
 
 Static quantisation in the QDQ form, which ONNX Runtime turns into integer
 kernels where it has them. What is not a convolution stays float32: norms,
 softmax and the attention's products, the step's embedding, and all equations;
-so do the first and the last convolution of each network, which cost little and
-meet the raw pixels.
+so do the first and the last convolution, which meet raw pixels. The
+segmentation network stays whole: it tells small differences apart, and most of
+what rounding moves a score by came from there (docs/precision.md).
 """
 
 from __future__ import annotations
@@ -15,38 +16,36 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import onnx
+from numpy.typing import NDArray
 from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
 
+from diffusionad_client.contract import IMAGE
 from diffusionad_training.export.runtime import Tensors
 
 
-def to_int8(traced: onnx.ModelProto, inputs: Tensors) -> onnx.ModelProto:
-    """Quantise a traced graph; its inputs and outputs stay as they are.
+def to_int8(traced: onnx.ModelProto, images: NDArray[np.uint8]) -> onnx.ModelProto:
+    """Quantise the traced graph of noise prediction; inputs and outputs stay as they are.
 
-    The ranges of its tensors are those met on `inputs`, which may hold more
-    than the graph's own. A graph without a network comes back as it is.
+    The ranges of its tensors are those met on `images` (N, S, S, 3).
     """
     graph = onnx.ModelProto()
     graph.CopyFrom(traced)
     convolutions = [node.name for node in graph.graph.node if node.op_type == "Conv"]
-    if not convolutions:
-        return graph
-    names = [value.name for value in graph.graph.input]
     with tempfile.TemporaryDirectory() as folder, _quiet_quantiser():
         path = Path(folder, "int8.onnx")
         quantize_static(
             graph,
             path,
-            _OneByOne({name: inputs[name] for name in names}),
-            # A ReLU is a bound of the range of the convolution before it.
-            op_types_to_quantize=["Conv", "Relu"],
+            _OneByOne(images),
+            op_types_to_quantize=["Conv"],
             nodes_to_exclude=[convolutions[0], convolutions[-1]],
             per_channel=True,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
-            # 7 bits of weight: without VNNI, AVX2 adds pairs of 8-bit products in 16
-            # bits, which overflow. With them, scores also differ between machines.
+            # 7 bits of weight: without VNNI, AVX2 adds pairs of products in 16 bits, which
+            # 8 bits overflow. Scores would be wrong there, and differ between machines.
             reduce_range=True,
         )
         return onnx.load(path)
@@ -55,12 +54,8 @@ def to_int8(traced: onnx.ModelProto, inputs: Tensors) -> onnx.ModelProto:
 class _OneByOne(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime has no types
     """Hands the quantiser one image at a time."""
 
-    def __init__(self, inputs: Tensors) -> None:
-        count = len(next(iter(inputs.values())))
-        self._rest: Iterator[Tensors] = (
-            {name: tensor[index : index + 1] for name, tensor in inputs.items()}
-            for index in range(count)
-        )
+    def __init__(self, images: NDArray[np.uint8]) -> None:
+        self._rest = iter([{IMAGE: image[np.newaxis]} for image in images])
 
     def get_next(self) -> Tensors | None:
         """Give the inputs of the next image, None after the last."""

@@ -10,13 +10,13 @@ import onnx
 from numpy.typing import NDArray
 
 from diffusionad_client.agreement import describe, is_within_limits
-from diffusionad_client.contract import IMAGE, Step
+from diffusionad_client.contract import Step
 from diffusionad_client.metadata import Agreement, Precision
 from diffusionad_training.errors import ExportError
 from diffusionad_training.export.graphs import serialise
 from diffusionad_training.export.half import to_half
 from diffusionad_training.export.int8 import to_int8
-from diffusionad_training.export.runtime import GraphChain, Tensors, open_session, run_step
+from diffusionad_training.export.runtime import GraphChain
 
 _PAIRS = 15  # of runs that are timed
 _ENOUGH_PAIRS = 3
@@ -28,17 +28,14 @@ def lower(
 ) -> dict[Step, bytes]:
     """Turn traced float32 graphs into those of a lower precision.
 
-    int8 takes the ranges of its tensors from `images` (N, S, S, 3): of each
-    step, those that the steps before it make of them in int8.
+    int8 takes the ranges of its tensors from `images` (N, S, S, 3).
     """
+    lowered = dict(traced)
     if precision is Precision.FP16:
-        return {step: serialise(to_half(traced[step]), step) for step in Step}
-    graphs: dict[Step, bytes] = {}
-    tensors: Tensors = {IMAGE: images}
-    for step in Step:
-        graphs[step] = serialise(to_int8(traced[step], tensors), step)
-        tensors |= _run_one_by_one(graphs[step], tensors)
-    return graphs
+        lowered = {step: to_half(graph) for step, graph in traced.items()}
+    elif precision is Precision.INT8:
+        lowered[Step.NOISE_PREDICTION] = to_int8(traced[Step.NOISE_PREDICTION], images)
+    return {step: serialise(lowered[step], step) for step in Step}
 
 
 def check_agreement(precision: Precision, agreement: Agreement) -> None:
@@ -66,14 +63,3 @@ def speedup(fp32: GraphChain, lowered: GraphChain, image: NDArray[np.uint8]) -> 
         if len(ratios) >= _ENOUGH_PAIRS and time.monotonic() - started > _TIMING_S:
             break
     return round(float(np.median(ratios)), 2)
-
-
-def _run_one_by_one(graph: bytes, tensors: Tensors) -> Tensors:
-    """Give the outputs of a graph for many images; together, a large model's would not fit."""
-    session = open_session(graph)
-    count = len(tensors[IMAGE])
-    each = [
-        run_step(session, {name: tensor[i : i + 1] for name, tensor in tensors.items()})
-        for i in range(count)
-    ]
-    return {name: np.concatenate([outputs[name] for outputs in each]) for name in each[0]}

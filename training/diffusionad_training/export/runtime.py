@@ -18,33 +18,19 @@ Tensors = dict[str, NDArray[Any]]
 _ERRORS_ONLY = 3  # of onnxruntime's severities; its warnings on optimisations are not the user's
 
 
-def open_session(graph: bytes) -> onnxruntime.InferenceSession:
-    """Load a graph for the CPU."""
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = _ERRORS_ONLY
-    # As served: threads that wait in a loop would take the cores from the next session.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-
-
-def run_step(session: onnxruntime.InferenceSession, tensors: Tensors) -> Tensors:
-    """Give the outputs of one graph, which takes its inputs from `tensors`."""
-    feeds = {spec.name: tensors[spec.name] for spec in session.get_inputs()}
-    names = [spec.name for spec in session.get_outputs()]
-    return dict(zip(names, session.run(names, feeds), strict=True))
-
-
 class GraphChain:
     """The three graphs of a category, loaded."""
 
     def __init__(self, graphs: Mapping[Step, bytes]) -> None:
-        self._sessions = [open_session(graphs[step]) for step in Step]
+        self._sessions = [_open(graphs[step]) for step in Step]
 
     def run(self, images: NDArray[np.uint8]) -> Tensors:
         """Put images (N, S, S, 3) through as one batch; give every tensor, by name."""
         tensors: Tensors = {IMAGE: images}
         for session in self._sessions:
-            tensors |= run_step(session, tensors)
+            feeds = {spec.name: tensors[spec.name] for spec in session.get_inputs()}
+            names = [spec.name for spec in session.get_outputs()]
+            tensors |= zip(names, session.run(names, feeds), strict=True)
         return tensors
 
     def score(self, images: NDArray[np.uint8]) -> Iterator[Scored]:
@@ -58,3 +44,12 @@ class GraphChain:
         started = time.perf_counter()
         self.run(image[np.newaxis])
         return time.perf_counter() - started
+
+
+def _open(graph: bytes) -> onnxruntime.InferenceSession:
+    """Load a graph for the CPU."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = _ERRORS_ONLY
+    # As served: threads that wait in a loop would take the cores from the next session.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])

@@ -1,9 +1,8 @@
 """Hold a lower precision against float32 on real images: the same order, the same verdicts.
 
 `export` asks ONNX Runtime, `release add` a server; both measure and judge with
-these functions. Spearman's correlation and the area under the ROC curve are
-both sums over ranks, a few lines of numpy; a statistics package would be the
-client's largest dependency.
+these functions. A figure that the images cannot define is not a number, which
+no limit lets pass.
 """
 
 from __future__ import annotations
@@ -13,6 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from diffusionad_client import rank_statistics
 from diffusionad_client.bundle import AgreementSet
 from diffusionad_client.metadata import Agreement, Thresholds
 
@@ -57,10 +57,8 @@ def is_within_limits(agreement: Agreement) -> bool:
 
 def spearman(first: ArrayLike, second: ArrayLike) -> float:
     """Correlate the ranks of two series. Not a number if one of them is constant."""
-    ranks = np.stack([average_ranks(first), average_ranks(second)])
-    deviations = ranks - ranks.mean(axis=1, keepdims=True)
-    spread = np.sqrt((deviations**2).sum(axis=1)).prod()
-    return float(deviations.prod(axis=0).sum() / spread) if spread else float("nan")
+    found = rank_statistics.spearman(first, second)
+    return float("nan") if found is None else found
 
 
 def auroc(scores: ArrayLike, anomalous: NDArray[np.bool_]) -> float:
@@ -68,15 +66,6 @@ def auroc(scores: ArrayLike, anomalous: NDArray[np.bool_]) -> float:
 
     Not a number if there is one class only.
     """
-    positive = int(anomalous.sum())
-    pairs = positive * (len(anomalous) - positive)
-    wins = average_ranks(scores)[anomalous].sum() - positive * (positive + 1) / 2
-    return float(wins / pairs) if pairs else float("nan")
-
-
-def average_ranks(values: ArrayLike) -> NDArray[np.float64]:
-    """Rank from 1; equal values share the mean of their ranks."""
-    _, place, counts = np.unique(np.asarray(values), return_inverse=True, return_counts=True)
-    last: NDArray[np.float64] = np.cumsum(counts).astype(np.float64)
-    ranks: NDArray[np.float64] = (last - (counts - 1) / 2)[place]
-    return ranks
+    values = np.asarray(scores)
+    found = rank_statistics.auroc(values[~anomalous], values[anomalous])
+    return float("nan") if found is None else found

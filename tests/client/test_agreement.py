@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diffusionad_client import agreement
+from diffusionad_client import agreement, rank_statistics
 from diffusionad_client.bundle import AgreementSet
 from diffusionad_client.metadata import Agreement, Thresholds
 
@@ -85,13 +85,13 @@ def test_the_description_names_each_figure_and_its_limit() -> None:
 
 
 def test_equal_values_share_the_mean_of_their_ranks() -> None:
-    np.testing.assert_array_equal(agreement.average_ranks([3, 1, 3, 2]), [3.5, 1, 3.5, 2])
+    np.testing.assert_array_equal(rank_statistics.ranks([3, 1, 3, 2]), [3.5, 1, 3.5, 2])
 
 
 @given(SCORES)
 def test_ranks_add_up_whatever_the_ties(scores: list[float]) -> None:
     count = len(scores)
-    assert agreement.average_ranks(scores).sum() == count * (count + 1) / 2
+    assert rank_statistics.ranks(scores).sum() == count * (count + 1) / 2
 
 
 @given(st.lists(st.integers(0, 1000), min_size=2, max_size=30, unique=True))

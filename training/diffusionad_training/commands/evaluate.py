@@ -151,13 +151,13 @@ def _write(output: Path, results: dict[str, Evaluation]) -> None:
     """Write one evaluation as it is, several as an object by way of denoising."""
     import json
 
+    from diffusionad_client.files import write_aside
+
     documents = {way: result.to_json() for way, result in results.items()}
     text = next(iter(documents.values()))
     if len(results) > 1:
         text = json.dumps({way: json.loads(one) for way, one in documents.items()}, indent=2)
-    partial = output.with_name(output.name + ".part")
-    partial.write_text(text + "\n", encoding="utf-8")
-    partial.replace(output)
+    write_aside(output, f"{text}\n".encode())
 
 
 def _print_side_by_side(results: dict[str, Evaluation]) -> None:

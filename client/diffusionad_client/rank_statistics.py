@@ -1,4 +1,8 @@
-"""How two lists of scores relate, and how well one tells good from bad. Numpy alone."""
+"""How two lists of scores relate, and how well one tells good from bad.
+
+Sums over ranks, a few lines of numpy: a statistics package would be the
+client's largest dependency.
+"""
 
 from __future__ import annotations
 

@@ -17,6 +17,7 @@ from diffusionad_training.config import (
     ScheduleConfig,
     SegmentationNetworkConfig,
     SynthesisConfig,
+    with_settings,
 )
 from diffusionad_training.errors import ConfigError
 from diffusionad_training.presets import EDGE, PAPER, PRESETS, customised
@@ -34,6 +35,7 @@ def test_a_config_survives_json(config: Config) -> None:
         (lambda: GuidanceConfig(tau=999), r"tau \(999\)"),
         (lambda: NoiseNetworkConfig(parametrisation="v"), "'v'"),
         (lambda: NoiseNetworkConfig(base_channels=48), r"base_channels \(48\)"),
+        (lambda: NoiseNetworkConfig(base_channels=64, groups=48), r"groups \(48\)"),
         (lambda: NoiseNetworkConfig(attention_levels=(6,)), r"attention_levels \(6,\)"),
         (lambda: ScheduleConfig(beta_first=0.1, beta_last=0.01), r"beta_first \(0.1\)"),
         (lambda: SynthesisConfig(opacity=(0.5, 1.0)), r"opacity \(0.5, 1.0\)"),
@@ -52,6 +54,7 @@ def test_a_config_survives_json(config: Config) -> None:
         (lambda: OptimisationConfig(gradient_clip=-1.0), r"gradient_clip \(-1.0\)"),
         (lambda: OptimisationConfig(normal_per_batch=0), "at least one normal image"),
         (lambda: dataclasses.replace(EDGE, size=100), r"size \(100\) must be .* multiple of 32"),
+        (lambda: dataclasses.replace(EDGE, restoration="gan"), "restoration must be one of"),
         (lambda: dataclasses.replace(PAPER, schedule=ScheduleConfig(steps=500)), "last_step"),
     ],
 )
@@ -98,3 +101,44 @@ def test_the_presets_command_counts_parameters() -> None:
     assert rows["paper"]["segmentation_network_parameters"] == 28_373_569
     table = CliRunner().invoke(main, ["presets"]).stdout
     assert "131,654,403" in table
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "expected"),
+    [
+        ("loss.focal_gamma", "2", 2),
+        ("noise_network.attention_levels", "[]", ()),
+        ("synthesis.opacity", "[0, 0.5]", (0, 0.5)),
+        ("noise_network.parametrisation", "x0", "x0"),
+        ("augmentation.flip", "true", True),
+        ("restoration", "autoencoder", "autoencoder"),
+    ],
+)
+def test_any_setting_can_be_changed_by_its_path(path: str, value: str, expected: object) -> None:
+    found: object = with_settings(PAPER, [(path, value)])
+    for name in path.split("."):
+        found = getattr(found, name)
+    assert found == expected
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("loss.gamma", "2", r"no setting 'loss\.gamma'; there are .*loss\.focal_gamma"),
+        ("loss", "2", "no setting 'loss'"),
+        ("size.x", "2", r"no setting 'size\.x'"),
+        ("loss.focal_gamma", "two", "'two' is of another kind"),
+        ("size", "2.5", "'2.5' is of another kind"),
+        ("augmentation.flip", "1", "'1' is of another kind"),
+        ("noise_network.multipliers", "[1, true]", "is of another kind"),
+        ("size", "100", r"size \(100\)"),
+    ],
+)
+def test_a_setting_that_cannot_be_is_refused(path: str, value: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        with_settings(EDGE, [(path, value)])
+
+
+def test_settings_are_judged_together() -> None:
+    settings = [("noise_network.multipliers", "[1, 2]"), ("noise_network.attention_levels", "[1]")]
+    assert with_settings(PAPER, settings).noise_network.multipliers == (1, 2)

@@ -44,7 +44,7 @@ def test_x0_error_with_weight_snr_is_the_noise_error() -> None:
     estimated_noise = diffusion.noise_from_x0(x_t, estimate, alpha_bar)
     torch.testing.assert_close(
         losses.weighted_x0_error(x0, estimate, alpha_bar, cap=math.inf),
-        losses.squared_noise_error(noise, estimated_noise),
+        losses.squared_error(noise, estimated_noise),
     )
 
 

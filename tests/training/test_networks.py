@@ -71,3 +71,20 @@ def test_step_embeddings_tell_steps_apart() -> None:
     assert table.shape == (1000, 32)
     distances = torch.cdist(table, table) + 10 * torch.eye(1000)
     assert distances.min() > 0.05
+
+
+def test_without_skips_the_network_answers_through_its_coarsest_level_alone() -> None:
+    config = NoiseNetworkConfig(
+        base_channels=32, multipliers=(1, 2), blocks=1, attention_levels=(), groups=8
+    )
+    network = NoiseUNet(config, skip_connections=False)
+    torch.nn.init.normal_(network.last[-1].weight)
+    coarsest = network.middle[0].register_forward_pre_hook(
+        lambda module, args: (torch.zeros_like(args[0]), args[1])
+    )
+    x, t = torch.randn(2, 3, 16, 16), torch.zeros(2)
+    blind = network(x, t)
+    torch.testing.assert_close(blind[0], blind[1])
+    coarsest.remove()
+    assert network(x, t).shape == x.shape
+    assert not torch.allclose(network(x, t)[0], network(x, t)[1])

@@ -282,6 +282,8 @@ def test_a_run_with_other_weights_than_its_config_is_refused(
         (["DATA", "--textures", "nowhere"], "nowhere: no such folder of textures"),
         (["DATA", "--seed", "-1"], "-1 is not in the range"),
         (["DATA", "--workers", "-1"], "-1 is not in the range"),
+        (["DATA", "--set", "size"], "'size' is not SETTING=VALUE"),
+        (["DATA", "--set", "loss.gamma=2"], "no setting 'loss.gamma'"),
         (["DATA", "--time-budget", "soon"], "'soon' is not a time; write it as 90s, 45m or 3h"),
     ],
 )

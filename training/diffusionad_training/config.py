@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args, get_type_hints
 
@@ -17,6 +18,8 @@ Precision = Literal["fp32", "bf16"]
 PRECISIONS: tuple[str, ...] = get_args(Precision)
 Parametrisation = Literal["epsilon", "x0"]
 PARAMETRISATIONS: tuple[str, ...] = get_args(Parametrisation)
+Restoration = Literal["diffusion", "autoencoder"]
+RESTORATIONS: tuple[str, ...] = get_args(Restoration)
 
 
 def _require(condition: bool, message: str) -> None:
@@ -75,6 +78,9 @@ class NoiseNetworkConfig:
     unshuffle: int = 1  # fold k x k pixels into channels before the first level
     parametrisation: Parametrisation = "epsilon"  # what the network outputs
     snr_cap: float = 5.0  # x0 only: the loss is weighted by min(SNR, snr_cap)
+    # Of GroupNorm. A group of one channel forgets the brightness and contrast of the image:
+    # a network with few channels needs fewer groups.
+    groups: int = 32
     dropout: float = 0.0
     # Compute each block again on the way back instead of keeping what it computed: about
     # a third more time for a fraction of the memory.
@@ -86,8 +92,8 @@ class NoiseNetworkConfig:
             f"parametrisation must be one of {PARAMETRISATIONS}, not {self.parametrisation!r}",
         )
         _require(
-            self.base_channels % 32 == 0,
-            f"base_channels ({self.base_channels}) must be a multiple of 32: GroupNorm(32)",
+            self.groups >= 1 and self.base_channels % self.groups == 0,
+            f"base_channels ({self.base_channels}) must be a multiple of groups ({self.groups})",
         )
         _require(self.unshuffle >= 1, f"unshuffle ({self.unshuffle}) must be at least 1")
         levels = len(self.multipliers)
@@ -244,6 +250,9 @@ class Config:
     preset: str
     size: int = 256  # pixels; images are stretched to size x size
     signed_range: bool = True  # pixels in [-1, 1] inside the model; [0, 1] otherwise
+    # An autoencoder has the diffusion network's blocks without its skips and its noise: the
+    # first row of the paper's Table 3, for measuring what diffusion brings. It is not served.
+    restoration: Restoration = "diffusion"
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     guidance: GuidanceConfig = field(default_factory=GuidanceConfig)
     noise_network: NoiseNetworkConfig = field(default_factory=NoiseNetworkConfig)
@@ -256,6 +265,10 @@ class Config:
     optimisation: OptimisationConfig = field(default_factory=OptimisationConfig)
 
     def __post_init__(self) -> None:
+        _require(
+            self.restoration in RESTORATIONS,
+            f"restoration must be one of {RESTORATIONS}, not {self.restoration!r}",
+        )
         for network in (self.noise_network, self.segmentation_network):
             _require(
                 self.size > 0 and self.size % network.stride == 0,
@@ -281,6 +294,52 @@ class Config:
             raise ConfigError(f"the config is not JSON: {exc}") from exc
         config: Config = _build(cls, document, "config")
         return config
+
+
+def with_settings(config: Config, settings: Sequence[tuple[str, str]]) -> Config:
+    """Change settings, each by its path, `loss.focal_gamma` say, to JSON or a bare word.
+
+    Raises `ConfigError` for an unknown setting, a value of another kind than it
+    holds, or values that do not fit each other.
+    """
+    document = json.loads(config.to_json())
+    for path, value in settings:
+        _set(document, path, value)
+    return Config.from_json(json.dumps(document))
+
+
+def _set(document: dict[str, Any], path: str, value: str) -> None:
+    *sections, name = path.split(".")
+    section: Any = document
+    for part in sections:
+        section = section.get(part) if isinstance(section, dict) else None
+    if not isinstance(section, dict) or name not in section or isinstance(section[name], dict):
+        raise ConfigError(f"no setting {path!r}; there are {', '.join(_paths(document))}")
+    try:
+        parsed = json.loads(value)
+    except json.JSONDecodeError:
+        parsed = value
+    before = section[name]
+    if not _same_kind(before, parsed):
+        raise ConfigError(f"{path}: {value!r} is of another kind than {json.dumps(before)}")
+    section[name] = parsed
+
+
+def _paths(document: dict[str, Any], prefix: str = "") -> list[str]:
+    """Every setting of a config's JSON by its path."""
+    paths = []
+    for name, value in document.items():
+        paths += _paths(value, f"{prefix}{name}.") if isinstance(value, dict) else [prefix + name]
+    return paths
+
+
+def _same_kind(before: Any, now: Any) -> bool:
+    """Whether a JSON value may stand where another stood: an integer may for a float."""
+    if isinstance(before, list) and isinstance(now, list):
+        return not before or all(_same_kind(before[0], one) for one in now)
+    if isinstance(before, float) and type(now) is int:
+        return True
+    return type(before) is type(now)
 
 
 def _build(cls: type[Any], document: Any, where: str) -> Any:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from diffusionad_training import diffusion
+from diffusionad_training.errors import ConfigError
 from diffusionad_training.model import (
     LARGE,
     SMALL,
@@ -40,6 +41,11 @@ def detect(model: DiffusionAD, images: Tensor, denoising: Denoising) -> Detectio
     if denoising is Denoising.NORM_GUIDED:
         detection: Detection = model(images)
         return detection
+    if model.config.restoration != "diffusion":
+        raise ConfigError(
+            f"{denoising.value}: an {model.config.restoration} has no noise to remove; leave "
+            "--denoising out"
+        )
     x0 = reconstruct(model, images, denoising).clamp(model.range_bottom, 1.0)
     anomaly_map, score = Segmentation(model)(images, x0)
     return Detection(score.squeeze(1), anomaly_map, model.to_picture(x0))

@@ -31,9 +31,9 @@ def noise_loss(
     return (weights * per_image).sum() / torch.where(total > 0, total, 1.0)
 
 
-def squared_noise_error(noise: Tensor, estimate: Tensor) -> Tensor:
-    """Mean squared error of each image's noise estimate: (N, C, H, W) twice -> (N,)."""
-    return (noise - estimate).square().flatten(1).mean(dim=1)
+def squared_error(truth: Tensor, estimate: Tensor) -> Tensor:
+    """Mean squared error of each image's estimate: (N, C, H, W) twice -> (N,)."""
+    return (truth - estimate).square().flatten(1).mean(dim=1)
 
 
 def weighted_x0_error(x0: Tensor, estimate: Tensor, alpha_bar: Tensor, cap: float) -> Tensor:

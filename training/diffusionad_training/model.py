@@ -57,7 +57,9 @@ class DiffusionAD(nn.Module):
     def __init__(self, config: Config, *, noise_seed: int = 0) -> None:
         super().__init__()
         self.config = config
-        self.noise_network = NoiseUNet(config.noise_network)
+        self.noise_network = NoiseUNet(
+            config.noise_network, skip_connections=config.restoration == "diffusion"
+        )
         self.segmentation_network = SegmentationUNet(config.segmentation_network)
         schedule = config.schedule
         table = diffusion.alpha_bar_table(schedule.steps, schedule.beta_first, schedule.beta_last)
@@ -107,8 +109,17 @@ class DiffusionAD(nn.Module):
         )
         return guided.clamp(self.range_bottom, 1.0)
 
+    def autoencode(self, x: Tensor) -> Tensor:
+        """Restore images (N, 3, H, W) without noise, as `restoration` "autoencoder" does."""
+        restored: Tensor = self.noise_network(x, torch.zeros(len(x), device=x.device))
+        return restored
+
     def forward(self, images: Tensor) -> Detection:
         """(N, H, W, 3) uint8 -> the detection, with the fixed steps and noise."""
+        if self.config.restoration == "autoencoder":
+            restored = self.autoencode(self.normalise(images)).clamp(self.range_bottom, 1.0)
+            anomaly_map, score = Segmentation(self)(images, restored)
+            return Detection(score.squeeze(1), anomaly_map, self.to_picture(restored))
         noisy, predicted = NoisePrediction(self)(images)
         reconstruction, picture = Reconstruction(self)(noisy, predicted)
         anomaly_map, score = Segmentation(self)(images, reconstruction)

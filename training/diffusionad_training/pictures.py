@@ -26,8 +26,15 @@ MAX_ROWS = 16  # images of a sheet: a whole batch of the paper's
 
 @torch.no_grad()
 def sample_sheet(model: DiffusionAD, batch: Batch) -> NDArray[np.uint8]:
-    """Draw one row an image: x0, x_ts, x_tb, x0_s, n, x0_g, mask, anomaly map. (H, W, 3) uint8."""
+    """Draw one row an image: x0, x_ts, x_tb, x0_s, n, x0_g, mask, anomaly map.
+
+    (H, W, 3) uint8. Of an autoencoder x0, its reconstruction, mask and anomaly map.
+    """
     images = batch["images"][:MAX_ROWS]
+    if model.config.restoration == "autoencoder":
+        detection = model(images)
+        mask, found = _grey(batch["masks"][:MAX_ROWS, 0]), _grey(detection.anomaly_map)
+        return _joined([images, detection.reconstruction, mask, found])
     guidance = model.config.guidance
     noisy, predicted = NoisePrediction(model)(images)
     clean: list[Tensor] = []
@@ -36,16 +43,22 @@ def sample_sheet(model: DiffusionAD, batch: Batch) -> NDArray[np.uint8]:
         clean.append(diffusion.predict_x0(noisy[:, scale], predicted[:, scale], alpha_bar))
     reconstruction, picture = Reconstruction(model)(noisy, predicted)
     anomaly_map, _ = Segmentation(model)(images, reconstruction)
-    columns = [
-        images,
-        *(model.to_picture(noisy[:, scale]) for scale in (SMALL, LARGE)),
-        *(model.to_picture(x0) for x0 in clean),
-        picture,
-        _grey(batch["masks"][:MAX_ROWS, 0]),
-        _grey(anomaly_map),
-    ]
-    rows = torch.cat(columns, dim=2)  # (N, H, columns * W, 3)
-    return rows.flatten(0, 1).cpu().numpy()
+    return _joined(
+        [
+            images,
+            *(model.to_picture(noisy[:, scale]) for scale in (SMALL, LARGE)),
+            *(model.to_picture(x0) for x0 in clean),
+            picture,
+            _grey(batch["masks"][:MAX_ROWS, 0]),
+            _grey(anomaly_map),
+        ]
+    )
+
+
+def _joined(columns: list[Tensor]) -> NDArray[np.uint8]:
+    """Set columns of images (N, H, W, 3) side by side, and the images one above the other."""
+    sheet: NDArray[np.uint8] = torch.cat(columns, dim=2).flatten(0, 1).cpu().numpy()
+    return sheet
 
 
 def save_sheet(sheet: NDArray[np.uint8], path: Path) -> None:

@@ -100,8 +100,25 @@ class TrainingModule(lightning.LightningModule):
         resumed = 0 if self._resumed is None else self._resumed.step
         place = resumed * self.config.optimisation.accumulate + batch_idx
         torch.manual_seed(_mixed(self._seed, place))
+        x0, clean = self.model.normalise(batch["images"]), self.model.normalise(batch["clean"])
+        restore = self._diffuse if self.config.restoration == "diffusion" else self._autoencode
+        reconstruction, noise_loss = restore(x0, clean, batch["anomalous"])
+        logits = self.model.segmentation_network(x0, reconstruction).float()
+        mask_loss = losses.mask_loss(batch["masks"], logits, self.config.loss)
+        total = noise_loss + mask_loss  # Eq. 11
+        if not torch.isfinite(total):
+            raise TrainingError(
+                f"the loss is {total.item()} at step {self.step} (noise "
+                f"{noise_loss.item()}, mask {mask_loss.item()}); lower the learning rates"
+            )
+        self.log("step", float(self.step))  # Lightning's own count starts anew when resumed
+        self.log("noise_loss", noise_loss, prog_bar=True)
+        self.log("mask_loss", mask_loss, prog_bar=True)
+        return total
+
+    def _diffuse(self, x0: Tensor, clean: Tensor, anomalous: Tensor) -> tuple[Tensor, Tensor]:
+        """Reconstruct images at random steps, and take the noise loss, Eq. 9."""
         model, guidance = self.model, self.config.guidance
-        x0 = model.normalise(batch["images"])
         count = len(x0)
         t_s = torch.randint(0, guidance.tau + 1, (count,), device=self.device)
         t_b = torch.randint(guidance.tau + 1, guidance.last_step + 1, (count,), device=self.device)
@@ -115,27 +132,22 @@ class TrainingModule(lightning.LightningModule):
         estimate_s = Estimate(both.noise[:count], both.x0[:count])
         estimate_b = Estimate(both.noise[count:], both.x0[count:])
         reconstruction = model.reconstruct(x_ts, estimate_s.noise, estimate_b.x0, alpha_bar_s)
-        logits = model.segmentation_network(x0, reconstruction).float()
-
         # What the network should see: the clean image, and the noise that leads to it.
-        clean = model.normalise(batch["clean"])
         noise_loss = losses.noise_loss(
             self._error(clean, x_ts, estimate_s, alpha_bar_s),
             self._error(clean, x_tb, estimate_b, alpha_bar_b),
-            batch["anomalous"],
+            anomalous,
             self.config.loss.restoration_weight,
         )
-        mask_loss = losses.mask_loss(batch["masks"], logits, self.config.loss)
-        total = noise_loss + mask_loss  # Eq. 11
-        if not torch.isfinite(total):
-            raise TrainingError(
-                f"the loss is {total.item()} at step {self.step} (noise "
-                f"{noise_loss.item()}, mask {mask_loss.item()}); lower the learning rates"
-            )
-        self.log("step", float(self.step))  # Lightning's own count starts anew when resumed
-        self.log("noise_loss", noise_loss, prog_bar=True)
-        self.log("mask_loss", mask_loss, prog_bar=True)
-        return total
+        return reconstruction, noise_loss
+
+    def _autoencode(self, x0: Tensor, clean: Tensor, anomalous: Tensor) -> tuple[Tensor, Tensor]:
+        """Restore images without noise; anomalous ones too, as DRAEM does."""
+        restored = self.model.autoencode(x0)
+        # The weight that clean images have in the diffusion network's loss.
+        error = self.config.noise_network.snr_cap * losses.squared_error(clean, restored)
+        reconstruction = restored.clamp(self.model.range_bottom, 1.0)
+        return reconstruction, losses.noise_loss(error, error, anomalous, restoration_weight=1.0)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Adam with a learning rate for each network, warmed up and decayed as configured."""
@@ -176,7 +188,7 @@ class TrainingModule(lightning.LightningModule):
         if network.parametrisation == "x0":
             return losses.weighted_x0_error(clean, estimate.x0, alpha_bar, network.snr_cap)
         noise = diffusion.noise_from_x0(x_t, clean, alpha_bar)
-        return losses.squared_noise_error(noise, estimate.noise)
+        return losses.squared_error(noise, estimate.noise)
 
     @torch.no_grad()
     def _average(

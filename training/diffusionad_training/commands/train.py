@@ -32,6 +32,17 @@ def _foreground(ctx: click.Context, param: click.Parameter, value: str) -> Path 
     return "none" if value == "none" else Path(value)
 
 
+def _settings(
+    ctx: click.Context, param: click.Parameter, values: tuple[str, ...]
+) -> tuple[tuple[str, str], ...]:
+    """Parse SETTING=VALUE."""
+    pairs = [value.partition("=") for value in values]
+    for (path, sign, new), value in zip(pairs, values, strict=True):
+        if not (path and sign and new):
+            raise click.BadParameter(f"{value!r} is not SETTING=VALUE, as in loss.focal_gamma=2")
+    return tuple((path, new) for path, _, new in pairs)
+
+
 @click.command()
 @click.argument("data", type=click.Path(path_type=Path))
 @click.option(
@@ -55,6 +66,15 @@ def _foreground(ctx: click.Context, param: click.Parameter, value: str) -> Path 
 @click.option("--image-size", type=int, help="Side of the square the images are stretched to.")
 @click.option("--steps", type=click.IntRange(min=1), help="Optimiser steps, at most.")
 @click.option("--batch", type=click.IntRange(min=2), help="Images a batch; half are synthetic.")
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    callback=_settings,
+    metavar="SETTING=VALUE",
+    help="Change any setting of the preset, such as loss.focal_gamma=2; `diffusionad presets "
+    "--json` lists them. May be repeated.",
+)
 @click.option("--flip/--no-flip", default=None, help="Mirror the images: no right way up.")
 @click.option(
     "--time-budget",
@@ -110,6 +130,7 @@ def train(
     image_size: int | None,
     steps: int | None,
     batch: int | None,
+    settings: tuple[tuple[str, str], ...],
     flip: bool | None,
     time_budget: float | None,
     seed: int,
@@ -130,6 +151,7 @@ def train(
     """
     from diffusionad_training import training
     from diffusionad_training.checkpoint import CONFIG_FILE
+    from diffusionad_training.config import with_settings
     from diffusionad_training.errors import ConfigError
     from diffusionad_training.presets import customised
 
@@ -147,6 +169,7 @@ def train(
         flip=flip,
         with_textures=textures is not None,
     )
+    config = with_settings(config, settings)
     module = training.train(
         data,
         output,

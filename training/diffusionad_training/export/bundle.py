@@ -69,6 +69,11 @@ def export(
     check_category(category)
     if output.exists():
         raise ExportError(f"{output}: exists already; name another folder, or remove it first")
+    if run.model.config.restoration != "diffusion":
+        raise ExportError(
+            f"{run.folder}: restores with an autoencoder, which is for comparison only"
+            "; train with --set restoration=diffusion"
+        )
     run.model.restrict_to(None if inspected is None else torch.from_numpy(inspected))
     rates = Rates(false_reject=false_reject_rate, review=review_rate)
     held_out = run.held_out_images()

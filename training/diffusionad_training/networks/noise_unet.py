@@ -16,15 +16,18 @@ from torch.utils.checkpoint import checkpoint
 
 from diffusionad_training.config import NoiseNetworkConfig
 
-GROUPS = 32
 IMAGE_CHANNELS = 3
 
 
 class NoiseUNet(nn.Module):
-    """Estimate noise (or the clean image, see `parametrisation`) from x_t and t."""
+    """Estimate noise (or the clean image, see `parametrisation`) from x_t and t.
 
-    def __init__(self, config: NoiseNetworkConfig) -> None:
+    Without `skip_connections` all must pass the coarsest level: an autoencoder.
+    """
+
+    def __init__(self, config: NoiseNetworkConfig, *, skip_connections: bool = True) -> None:
         super().__init__()
+        self.skip_connections = skip_connections
         base = config.base_channels
         pixels = IMAGE_CHANNELS * config.unshuffle**2
         time_channels = 4 * base
@@ -36,10 +39,10 @@ class NoiseUNet(nn.Module):
         )
 
         def residual(cin: int, cout: int, sampling: str = "keep") -> ResidualBlock:
-            return ResidualBlock(cin, cout, time_channels, config.dropout, sampling)
+            return ResidualBlock(cin, cout, time_channels, config.dropout, sampling, config.groups)
 
         def attention(channels: int) -> Attention:
-            return Attention(channels, config.heads)
+            return Attention(channels, config.heads, config.groups)
 
         def block(residual: ResidualBlock, attention: Attention | None = None) -> Stage:
             return Stage(residual, attention, config.recompute)
@@ -72,13 +75,14 @@ class NoiseUNet(nn.Module):
         for level, multiplier in reversed(list(enumerate(config.multipliers))):
             stages = nn.ModuleList()
             for _ in range(config.blocks + 1):
-                stages.append(stage(level, channels + skips.pop(), base * multiplier))
+                skip = skips.pop() if skip_connections else 0
+                stages.append(stage(level, channels + skip, base * multiplier))
                 channels = base * multiplier
             upsample = residual(channels, channels, "up") if level > 0 else None
             self.up.append(UpLevel(stages, upsample))
 
         self.last = nn.Sequential(
-            nn.GroupNorm(GROUPS, channels),
+            nn.GroupNorm(config.groups, channels),
             nn.SiLU(),
             _zeroed(nn.Conv2d(channels, pixels, 3, padding=1)),
         )
@@ -94,7 +98,7 @@ class NoiseUNet(nn.Module):
         for stage in self.middle:
             h = stage(h, time)
         for level in self.up:
-            h = level(h, skips, time)
+            h = level(h, skips if self.skip_connections else None, time)
         out: Tensor = self.shuffle(self.last(h))
         return out
 
@@ -130,10 +134,10 @@ class UpLevel(nn.Module):
         self.stages = stages
         self.upsample = upsample
 
-    def forward(self, x: Tensor, skips: list[Tensor], time: Tensor) -> Tensor:
-        """Takes as many of the last `skips` as it has stages."""
+    def forward(self, x: Tensor, skips: list[Tensor] | None, time: Tensor) -> Tensor:
+        """Takes as many of the last `skips`, if there are any, as it has stages."""
         for stage in self.stages:
-            x = stage(torch.cat([x, skips.pop()], dim=1), time)
+            x = stage(x if skips is None else torch.cat([x, skips.pop()], dim=1), time)
         return x if self.upsample is None else self.upsample(x, time)
 
 
@@ -141,14 +145,20 @@ class ResidualBlock(nn.Module):
     """Two normalised convolutions around an added time embedding; may halve or double the size."""
 
     def __init__(
-        self, cin: int, cout: int, time_channels: int, dropout: float, sampling: str
+        self,
+        cin: int,
+        cout: int,
+        time_channels: int,
+        dropout: float,
+        sampling: str,
+        groups: int,
     ) -> None:
         super().__init__()
         self.sampling = sampling
-        self.norm_in = nn.GroupNorm(GROUPS, cin)
+        self.norm_in = nn.GroupNorm(groups, cin)
         self.conv_in = nn.Conv2d(cin, cout, 3, padding=1)
         self.time = nn.Linear(time_channels, cout)
-        self.norm_out = nn.GroupNorm(GROUPS, cout)
+        self.norm_out = nn.GroupNorm(groups, cout)
         self.dropout = nn.Dropout(dropout)
         self.conv_out = _zeroed(nn.Conv2d(cout, cout, 3, padding=1))
         self.skip = nn.Conv2d(cin, cout, 1) if cin != cout else nn.Identity()
@@ -172,10 +182,10 @@ class ResidualBlock(nn.Module):
 class Attention(nn.Module):
     """Self-attention over all positions of a feature map."""
 
-    def __init__(self, channels: int, heads: int) -> None:
+    def __init__(self, channels: int, heads: int, groups: int) -> None:
         super().__init__()
         self.heads = heads
-        self.norm = nn.GroupNorm(GROUPS, channels)
+        self.norm = nn.GroupNorm(groups, channels)
         self.qkv = nn.Conv2d(channels, 3 * channels, 1)
         self.out = _zeroed(nn.Conv2d(channels, channels, 1))
 

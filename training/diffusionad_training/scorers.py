@@ -6,8 +6,9 @@ measures whole paths and gives the same figures for each.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -23,6 +24,7 @@ from diffusionad_training.model import DiffusionAD
 
 BATCH = 8
 REQUESTS_AT_ONCE = 4
+_ANSWERS_WAITING = 2 * REQUESTS_AT_ONCE  # at most, if the server is faster than who measures
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,13 @@ class ServerScorer:
     def score(self, paths: Sequence[Path]) -> Iterator[Scored]:
         """Score images one after the other."""
         with ThreadPoolExecutor(REQUESTS_AT_ONCE) as pool:
-            yield from pool.map(self._one, paths)
+            asked: deque[Future[Scored]] = deque()
+            for path in paths:
+                if len(asked) == _ANSWERS_WAITING:
+                    yield asked.popleft().result()
+                asked.append(pool.submit(self._one, path))
+            while asked:
+                yield asked.popleft().result()
 
     def _one(self, path: Path) -> Scored:
         inspection = self._client.inspect(path, model=self._model, reconstruction=False)

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 if TYPE_CHECKING:
-    from diffusionad_training.evaluation import Evaluation
-    from diffusionad_training.scorers import Scorer
+    from diffusionad_training.evaluation.detectors import Detector
+    from diffusionad_training.evaluation.results import Evaluation
 
 
 @click.command()
@@ -38,6 +38,12 @@ if TYPE_CHECKING:
     help="With --run: draw another noise constant, to see how much it matters.",
 )
 @click.option(
+    "--roi",
+    type=click.Path(path_type=Path),
+    metavar="MASK",
+    help="Image whose black pixels do not count. A served model's must be the one it inspects.",
+)
+@click.option(
     "--output", type=click.Path(dir_okay=False, path_type=Path), help="Write everything as JSON."
 )
 def evaluate(
@@ -48,6 +54,7 @@ def evaluate(
     model: str | None,
     denoising: tuple[str, ...],
     noise_seed: int | None,
+    roi: Path | None,
     output: Path | None,
 ) -> None:
     """Measure a detector on DATA/test, with masks from DATA/ground_truth.
@@ -57,8 +64,8 @@ def evaluate(
       diffusionad evaluate images/screw --repository model_repository --model screw
       diffusionad evaluate images/screw --run runs/screw --denoising iterative
     """
-    from diffusionad_training import evaluation
     from diffusionad_training.data import layout
+    from diffusionad_training.evaluation.measure import measure
 
     if sum(place is not None for place in (run, url, repository)) != 1:
         raise click.UsageError("give one of --run, --url or --repository")
@@ -69,63 +76,47 @@ def evaluate(
     images = layout.read(data).require_test()
     if output is not None:
         output.parent.mkdir(parents=True, exist_ok=True)
-    if run is not None:
-        scorers, detector = _of_run(run, denoising, noise_seed)
-        with _progress(len(images) * len(scorers)) as bar:
+    with _open(run, url, repository, model, denoising, noise_seed, roi) as detector:
+        if detector.warning is not None:
+            click.echo(f"Warning: {detector.warning}", err=True)
+        with _progress(len(images) * len(detector.scorers)) as bar:
             results = {
-                way: evaluation.evaluate(scorer, data, images, detector=detector, advance=bar)
-                for way, scorer in scorers.items()
+                way: measure(
+                    scorer,
+                    data,
+                    images,
+                    detector=detector.identity,
+                    region=detector.region,
+                    advance=bar,
+                )
+                for way, scorer in detector.scorers.items()
             }
-    else:
-        with _served(url, repository, model) as (scorer, detector), _progress(len(images)) as bar:
-            measured = evaluation.evaluate(scorer, data, images, detector=detector, advance=bar)
-            results = {"norm-guided": measured}
     if output is not None:
         _write(output, results)
     if len(results) == 1:
         _print(*results.values())
     else:
         _print_side_by_side(results)
+        _print_notes(next(iter(results.values())))
 
 
-def _of_run(
-    run: Path, denoising: tuple[str, ...], noise_seed: int | None
-) -> tuple[dict[str, Scorer], str]:
-    """Load a run as one scorer for each way to denoise, and name it."""
-    import torch
+def _open(
+    run: Path | None,
+    url: str | None,
+    repository: Path | None,
+    model: str | None,
+    denoising: tuple[str, ...],
+    noise_seed: int | None,
+    roi: Path | None,
+) -> AbstractContextManager[Detector]:
+    from diffusionad_training.evaluation import detectors
 
-    from diffusionad_training.checkpoint import load_run
-    from diffusionad_training.denoising import Denoising
-    from diffusionad_training.model import draw_noise
-    from diffusionad_training.scorers import TorchScorer
-
-    trained = load_run(run)
-    if noise_seed is not None:
-        trained.model.noise.copy_(draw_noise(trained.model.config.size, noise_seed))
-    model = trained.model.to("cuda" if torch.cuda.is_available() else "cpu")
-    return {way: TorchScorer(model, Denoising(way)) for way in denoising}, trained.weights_digest
-
-
-@contextmanager
-def _served(
-    url: str | None, repository: Path | None, model: str | None
-) -> Iterator[tuple[Scorer, str]]:
-    """Open a served model, and name its release."""
-    from diffusionad_client import Client, Priority
-    from diffusionad_client.local_server import serve_repository
-    from diffusionad_training.scorers import ServerScorer
-
+    if run is not None:
+        return nullcontext(detectors.of_run(run, denoising, noise_seed=noise_seed, mask=roi))
     if repository is not None:
-        with serve_repository(repository) as served, _served(served, None, model) as opened:
-            yield opened
-    elif url is not None:
-        with Client(url, model=model, priority=Priority.BATCH) as client:
-            served_model = client.served()
-            metadata = served_model.metadata
-            yield (
-                ServerScorer(client, served_model.model, metadata.size),
-                (f"{metadata.category} release {metadata.release}"),
-            )
+        return detectors.of_repository(repository, model, mask=roi)
+    assert url is not None  # one of the three is given
+    return detectors.of_server(url, model, mask=roi)
 
 
 @contextmanager
@@ -191,8 +182,18 @@ def _print(result: Evaluation) -> None:
     }
     for key, value in result.metrics.items():
         click.echo(f"{names[key]:<24}{_percent(value):>10}")
-    for defect, value in result.auroc_by_defect.items():
-        click.echo(f"{'  image AUROC, ' + defect:<24}{_percent(value):>10}")
+    for defect, figures in result.by_class.items():
+        click.echo(f"{'  image AUROC, ' + defect:<24}{_percent(figures.image_auroc):>10}")
+    _print_notes(result)
+    click.echo(f"{len(result.images)} images in {result.seconds:.1f} s")
+
+
+def _print_notes(result: Evaluation) -> None:
+    """Say which images do not count, and where."""
+    if result.outside:
+        click.echo(
+            f"{result.outside} defective images have no defect inside the region of interest: "
+            "they count for nothing"
+        )
     if result.without_mask:
         click.echo(f"{result.without_mask} defective images have no mask: not in the pixel metrics")
-    click.echo(f"{len(result.images)} images in {result.seconds:.1f} s")

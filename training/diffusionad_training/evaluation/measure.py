@@ -1,19 +1,22 @@
-"""Measure a detector on labelled test images."""
+"""Score test images and measure: one pass, in memory that does not grow with the images."""
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from functools import reduce
+from operator import add
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
+from diffusionad_client import roi
 from diffusionad_training.data.images import load_mask
-from diffusionad_training.data.layout import Sample
+from diffusionad_training.data.layout import GOOD, Sample
 from diffusionad_training.errors import DataError
+from diffusionad_training.evaluation.results import ClassFigures, Evaluation, ImageScore
 from diffusionad_training.metrics import (
     PixelMetrics,
     image_auroc,
@@ -22,109 +25,92 @@ from diffusionad_training.metrics import (
 )
 from diffusionad_training.scorers import Scorer
 
-METRICS = (
-    "image_auroc",
-    "image_average_precision",
-    "image_f1_max",
-    "pixel_auroc",
-    "pixel_average_precision",
-    "pro",
-)
 
-
-@dataclass(frozen=True)
-class ImageScore:
-    """One line of the evaluation: which image, of which class, scored what."""
-
-    path: str  # relative to the data folder
-    defect: str
-    score: float
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """Metrics in [0, 1]; None where the data cannot define one."""
-
-    detector: str  # what was measured: the digest of a run's weights, or a served release
-    image_auroc: float | None
-    image_average_precision: float | None
-    image_f1_max: float | None
-    f1_threshold: float | None  # at which F1 is largest; of the test set, so no threshold to set
-    pixel_auroc: float | None
-    pixel_average_precision: float | None
-    pro: float | None
-    auroc_by_defect: dict[str, float | None]  # each class against all good images
-    without_mask: int  # defective images without ground truth: not in the pixel metrics
-    images: tuple[ImageScore, ...]
-    seconds: float
-
-    @property
-    def metrics(self) -> dict[str, float | None]:
-        """The overall metrics by name."""
-        return {name: getattr(self, name) for name in METRICS}
-
-    def to_json(self) -> str:
-        """Render everything, the score of every image included."""
-        return json.dumps(dataclasses.asdict(self), indent=2, allow_nan=False)
-
-
-def read_metrics(path: Path) -> tuple[str, dict[str, float | None]]:
-    """Read the detector and the overall metrics of an evaluation's JSON. Raises `DataError`."""
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-        return document["detector"], {name: document[name] for name in METRICS}
-    except (OSError, ValueError, KeyError, TypeError) as exc:
-        raise DataError(f"{path}: not an evaluation by `diffusionad evaluate`: {exc!r}") from exc
-
-
-def evaluate(
+def measure(
     scorer: Scorer,
     root: Path,
     images: Sequence[Sample],
     *,
     detector: str,
+    region: roi.Mask | None = None,
     advance: Callable[[], None] = lambda: None,
 ) -> Evaluation:
     """Score test images and measure. `advance` is called after each image.
 
     Defective images without a ground-truth mask count for the image metrics
-    only. Raises `DataError` for an unreadable mask, and what the scorer raises
-    for an unreadable image.
+    only. Of a `region` of interest (S, S), which the scorer must know by
+    itself, only the pixels inside count; a defective image whose defects all
+    lie outside is neither good nor defective there, and counts for nothing.
+    Raises `DataError` for an unreadable mask, and what the scorer raises for
+    an unreadable image.
     """
     started = time.monotonic()
-    pixels = PixelMetrics()
-    scores: list[float] = []
+    pixels: defaultdict[str, PixelMetrics] = defaultdict(PixelMetrics)  # by class
+    rows: list[ImageScore] = []
     for image, scored in zip(images, scorer.score([i.path for i in images]), strict=True):
         if not np.isfinite(scored.score):
             raise DataError(f"{image.path}: the score is {scored.score}")
-        scores.append(scored.score)
-        if image.mask is not None:
-            pixels.update(scored.anomaly_map, load_mask(image.mask, scorer.size))
-        elif not image.is_defective:
-            pixels.update(scored.anomaly_map, np.zeros_like(scored.anomaly_map, dtype=bool))
+        mask = _ground_truth(image, scorer.size)
+        outside = image.is_defective and mask is not None and _lies_outside(mask, region)
+        path = image.path.relative_to(root).as_posix()
+        rows.append(ImageScore(path, image.defect, scored.score, outside))
+        if mask is not None and not outside:
+            pixels[image.defect].update(scored.anomaly_map, mask, region)
         advance()
-    defective = [image.is_defective for image in images]
-    defects = sorted({image.defect for image in images if image.is_defective})
-
-    def against_good(defect: str) -> float | None:
-        chosen = [i for i, im in enumerate(images) if im.defect == defect or not im.is_defective]
-        return image_auroc([scores[i] for i in chosen], [defective[i] for i in chosen])
-
+    counted = [row for row in rows if not row.outside]
+    scores, defective = _columns(counted)
     f1_max, f1_threshold = image_f1_max(scores, defective)
+    total = reduce(add, pixels.values(), PixelMetrics())
     return Evaluation(
         detector=detector,
+        roi=None if region is None else roi.digest(region),
         image_auroc=image_auroc(scores, defective),
         image_average_precision=image_average_precision(scores, defective),
         image_f1_max=f1_max,
         f1_threshold=f1_threshold,
-        pixel_auroc=pixels.auroc,
-        pixel_average_precision=pixels.average_precision,
-        pro=pixels.pro,
-        auroc_by_defect={defect: against_good(defect) for defect in defects},
-        without_mask=sum(image.is_defective and image.mask is None for image in images),
-        images=tuple(
-            ImageScore(image.path.relative_to(root).as_posix(), image.defect, score)
-            for image, score in zip(images, scores, strict=True)
-        ),
+        pixel_auroc=total.auroc,
+        pixel_average_precision=total.average_precision,
+        pro=total.pro,
+        by_class=_by_class(images, rows, pixels),
+        images=tuple(rows),
         seconds=time.monotonic() - started,
     )
+
+
+def _ground_truth(image: Sample, size: int) -> NDArray[np.bool_] | None:
+    """Load the defects of an image, (size, size); None where they are not known."""
+    if image.mask is not None:
+        return load_mask(image.mask, size)
+    return None if image.is_defective else np.zeros((size, size), dtype=bool)
+
+
+def _lies_outside(mask: NDArray[np.bool_], region: roi.Mask | None) -> bool:
+    return region is not None and bool(mask.any()) and not (mask & region).any()
+
+
+def _columns(rows: Sequence[ImageScore]) -> tuple[list[float], list[bool]]:
+    return [row.score for row in rows], [row.defect != GOOD for row in rows]
+
+
+def _by_class(
+    images: Sequence[Sample], rows: Sequence[ImageScore], pixels: Mapping[str, PixelMetrics]
+) -> dict[str, ClassFigures]:
+    figures = {}
+    for defect in sorted({row.defect for row in rows} - {GOOD}):
+        own = [(i, row) for i, row in zip(images, rows, strict=True) if row.defect == defect]
+        counted = [image for image, row in own if not row.outside]
+        scores, defective = _columns(
+            [row for row in rows if row.defect in (defect, GOOD) and not row.outside]
+        )
+        marked = pixels.get(defect, PixelMetrics()) + pixels.get(GOOD, PixelMetrics())
+        figures[defect] = ClassFigures(
+            images=len(counted),
+            without_mask=sum(image.mask is None for image in counted),
+            outside=len(own) - len(counted),
+            image_auroc=image_auroc(scores, defective),
+            image_average_precision=image_average_precision(scores, defective),
+            pixel_auroc=marked.auroc,
+            pixel_average_precision=marked.average_precision,
+            pro=marked.pro,
+        )
+    return figures

@@ -46,6 +46,12 @@ if TYPE_CHECKING:
 @click.option(
     "--output", type=click.Path(dir_okay=False, path_type=Path), help="Write everything as JSON."
 )
+@click.option(
+    "--report",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="PAGE.html",
+    help="Write a page: figures by class, curves, and the best and worst images.",
+)
 def evaluate(
     data: Path,
     run: Path | None,
@@ -56,6 +62,7 @@ def evaluate(
     noise_seed: int | None,
     roi: Path | None,
     output: Path | None,
+    report: Path | None,
 ) -> None:
     """Measure a detector on DATA/test, with masks from DATA/ground_truth.
 
@@ -63,9 +70,11 @@ def evaluate(
       diffusionad evaluate images/screw --run runs/screw
       diffusionad evaluate images/screw --repository model_repository --model screw
       diffusionad evaluate images/screw --run runs/screw --denoising iterative
+      diffusionad evaluate images/screw --run runs/screw --report screw.html
     """
     from diffusionad_training.data import layout
     from diffusionad_training.evaluation.measure import measure
+    from diffusionad_training.evaluation.page import Subject, write_page
 
     if sum(place is not None for place in (run, url, repository)) != 1:
         raise click.UsageError("give one of --run, --url or --repository")
@@ -74,13 +83,16 @@ def evaluate(
             "--denoising and --noise-seed go with --run: a served model is fixed"
         )
     images = layout.read(data).require_test()
-    if output is not None:
-        output.parent.mkdir(parents=True, exist_ok=True)
-    with _open(run, url, repository, model, denoising, noise_seed, roi) as detector:
+    for path in (output, report):  # what cannot be written is known before the work
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+    with _open(
+        run, url, repository, model, denoising, noise_seed, roi, has_page=report is not None
+    ) as detector:
         if detector.warning is not None:
             click.echo(f"Warning: {detector.warning}", err=True)
         with _progress(len(images) * len(detector.scorers)) as bar:
-            results = {
+            measured = {
                 way: measure(
                     scorer,
                     data,
@@ -91,8 +103,12 @@ def evaluate(
                 )
                 for way, scorer in detector.scorers.items()
             }
+    results = {way: one.evaluation for way, one in measured.items()}
     if output is not None:
         _write(output, results)
+    if report is not None:
+        subject = Subject(detector.title, data, detector.region, detector.warning)
+        write_page(report, subject, measured)
     if len(results) == 1:
         _print(*results.values())
     else:
@@ -108,15 +124,17 @@ def _open(
     denoising: tuple[str, ...],
     noise_seed: int | None,
     roi: Path | None,
+    *,
+    has_page: bool,
 ) -> AbstractContextManager[Detector]:
     from diffusionad_training.evaluation import detectors
 
     if run is not None:
         return nullcontext(detectors.of_run(run, denoising, noise_seed=noise_seed, mask=roi))
     if repository is not None:
-        return detectors.of_repository(repository, model, mask=roi)
+        return detectors.of_repository(repository, model, mask=roi, reconstruction=has_page)
     assert url is not None  # one of the three is given
-    return detectors.of_server(url, model, mask=roi)
+    return detectors.of_server(url, model, mask=roi, reconstruction=has_page)
 
 
 @contextmanager
@@ -192,8 +210,11 @@ def _print_notes(result: Evaluation) -> None:
     """Say which images do not count, and where."""
     if result.outside:
         click.echo(
-            f"{result.outside} defective images have no defect inside the region of interest: "
-            "they count for nothing"
+            "defective images without a defect inside the region of interest, which count for "
+            f"nothing: {result.outside}"
         )
     if result.without_mask:
-        click.echo(f"{result.without_mask} defective images have no mask: not in the pixel metrics")
+        click.echo(
+            "defective images without a mask, which are not in the pixel metrics: "
+            f"{result.without_mask}"
+        )

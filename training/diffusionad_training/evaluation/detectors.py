@@ -23,6 +23,7 @@ class Detector:
     """What is to be measured, ready to score."""
 
     identity: str  # the digest of a run's weights, or category and release
+    title: str  # for people
     scorers: Mapping[str, Scorer]  # by the way to denoise
     region: roi.Mask | None  # in which to measure; None: everywhere
     warning: str | None = None  # on what the figures will not say
@@ -43,18 +44,28 @@ def of_run(
     model = run.model.to("cuda" if torch.cuda.is_available() else "cpu")
     model.restrict_to(None if region is None else torch.from_numpy(region))
     scorers = {way: TorchScorer(model, Denoising(way)) for way in ways}
-    return Detector(run.weights_digest, scorers, region)
+    title = f"run {folder.resolve().name}, weights {run.weights_digest[:12]}"
+    if noise_seed is not None:
+        title += f", noise of seed {noise_seed}"
+    return Detector(run.weights_digest, title, scorers, region)
 
 
 @contextmanager
-def of_repository(folder: Path, category: str | None, *, mask: Path | None) -> Iterator[Detector]:
+def of_repository(
+    folder: Path, category: str | None, *, mask: Path | None, reconstruction: bool = False
+) -> Iterator[Detector]:
     """Serve a repository for the while; then as `of_server`."""
-    with serve_repository(folder) as url, of_server(url, category, mask=mask) as detector:
+    with (
+        serve_repository(folder) as url,
+        of_server(url, category, mask=mask, reconstruction=reconstruction) as detector,
+    ):
         yield detector
 
 
 @contextmanager
-def of_server(url: str, category: str | None, *, mask: Path | None) -> Iterator[Detector]:
+def of_server(
+    url: str, category: str | None, *, mask: Path | None, reconstruction: bool = False
+) -> Iterator[Detector]:
     """Open a served category, by default the server's only one.
 
     Its region of interest is a constant of its graphs: a `mask` must be that
@@ -65,8 +76,9 @@ def of_server(url: str, category: str | None, *, mask: Path | None) -> Iterator[
         served = client.served()
         metadata = served.metadata
         name = f"{metadata.category} release {metadata.release}"
-        scorer = ServerScorer(client, served.model, metadata.size)
+        scorer = ServerScorer(client, served.model, metadata.size, reconstruction=reconstruction)
         yield Detector(
+            name,
             name,
             {Denoising.NORM_GUIDED.value: scorer},
             None if mask is None else served_region(mask, name, metadata),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import reduce
 from operator import add
 from pathlib import Path
@@ -16,14 +17,35 @@ from diffusionad_client import roi
 from diffusionad_training.data.images import load_mask
 from diffusionad_training.data.layout import GOOD, Sample
 from diffusionad_training.errors import DataError
+from diffusionad_training.evaluation.examples import Examples
 from diffusionad_training.evaluation.results import ClassFigures, Evaluation, ImageScore
 from diffusionad_training.metrics import (
+    Curve,
     PixelMetrics,
     image_auroc,
     image_average_precision,
     image_f1_max,
+    image_roc,
 )
 from diffusionad_training.scorers import Scorer
+
+
+@dataclass(frozen=True)
+class Curves:
+    """What lies behind the figures; None where the data cannot define one."""
+
+    image_roc: Curve | None
+    pro: Curve | None
+    precision_recall: Curve | None  # of the pixels
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The figures, and what else a page shows."""
+
+    evaluation: Evaluation
+    curves: Curves
+    examples: Examples
 
 
 def measure(
@@ -34,7 +56,7 @@ def measure(
     detector: str,
     region: roi.Mask | None = None,
     advance: Callable[[], None] = lambda: None,
-) -> Evaluation:
+) -> Measured:
     """Score test images and measure. `advance` is called after each image.
 
     Defective images without a ground-truth mask count for the image metrics
@@ -46,6 +68,7 @@ def measure(
     """
     started = time.monotonic()
     pixels: defaultdict[str, PixelMetrics] = defaultdict(PixelMetrics)  # by class
+    examples = Examples()
     rows: list[ImageScore] = []
     for image, scored in zip(images, scorer.score([i.path for i in images]), strict=True):
         if not np.isfinite(scored.score):
@@ -54,14 +77,16 @@ def measure(
         outside = image.is_defective and mask is not None and _lies_outside(mask, region)
         path = image.path.relative_to(root).as_posix()
         rows.append(ImageScore(path, image.defect, scored.score, outside))
-        if mask is not None and not outside:
-            pixels[image.defect].update(scored.anomaly_map, mask, region)
+        if not outside:
+            examples.show(image, scored, mask)
+            if mask is not None:
+                pixels[image.defect].update(scored.anomaly_map, mask, region)
         advance()
     counted = [row for row in rows if not row.outside]
     scores, defective = _columns(counted)
     f1_max, f1_threshold = image_f1_max(scores, defective)
     total = reduce(add, pixels.values(), PixelMetrics())
-    return Evaluation(
+    evaluation = Evaluation(
         detector=detector,
         roi=None if region is None else roi.digest(region),
         image_auroc=image_auroc(scores, defective),
@@ -75,6 +100,8 @@ def measure(
         images=tuple(rows),
         seconds=time.monotonic() - started,
     )
+    curves = Curves(image_roc(scores, defective), total.pro_curve, total.precision_recall)
+    return Measured(evaluation, curves, examples)
 
 
 def _ground_truth(image: Sample, size: int) -> NDArray[np.bool_] | None:

@@ -151,6 +151,12 @@ def test_ways_to_denoise_have_a_section_each_below_one_table(
     assert page.index("<td>norm-guided</td>") < page.index('<h2 class="way">')
 
 
+def test_what_the_figures_do_not_say_is_on_the_page(tiny_data: Path, tmp_path: Path) -> None:
+    subject = Subject("plates release 1", tiny_data, None, "it inspects a region only")
+    write_page(tmp_path / "page.html", subject, {"norm-guided": measured(tiny_data)})
+    assert "it inspects a region only." in (tmp_path / "page.html").read_text()
+
+
 def test_names_of_folders_cannot_put_markup_into_the_page(tmp_path: Path) -> None:
     for folder in ("good", "<b>dent"):
         path = tmp_path / "<i>data" / "test" / folder / "<u>0.png"

@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,9 +17,11 @@ from diffusionad_client import roi
 from diffusionad_client.bundle import ROI_FILE, read_bundle
 from diffusionad_client.cli import main
 from diffusionad_client.contract import ANOMALY_MAP, SCORE, TOP_PIXELS, Step
+from diffusionad_client.metadata import ReleaseMetadata
 from diffusionad_training.checkpoint import load_run
 from diffusionad_training.config import Config
 from diffusionad_training.errors import RegionError
+from diffusionad_training.evaluation import detectors
 from diffusionad_training.evaluation.results import METRICS
 from diffusionad_training.export.runtime import GraphChain
 from diffusionad_training.export.samples import draw_samples
@@ -181,6 +184,41 @@ def test_a_served_model_cannot_be_measured_in_another_region_than_its_own(
     whole = replace(metadata, roi=None)
     with pytest.raises(RegionError, match="plates inspects the whole image.*--run RUN --roi MASK"):
         served_region(mask_file, "plates", whole)
+
+
+class FakeClient:
+    """Serves one release, without a server."""
+
+    def __init__(self, metadata: ReleaseMetadata) -> None:
+        self._served = SimpleNamespace(model="plates", metadata=metadata)
+
+    def __call__(self, url: str, **options: object) -> "FakeClient":
+        return self
+
+    def __enter__(self) -> "FakeClient":
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        pass
+
+    def served(self) -> SimpleNamespace:
+        return self._served
+
+
+def test_a_served_region_that_is_not_given_is_warned_of(
+    bundle: Path, mask_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    metadata = read_bundle(bundle).metadata
+    monkeypatch.setattr(detectors, "Client", FakeClient(metadata))
+    with detectors.of_server("127.0.0.1:1", None, mask=None) as detector:
+        assert detector.region is None
+        assert "Give that region as --roi MASK" in (detector.warning or "")
+    with detectors.of_server("127.0.0.1:1", None, mask=mask_file) as detector:
+        assert detector.region is not None
+        assert detector.warning is None
+    monkeypatch.setattr(detectors, "Client", FakeClient(replace(metadata, roi=None)))
+    with detectors.of_server("127.0.0.1:1", None, mask=None) as detector:
+        assert detector.warning is None
 
 
 def test_figures_of_another_region_do_not_go_into_a_release(

@@ -71,18 +71,18 @@ def test_failures_are_counted_and_a_bounded_number_is_listed() -> None:
 def test_the_histogram_holds_every_image_and_both_thresholds(highest: float) -> None:
     scores = {verdict.value: [highest * n / 100 for n in range(101)] for verdict in Verdict}
     chart = histogram.histogram(scores, Thresholds(0.2 * highest, 0.7 * highest))
-    assert sum(int(bar.label.split()[0]) for bar in chart.bars) == 303
+    assert sum(int(bar.label.split()[0]) for bar in chart.stack.bars) == 303
     assert 0 < chart.accept.at < chart.reject.at <= histogram.WIDTH
-    assert all(0 <= bar.x <= histogram.WIDTH - bar.width for bar in chart.bars)
-    assert 4 <= len(chart.ticks) <= 12
-    assert chart.ticks[-1].at == pytest.approx(histogram.WIDTH)
+    assert all(0 <= bar.x <= histogram.WIDTH - bar.width for bar in chart.stack.bars)
+    assert 4 <= len(chart.stack.ticks) <= 12
+    assert chart.stack.ticks[-1].at == pytest.approx(histogram.WIDTH)
 
 
 def test_one_image_among_a_million_still_has_a_bar_that_can_be_seen() -> None:
     chart = histogram.histogram(
         {"OK": [0.1] * 1_000_000, "REVIEW": [], "NG": [0.9]}, Thresholds(0.3, 0.6)
     )
-    (rare,) = (bar for bar in chart.bars if bar.verdict == "NG")
+    (rare,) = (bar for bar in chart.stack.bars if bar.group == "NG")
     assert rare.height >= 2
 
 

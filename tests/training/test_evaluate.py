@@ -2,16 +2,24 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner
+from PIL import Image
 
+from diffusionad_client import roi
 from diffusionad_client.cli import main
+from diffusionad_client.roi import to_png
 from diffusionad_training.checkpoint import load_run
+from diffusionad_training.data.images import load_mask
 from diffusionad_training.data.layout import read
-from diffusionad_training.evaluation import evaluate, read_metrics
-from diffusionad_training.scorers import Scored, TorchScorer
+from diffusionad_training.evaluation.measure import measure
+from diffusionad_training.evaluation.results import read_record
+from diffusionad_training.region import read_region
+from diffusionad_training.scorers import REQUESTS_AT_ONCE, Scored, ServerScorer, TorchScorer
 
 
 class MaskScorer:
@@ -24,22 +32,141 @@ class MaskScorer:
             mask = path.parents[2] / "ground_truth" / path.parent.name / f"{path.stem}_mask.png"
             found = np.zeros((80, 80), np.float32)
             if mask.exists():
-                from PIL import Image
-
                 found = np.asarray(Image.open(mask)).astype(np.float32) / 255
             yield Scored(float(found.max()), found)
 
 
 def test_a_detector_that_knows_the_answers_is_perfect(tiny_data: Path) -> None:
-    result = evaluate(MaskScorer(), tiny_data, read(tiny_data).require_test(), detector="oracle")
+    images = read(tiny_data).require_test()
+    result = measure(MaskScorer(), tiny_data, images, detector="oracle").evaluation
     assert list(result.metrics.values()) == pytest.approx([1.0] * 6)
-    assert result.auroc_by_defect == {"spot": pytest.approx(1.0)}
+    assert list(result.by_class) == ["spot"]
+    assert result.by_class["spot"].image_auroc == pytest.approx(1.0)
+    assert result.by_class["spot"].pro == pytest.approx(1.0)
     assert len(result.images) == 6
+
+
+def left_of(path: Path, column: int) -> Path:
+    """Draw a region of interest at the images' size: what lies left of the column."""
+    mask = np.zeros((80, 80), np.uint8)
+    mask[:, :column] = 255
+    Image.fromarray(mask).save(path)
+    return path
+
+
+class LoudOutside:
+    """Knows the answers inside the region, and is wrong about all that lies outside."""
+
+    size = 80
+
+    def __init__(self, region: np.ndarray) -> None:
+        self._region = region
+
+    def score(self, paths):
+        for scored in MaskScorer().score(paths):
+            found = np.where(self._region, scored.anomaly_map, 1 - scored.anomaly_map)
+            yield Scored(float(found[self._region].max()), found)
+
+
+@pytest.mark.parametrize("column", [20, 40, 79])
+def test_in_a_region_of_interest_only_the_pixels_inside_count(
+    tiny_data: Path, tmp_path: Path, column: int
+) -> None:
+    region = read_region(left_of(tmp_path / "roi.png", column), 80)
+    images = read(tiny_data).require_test()
+    result = measure(
+        LoudOutside(region), tiny_data, images, detector="oracle", region=region
+    ).evaluation
+    masks = [load_mask(image.mask, 80) for image in images if image.mask is not None]
+    outside = sum(not (mask & region).any() for mask in masks)
+    assert result.outside == result.by_class["spot"].outside == outside
+    assert sum(row.outside for row in result.images) == outside
+    assert len(result.images) == 6
+    assert result.roi == roi.digest(region)
+    expected = pytest.approx([1.0] * 6) if outside < 3 else [None] * 6
+    assert list(result.metrics.values()) == expected
+
+
+def test_defects_wholly_outside_count_neither_as_found_nor_as_false_alarms(
+    tiny_data: Path, tmp_path: Path
+) -> None:
+    nothing = np.zeros((80, 80), bool)
+    nothing[:4, :20] = True  # the spots begin at row 5
+    result = measure(
+        LoudOutside(nothing),
+        tiny_data,
+        read(tiny_data).require_test(),
+        detector="oracle",
+        region=nothing,
+    ).evaluation
+    assert (result.outside, result.by_class["spot"].images) == (3, 0)
+    assert set(result.metrics.values()) == {None}
+
+
+def test_the_command_measures_and_scores_a_run_in_a_region(
+    tiny_data: Path, tiny_run: Path, tmp_path: Path
+) -> None:
+    mask = left_of(tmp_path / "roi.png", 40)
+    output = tmp_path / "evaluation.json"
+    arguments = ["--run", str(tiny_run), "--roi", str(mask), "--output", str(output)]
+    result = CliRunner().invoke(main, ["evaluate", str(tiny_data), *arguments])
+    assert result.exit_code == 0, result.output
+    model = load_run(tiny_run).model
+    region = read_region(mask, model.config.size)
+    model.restrict_to(torch.from_numpy(region))
+    images = [image.path for image in read(tiny_data).require_test()]
+    expected = [one.score for one in TorchScorer(model).score(images)]
+    document = json.loads(output.read_text())
+    np.testing.assert_allclose([row["score"] for row in document["images"]], expected, atol=1e-6)
+    assert document["roi"] == roi.digest(region)
+    count = sum(row["outside"] for row in document["images"])
+    assert (f"count for nothing: {count}\n" in result.output) == (count > 0)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "roi.png: cannot be read"),
+        (b"no image", "roi.png: not an image that can be read"),
+        (to_png(np.zeros((80, 80), bool)), "roi.png: none of its pixels lie inside at 64 x 64"),
+    ],
+)
+def test_a_region_of_no_use_is_one_clear_line(
+    content: bytes | None, message: str, tiny_data: Path, tiny_run: Path, tmp_path: Path
+) -> None:
+    if content is not None:
+        (tmp_path / "roi.png").write_bytes(content)
+    arguments = ["--run", str(tiny_run), "--roi", str(tmp_path / "roi.png")]
+    result = CliRunner().invoke(main, ["evaluate", str(tiny_data), *arguments])
+    assert result.exit_code == 1
+    assert message in result.output
+    assert "black" in result.output or "cannot be read" in result.output
+
+
+class FastServer:
+    """Answers at once, and counts."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def inspect(self, path, **options):
+        self.asked += 1
+        return SimpleNamespace(
+            score=0.5, anomaly_map=np.zeros((8, 8), np.float32), reconstruction=None
+        )
+
+
+def test_answers_of_a_server_do_not_pile_up_before_they_are_measured() -> None:
+    server = FastServer()
+    scored = ServerScorer(server, "plates", 8).score([Path(str(n)) for n in range(200)])
+    for number, _ in enumerate(scored, start=1):
+        assert server.asked <= number + 2 * REQUESTS_AT_ONCE
+    assert server.asked == 200
 
 
 def test_one_class_alone_is_undefined_not_zero(tiny_data: Path) -> None:
     good = [image for image in read(tiny_data).require_test() if not image.is_defective]
-    result = evaluate(MaskScorer(), tiny_data, good, detector="oracle")
+    result = measure(MaskScorer(), tiny_data, good, detector="oracle").evaluation
     assert set(result.metrics.values()) == {None}
 
 
@@ -52,9 +179,10 @@ def test_the_command_writes_what_export_reads(
     )
     assert result.exit_code == 0, result.output
     assert "image AUROC" in result.output
-    detector, figures = read_metrics(output)
-    assert detector == load_run(tiny_run).weights_digest
-    assert all(value is None or 0 <= value <= 1 for value in figures.values())
+    record = read_record(output)
+    assert record.detector == load_run(tiny_run).weights_digest
+    assert record.roi is None
+    assert all(value is None or 0 <= value <= 1 for value in record.metrics.values())
     assert len(json.loads(output.read_text())["images"]) == 6
 
 

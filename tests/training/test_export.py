@@ -14,7 +14,7 @@ from diffusionad_client.cli import main
 from diffusionad_client.contract import Step, step_signature
 from diffusionad_training.checkpoint import load_run
 from diffusionad_training.errors import ExportError
-from diffusionad_training.evaluation import METRICS
+from diffusionad_training.evaluation.results import METRICS
 from diffusionad_training.export.bundle import export
 from diffusionad_training.export.graphs import IR_VERSION, OPSET, export_step
 from diffusionad_training.export.parity import check_parity

@@ -8,10 +8,12 @@ from hypothesis import strategies as st
 from torchmetrics.functional.classification import binary_auroc, binary_average_precision
 
 from diffusionad_training.metrics import (
+    PRO_LIMIT,
     PixelMetrics,
     image_auroc,
     image_average_precision,
     image_f1_max,
+    image_roc,
 )
 
 
@@ -19,6 +21,13 @@ def measured(*pairs: tuple[np.ndarray, np.ndarray]) -> PixelMetrics:
     pixels = PixelMetrics()
     for anomaly_map, mask in pairs:
         pixels.update(anomaly_map.astype(np.float32), mask)
+    return pixels
+
+
+def measured_inside(inside: np.ndarray, *pairs: tuple[np.ndarray, np.ndarray]) -> PixelMetrics:
+    pixels = PixelMetrics()
+    for anomaly_map, mask in pairs:
+        pixels.update(anomaly_map.astype(np.float32), mask, inside)
     return pixels
 
 
@@ -144,3 +153,100 @@ def test_f1_max_is_the_best_over_every_threshold(pairs: list[tuple[int, bool]]) 
     assert best == pytest.approx(max(f1(s) for s in scores))
     assert threshold is not None
     assert f1(threshold) == pytest.approx(best)
+
+
+def figures(pixels: PixelMetrics) -> list[float | None]:
+    return [pixels.auroc, pixels.average_precision, pixels.pro]
+
+
+@settings(max_examples=25)
+@given(st.integers(0, 10_000), st.floats(0.2, 1))
+def test_pixels_outside_the_region_of_interest_cannot_change_a_figure(
+    seed: int, share: float
+) -> None:
+    anomaly_map, mask = random_pair(seed)
+    inside = np.random.default_rng(seed + 1).random(mask.shape) < share
+    before = measured_inside(inside, (anomaly_map, mask))
+    loud = np.where(inside, anomaly_map, 1.0)
+    assert figures(measured_inside(inside, (loud, mask))) == figures(before)
+    everywhere = measured_inside(np.ones_like(mask), (anomaly_map, mask))
+    assert figures(everywhere) == figures(measured((anomaly_map, mask)))
+
+
+@settings(max_examples=25)
+@given(st.integers(0, 10_000))
+def test_auroc_and_ap_are_those_of_the_pixels_inside(seed: int) -> None:
+    anomaly_map, mask = random_pair(seed)
+    inside = np.random.default_rng(seed + 1).random(mask.shape) < 0.5
+    pixels = measured_inside(inside, (anomaly_map, mask))
+    values, truth = torch.tensor(anomaly_map[inside]), torch.tensor(mask[inside]).int()
+    assert pixels.auroc == pytest.approx(float(binary_auroc(values, truth)), abs=1e-4)
+    assert pixels.average_precision == pytest.approx(
+        float(binary_average_precision(values, truth)), abs=2e-3
+    )
+
+
+def test_a_region_cut_by_the_region_of_interest_counts_by_its_part_inside() -> None:
+    # Of the first region, 8 x 8, the upper half lies inside and is found; the second,
+    # 2 x 2, lies inside and is not. Each is half of the overlap, whatever was cut off.
+    mask = np.zeros((32, 32), dtype=bool)
+    mask[:8, :8] = True
+    mask[20:22, 20:22] = True
+    inside = np.ones_like(mask)
+    inside[4:8, :8] = False
+    anomaly_map = np.full((32, 32), 0.1)
+    anomaly_map[:4, :8] = 0.9
+    anomaly_map[mask & (anomaly_map < 0.5)] = 0.0
+    assert measured_inside(inside, (anomaly_map, mask)).pro == pytest.approx(0.5)
+    assert measured((anomaly_map, mask)).pro == pytest.approx(0.25)  # half of one of two
+
+
+def test_a_region_parted_by_the_region_of_interest_is_still_one() -> None:
+    # A bar whose middle is outside: its two ends, of 2 and 1 pixels, are one region of 3.
+    # The other region is never found: 2 of 3 pixels of one of two regions are.
+    mask = np.zeros((9, 9), dtype=bool)
+    mask[0, :6] = True
+    mask[8, 8] = True
+    inside = np.ones_like(mask)
+    inside[0, 2:5] = False
+    anomaly_map = np.where(mask, 0.0, 0.1)
+    anomaly_map[0, :2] = 0.9
+    assert measured_inside(inside, (anomaly_map, mask)).pro == pytest.approx(2 / 3 / 2)
+
+
+def test_a_region_wholly_outside_is_no_region() -> None:
+    mask = np.zeros((8, 8), dtype=bool)
+    mask[0, 0] = mask[7, 7] = True
+    inside = np.ones_like(mask)
+    inside[7] = False
+    anomaly_map = np.where(mask, 0.0, 0.1)
+    anomaly_map[0, 0] = 0.9
+    assert measured_inside(inside, (anomaly_map, mask)).pro == pytest.approx(1)
+    inside[0, 0] = False
+    assert measured_inside(inside, (anomaly_map, mask)).pro is None
+
+
+def test_pixel_metrics_of_two_lots_add_up() -> None:
+    pairs = [random_pair(seed) for seed in range(4)]
+    total = measured(*pairs[:1]) + measured(*pairs[1:])
+    assert figures(total) == pytest.approx(figures(measured(*pairs)))
+
+
+def test_the_curves_have_the_areas_that_are_reported() -> None:
+    pixels = measured(random_pair(1), random_pair(2))
+    assert pixels.pro_curve is not None
+    assert pixels.pro_curve.area / PRO_LIMIT == pytest.approx(pixels.pro)
+    assert pixels.pro_curve.x[[0, -1]] == pytest.approx([0, PRO_LIMIT])
+    assert pixels.precision_recall is not None
+    assert pixels.precision_recall.area == pytest.approx(pixels.average_precision, abs=1e-2)
+    scores, defective = [0.1, 0.4, 0.4, 0.9, 0.3], [False, True, False, True, True]
+    roc = image_roc(scores, defective)
+    assert roc is not None
+    assert roc.area == pytest.approx(image_auroc(scores, defective))
+
+
+def test_curves_of_one_class_are_undefined() -> None:
+    assert image_roc([0.1, 0.2], [False, False]) is None
+    pixels = measured((np.full((8, 8), 0.3), np.zeros((8, 8), dtype=bool)))
+    assert pixels.pro_curve is None
+    assert pixels.precision_recall is None

@@ -1,6 +1,9 @@
 """The region of interest: what lies outside neither shows on the map nor counts in the score."""
 
+import json
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,12 +17,16 @@ from diffusionad_client import roi
 from diffusionad_client.bundle import ROI_FILE, read_bundle
 from diffusionad_client.cli import main
 from diffusionad_client.contract import ANOMALY_MAP, SCORE, TOP_PIXELS, Step
+from diffusionad_client.metadata import ReleaseMetadata
+from diffusionad_training.checkpoint import load_run
 from diffusionad_training.config import Config
-from diffusionad_training.errors import ExportError
-from diffusionad_training.export.region import read_region
+from diffusionad_training.errors import RegionError
+from diffusionad_training.evaluation import detectors
+from diffusionad_training.evaluation.results import METRICS
 from diffusionad_training.export.runtime import GraphChain
 from diffusionad_training.export.samples import draw_samples
 from diffusionad_training.model import DiffusionAD, Segmentation
+from diffusionad_training.region import read_region, served_region
 
 SIZE = 64
 
@@ -131,14 +138,14 @@ def save(path: Path, mask: np.ndarray) -> Path:
 
 def test_an_empty_region_is_refused(tmp_path: Path) -> None:
     path = save(tmp_path / "empty.png", np.zeros((99, 99), np.uint8))
-    with pytest.raises(ExportError, match=r"empty\.png: none of its pixels .* needs 50"):
+    with pytest.raises(RegionError, match=r"empty\.png: none of its pixels .* needs 50"):
         read_region(path, SIZE)
 
 
 def test_a_region_too_small_for_a_score_is_refused(tmp_path: Path) -> None:
     mask = np.zeros((SIZE, SIZE), np.uint8)
     mask[:7, :7] = 255
-    with pytest.raises(ExportError, match="49 of its pixels lie inside at 64 x 64"):
+    with pytest.raises(RegionError, match="49 of its pixels lie inside at 64 x 64"):
         read_region(save(tmp_path / "small.png", mask), SIZE)
     mask[7, 7] = 255
     assert read_region(save(tmp_path / "enough.png", mask), SIZE).sum() == TOP_PIXELS
@@ -156,3 +163,74 @@ def test_a_region_that_cannot_be_read_is_one_clear_message(
     assert result.exit_code == 1
     assert "roi.png" in result.output
     assert not (tmp_path / "b").exists()
+
+
+def test_a_served_region_can_be_read_from_the_mask_or_from_the_bundle(
+    bundle: Path, mask_file: Path
+) -> None:
+    metadata = read_bundle(bundle).metadata
+    mask = served_region(mask_file, "plates", metadata)
+    assert roi.digest(mask) == metadata.roi
+    np.testing.assert_array_equal(served_region(bundle / ROI_FILE, "plates", metadata), mask)
+
+
+def test_a_served_model_cannot_be_measured_in_another_region_than_its_own(
+    bundle: Path, mask_file: Path, tmp_path: Path
+) -> None:
+    metadata = read_bundle(bundle).metadata
+    other = save(tmp_path / "other.png", np.eye(SIZE, dtype=bool))
+    with pytest.raises(RegionError, match=r"other\.png: .* plates inspects .* roi\.png"):
+        served_region(other, "plates", metadata)
+    whole = replace(metadata, roi=None)
+    with pytest.raises(RegionError, match="plates inspects the whole image.*--run RUN --roi MASK"):
+        served_region(mask_file, "plates", whole)
+
+
+class FakeClient:
+    """Serves one release, without a server."""
+
+    def __init__(self, metadata: ReleaseMetadata) -> None:
+        self._served = SimpleNamespace(model="plates", metadata=metadata)
+
+    def __call__(self, url: str, **options: object) -> "FakeClient":
+        return self
+
+    def __enter__(self) -> "FakeClient":
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        pass
+
+    def served(self) -> SimpleNamespace:
+        return self._served
+
+
+def test_a_served_region_that_is_not_given_is_warned_of(
+    bundle: Path, mask_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    metadata = read_bundle(bundle).metadata
+    monkeypatch.setattr(detectors, "Client", FakeClient(metadata))
+    with detectors.of_server("127.0.0.1:1", None, mask=None) as detector:
+        assert detector.region is None
+        assert "Give that region as --roi MASK" in (detector.warning or "")
+    with detectors.of_server("127.0.0.1:1", None, mask=mask_file) as detector:
+        assert detector.region is not None
+        assert detector.warning is None
+    monkeypatch.setattr(detectors, "Client", FakeClient(replace(metadata, roi=None)))
+    with detectors.of_server("127.0.0.1:1", None, mask=None) as detector:
+        assert detector.warning is None
+
+
+def test_figures_of_another_region_do_not_go_into_a_release(
+    tiny_run: Path, mask_file: Path, tmp_path: Path
+) -> None:
+    evaluation = tmp_path / "evaluation.json"
+    detector = load_run(tiny_run).weights_digest
+    evaluation.write_text(json.dumps({"detector": detector} | dict.fromkeys(METRICS, 0.5)))
+    arguments = ["--output", str(tmp_path / "b"), "--roi", str(mask_file)]
+    result = CliRunner().invoke(
+        main, ["export", str(tiny_run), *arguments, "--evaluation", str(evaluation)]
+    )
+    assert result.exit_code == 1
+    assert "measured another region of interest than is exported" in result.output
+    assert f"--run {tiny_run} --roi {mask_file}" in result.output

@@ -23,3 +23,7 @@ class TrainingError(DiffusionADError):
 
 class ExportError(DiffusionADError):
     """The exported graphs do not do what the trained model does."""
+
+
+class RegionError(DiffusionADError):
+    """A region of interest cannot be read, is too small, or is not the detector's."""

@@ -11,6 +11,7 @@ where most values crowd, near 0; near 1 it is as wide as 2.4e-4.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ from torchmetrics.functional.classification import (
     binary_auroc,
     binary_average_precision,
     binary_precision_recall_curve,
+    binary_roc,
 )
 
 PRO_LIMIT = 0.3  # PRO is taken over false-positive rates up to this one
@@ -27,6 +29,35 @@ PRO_LIMIT = 0.3  # PRO is taken over false-positive rates up to this one
 _DROPPED_BITS = 12  # of float32's 23 mantissa bits
 _BINS = (int(np.float32(1.0).view(np.int32)) >> _DROPPED_BITS) + 1
 _EIGHT_CONNECTED = np.ones((3, 3), dtype=bool)
+
+
+@dataclass(frozen=True, eq=False)
+class Curve:
+    """A curve of two rates in [0, 1], from the highest threshold down; straight in between."""
+
+    x: NDArray[np.float64]  # (N,), never falling
+    y: NDArray[np.float64]  # (N,)
+
+    @property
+    def area(self) -> float:
+        """Area under the curve."""
+        return float((np.diff(self.x) * (self.y[1:] + self.y[:-1]) / 2).sum())
+
+    def up_to(self, end: float) -> Curve:
+        """Cut the curve off at x = `end`, interpolated there."""
+        inside = self.x < end
+        at_end = np.interp(end, self.x, self.y)
+        return Curve(np.append(self.x[inside], end), np.append(self.y[inside], at_end))
+
+
+def image_roc(scores: Sequence[float], defective: Sequence[bool]) -> Curve | None:
+    """Share of defective images found over share of good ones marked; None for one class."""
+    if len(set(defective)) < 2:
+        return None
+    false_positive_rate, true_positive_rate, _ = binary_roc(
+        torch.tensor(scores), torch.tensor(defective, dtype=torch.int)
+    )
+    return Curve(false_positive_rate.double().numpy(), true_positive_rate.double().numpy())
 
 
 def image_auroc(scores: Sequence[float], defective: Sequence[bool]) -> float | None:
@@ -60,7 +91,10 @@ def image_f1_max(
 
 
 class PixelMetrics:
-    """AUROC, average precision and PRO over the pixels of many images."""
+    """AUROC, average precision and PRO over the pixels of many images.
+
+    Takes 6 MB however many they are. Those of two lots of images can be added.
+    """
 
     def __init__(self) -> None:
         self._defect = np.zeros(_BINS)  # defect pixels
@@ -68,27 +102,48 @@ class PixelMetrics:
         self._region = np.zeros(_BINS)  # defect pixels, each weighing 1 / size of its region
         self._regions = 0
 
-    def update(self, anomaly_map: NDArray[np.float32], mask: NDArray[np.bool_]) -> None:
-        """Count one image: map (H, W) in [0, 1] and ground truth (H, W)."""
+    def __add__(self, other: PixelMetrics) -> PixelMetrics:
+        total = PixelMetrics()
+        total._defect = self._defect + other._defect
+        total._normal = self._normal + other._normal
+        total._region = self._region + other._region
+        total._regions = self._regions + other._regions
+        return total
+
+    def update(
+        self,
+        anomaly_map: NDArray[np.float32],
+        mask: NDArray[np.bool_],
+        inside: NDArray[np.bool_] | None = None,
+    ) -> None:
+        """Count one image: map (H, W) in [0, 1] and ground truth (H, W).
+
+        Pixels outside the region of interest `inside` (H, W) count for
+        nothing. A defect region that it cuts stays one region, of the size of
+        its part inside.
+        """
         if anomaly_map.shape != mask.shape:
             raise ValueError(f"map {anomaly_map.shape} and mask {mask.shape} differ in size")
         bins = _bins(anomaly_map)
-        self._normal += np.bincount(bins[~mask], minlength=_BINS)
-        if not mask.any():
+        defect, normal = mask, ~mask
+        if inside is not None:
+            defect, normal = defect & inside, normal & inside
+        self._normal += np.bincount(bins[normal], minlength=_BINS)
+        if not defect.any():
             return
-        self._defect += np.bincount(bins[mask], minlength=_BINS)
-        labels, count = ndimage.label(mask, structure=_EIGHT_CONNECTED)
-        sizes = np.bincount(labels[mask], minlength=count + 1)
-        weights = 1.0 / sizes[labels[mask]]
-        self._region += np.bincount(bins[mask], weights=weights, minlength=_BINS)
-        self._regions += count
+        self._defect += np.bincount(bins[defect], minlength=_BINS)
+        labels, _ = ndimage.label(mask, structure=_EIGHT_CONNECTED)
+        regions = labels[defect]  # from 1 on
+        sizes = np.bincount(regions)
+        self._region += np.bincount(bins[defect], weights=1.0 / sizes[regions], minlength=_BINS)
+        self._regions += np.count_nonzero(sizes)
 
     @property
     def auroc(self) -> float | None:
         """Area under the pixels' ROC curve."""
         if not self._is_defined:
             return None
-        return _area(*self._roc())
+        return Curve(_cumulated_share(self._normal), _cumulated_share(self._defect)).area
 
     @property
     def average_precision(self) -> float | None:
@@ -108,33 +163,40 @@ class PixelMetrics:
         Regions are 8-connected; the curve is interpolated at the limit and
         its area divided by it.
         """
+        curve = self.pro_curve
+        return None if curve is None else curve.area / PRO_LIMIT
+
+    @property
+    def pro_curve(self) -> Curve | None:
+        """Mean share of a region found over the share of normal pixels marked, up to the limit."""
         if not self._is_defined:
             return None
-        false_positive_rate, _ = self._roc()
         overlap = np.concatenate([[0.0], np.cumsum(self._region[::-1]) / self._regions])
-        inside = false_positive_rate < PRO_LIMIT
-        at_limit = np.interp(PRO_LIMIT, false_positive_rate, overlap)
-        x = np.append(false_positive_rate[inside], PRO_LIMIT)
-        y = np.append(overlap[inside], at_limit)
-        return _area(x, y) / PRO_LIMIT
+        return Curve(_cumulated_share(self._normal), overlap).up_to(PRO_LIMIT)
+
+    @property
+    def precision_recall(self) -> Curve | None:
+        """Precision over recall of the pixels."""
+        if not self._is_defined:
+            return None
+        found = np.cumsum(self._defect[::-1])
+        marked = found + np.cumsum(self._normal[::-1])
+        some = marked > 0  # above the highest value nothing is marked, and precision not defined
+        return Curve(found[some] / found[-1], found[some] / marked[some])
 
     @property
     def _is_defined(self) -> bool:
         return bool(self._defect.any() and self._normal.any())
 
-    def _roc(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """False- and true-positive rates from the highest threshold down, starting at 0, 0."""
-        false_positives = np.concatenate([[0.0], np.cumsum(self._normal[::-1])])
-        true_positives = np.concatenate([[0.0], np.cumsum(self._defect[::-1])])
-        return false_positives / false_positives[-1], true_positives / true_positives[-1]
+
+def _cumulated_share(counts: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Share of the counts at or above each threshold, from the highest down, starting at 0."""
+    cumulated = np.concatenate([[0.0], np.cumsum(counts[::-1])])
+    share: NDArray[np.float64] = cumulated / cumulated[-1]
+    return share
 
 
 def _bins(anomaly_map: NDArray[np.float32]) -> NDArray[np.int32]:
     # Non-negative floats order as their bit patterns do; adding 0 turns -0.0 into 0.0.
     values = np.clip(anomaly_map.astype(np.float32, copy=False), 0, 1) + np.float32(0)
     return values.view(np.int32) >> _DROPPED_BITS
-
-
-def _area(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
-    """Area under a piecewise linear curve."""
-    return float((np.diff(x) * (y[1:] + y[:-1]) / 2).sum())

@@ -6,8 +6,9 @@ measures whole paths and gives the same figures for each.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -23,6 +24,7 @@ from diffusionad_training.model import DiffusionAD
 
 BATCH = 8
 REQUESTS_AT_ONCE = 4
+_ANSWERS_WAITING = 2 * REQUESTS_AT_ONCE  # at most, if the server is faster than who measures
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,7 @@ class Scored:
 
     score: float
     anomaly_map: NDArray[np.float32]  # (S, S) in [0, 1]
+    reconstruction: NDArray[np.uint8] | None = None  # (S, S, 3); None if it was not asked for
 
 
 class Scorer(Protocol):
@@ -70,17 +73,24 @@ class TorchScorer:
         batch = torch.from_numpy(images).to(self._model.noise.device)
         detection = detect(self._model, batch, self._denoising)
         maps = detection.anomaly_map.cpu().numpy()
-        for score, anomaly_map in zip(detection.score.tolist(), maps, strict=True):
-            yield Scored(score, anomaly_map)
+        pictures = detection.reconstruction.cpu().numpy()
+        for answer in zip(detection.score.tolist(), maps, pictures, strict=True):
+            yield Scored(*answer)
 
 
 class ServerScorer:
-    """Scores through a Triton server, as the line would, a few requests at once."""
+    """Scores through a Triton server, as the line would, a few requests at once.
 
-    def __init__(self, client: Client, model: str, size: int) -> None:
+    Reconstructions are most of an answer's bytes, and asked for only if wanted.
+    """
+
+    def __init__(
+        self, client: Client, model: str, size: int, *, reconstruction: bool = False
+    ) -> None:
         self._client = client
         self._model = model
         self._size = size
+        self._reconstruction = reconstruction
 
     @property
     def size(self) -> int:
@@ -90,9 +100,17 @@ class ServerScorer:
     def score(self, paths: Sequence[Path]) -> Iterator[Scored]:
         """Score images one after the other."""
         with ThreadPoolExecutor(REQUESTS_AT_ONCE) as pool:
-            yield from pool.map(self._one, paths)
+            asked: deque[Future[Scored]] = deque()
+            for path in paths:
+                if len(asked) == _ANSWERS_WAITING:
+                    yield asked.popleft().result()
+                asked.append(pool.submit(self._one, path))
+            while asked:
+                yield asked.popleft().result()
 
     def _one(self, path: Path) -> Scored:
-        inspection = self._client.inspect(path, model=self._model, reconstruction=False)
+        inspection = self._client.inspect(
+            path, model=self._model, reconstruction=self._reconstruction
+        )
         assert inspection.anomaly_map is not None  # asked for by default
-        return Scored(inspection.score, inspection.anomaly_map)
+        return Scored(inspection.score, inspection.anomaly_map, inspection.reconstruction)

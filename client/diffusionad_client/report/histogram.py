@@ -15,13 +15,13 @@ _SMALLEST = 3.0  # height of a bar that holds anything, so that one part in a mi
 
 @dataclass(frozen=True)
 class Bar:
-    """The images of one verdict in one bin; verdicts are stacked."""
+    """The images of one group, such as a verdict, in one bin; groups are stacked."""
 
     x: float
     y: float
     width: float
     height: float
-    verdict: str
+    group: str
     label: str
 
 
@@ -34,31 +34,49 @@ class Mark:
 
 
 @dataclass(frozen=True)
-class Histogram:
-    """Everything to be drawn, in SVG units; y grows downwards."""
+class Stack:
+    """Bars and axes, in SVG units; y grows downwards."""
 
     bars: list[Bar]
     ticks: list[Mark]
     counts: list[Mark]
+    end: float  # score at the right edge
+
+    def mark(self, score: float) -> Mark:
+        """Place a score on the axis, labelled with itself."""
+        return Mark(score / self.end * WIDTH, f"{score:.3g}")
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """Everything to be drawn of scores with verdicts."""
+
+    stack: Stack
     accept: Mark
     reject: Mark
 
 
 def histogram(scores: Mapping[str, Sequence[float]], thresholds: Thresholds) -> Histogram:
     """Lay out the scores of each verdict, from 0 to a little above all that matters."""
-    highest = max((max(values) for values in scores.values() if values), default=0.0)
-    end, ticks = axis(max(highest, thresholds.reject, 1e-6))
-    per_bin = {verdict: [0] * BINS for verdict in scores}
-    for verdict, values in scores.items():
+    in_order = {verdict.value: scores.get(verdict.value, ()) for verdict in Verdict}
+    stack = stack_up(in_order, thresholds.reject)
+    return Histogram(stack, stack.mark(thresholds.accept), stack.mark(thresholds.reject))
+
+
+def stack_up(scores: Mapping[str, Sequence[float]], at_least: float = 0.0) -> Stack:
+    """Lay out the scores of each group, the first lowest, from 0 to a little above the highest."""
+    highest = max((max(values) for values in scores.values() if len(values)), default=0.0)
+    end, ticks = axis(max(highest, at_least, 1e-6))
+    per_bin = {group: [0] * BINS for group in scores}
+    for group, values in scores.items():
         for score in values:
-            per_bin[verdict][min(max(int(score / end * BINS), 0), BINS - 1)] += 1
+            per_bin[group][min(max(int(score / end * BINS), 0), BINS - 1)] += 1
     tallest = max((sum(column) for column in zip(*per_bin.values(), strict=True)), default=0) or 1
-    return Histogram(
+    return Stack(
         bars=_bars(per_bin, tallest, end),
         ticks=[Mark(tick / end * WIDTH, f"{tick:.6g}") for tick in ticks],
         counts=[Mark(HEIGHT * (1 - n / tallest), f"{n:,}") for n in _count_marks(tallest)],
-        accept=Mark(thresholds.accept / end * WIDTH, f"{thresholds.accept:.3g}"),
-        reject=Mark(thresholds.reject / end * WIDTH, f"{thresholds.reject:.3g}"),
+        end=end,
     )
 
 
@@ -75,14 +93,13 @@ def _bars(per_bin: Mapping[str, Sequence[int]], tallest: int, end: float) -> lis
     bars = []
     for i in range(BINS):
         top = float(HEIGHT)
-        for verdict in (v.value for v in Verdict):
-            count = per_bin.get(verdict, [0] * BINS)[i]
-            if count:
+        for group, column in per_bin.items():
+            if count := column[i]:
                 height = max(count / tallest * HEIGHT, _SMALLEST)
                 top -= height
                 span = f"{i * end / BINS:.3f} to {(i + 1) * end / BINS:.3f}"
-                label = f"{count:,} {verdict}, score {span}"
-                bars.append(Bar(i * width + 0.75, top, width - 1.5, height, verdict, label))
+                label = f"{count:,} {group}, score {span}"
+                bars.append(Bar(i * width + 0.75, top, width - 1.5, height, group, label))
     return bars
 
 

@@ -14,7 +14,9 @@ from diffusionad_client.distributions import install_hint
 from diffusionad_client.errors import ImageError, ReportError
 from diffusionad_client.scoring import pictures
 
-_THUMBNAIL = 280  # pixels of the longest side: three a card, sharp on a dense screen
+THUMBNAIL = 280  # pixels of the longest side: three a card, sharp on a dense screen
+
+_TEMPLATES = Path(__file__).parent
 
 
 def check_can_render() -> None:
@@ -26,12 +28,12 @@ def check_can_render() -> None:
         )
 
 
-def render(template: str, **context: Any) -> str:
-    """Fill in a template of this folder."""
+def render(template: str, *, templates: Path = _TEMPLATES, **context: Any) -> str:
+    """Fill in a template of the folder `templates`; it may include those of this one."""
     import jinja2  # an extra: only here
 
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("diffusionad_client", "report"),
+        loader=jinja2.FileSystemLoader([templates, _TEMPLATES]),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
@@ -54,7 +56,7 @@ def thumbnail(picture: Image.Image | None) -> str | None:
     """Make a small copy as a data URI."""
     if picture is None:
         return None
-    factor = _THUMBNAIL / max(picture.size)
+    factor = THUMBNAIL / max(picture.size)
     if factor < 1:
         width, height = (max(round(side * factor), 1) for side in picture.size)
         picture = picture.resize((width, height), Image.Resampling.BILINEAR)

@@ -40,20 +40,32 @@ def heat_map(
     width, height = picture_size(image)
     background = Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR)
     values = stretch_map(anomaly_map, height, width)
-    colours = _colours(pixel_threshold)[
-        np.clip(values * (_STEPS - 1), 0, _STEPS - 1).astype(np.uint8)
-    ]
-    opacity = colours[..., 3:] / np.float32(255)
-    blended = np.asarray(background) * (1 - opacity) + colours[..., :3] * opacity
-    picture = np.rint(blended).astype(np.uint8)
-    inside, outside = _outline(values >= pixel_threshold)
-    picture[outside] = 0
-    picture[inside] = 255
+    picture = blend(np.asarray(background), values, pixel_threshold)
+    draw_outline(picture, values >= pixel_threshold)
 
     framed = Image.new("RGB", (width, height + SCALE_HEIGHT), _STRIP)
     framed.paste(Image.fromarray(picture))
     framed.paste(_scale(width, pixel_threshold), (0, height))
     return framed
+
+
+def blend(image: RGBImage, values: NDArray[np.float32], pixel_threshold: float) -> RGBImage:
+    """Lay the colours of map values (H, W) over an image (H, W, 3); gives a new one."""
+    colours = _colours(pixel_threshold)[
+        np.clip(values * (_STEPS - 1), 0, _STEPS - 1).astype(np.uint8)
+    ]
+    opacity = colours[..., 3:] / np.float32(255)
+    blended = image * (1 - opacity) + colours[..., :3] * opacity
+    return np.rint(blended).astype(np.uint8)
+
+
+def draw_outline(
+    picture: RGBImage, area: NDArray[np.bool_], colour: tuple[int, int, int] = (255, 255, 255)
+) -> None:
+    """Outline an area (H, W) in a picture (H, W, 3), in place: the colour with black around it."""
+    inside, outside = _outline(area)
+    picture[outside] = 0
+    picture[inside] = colour
 
 
 def without_scale(picture: Image.Image) -> Image.Image:

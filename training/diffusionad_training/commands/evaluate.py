@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 if TYPE_CHECKING:
-    from diffusionad_training.evaluation import Evaluation
-    from diffusionad_training.scorers import Scorer
+    from diffusionad_training.evaluation.detectors import Detector
+    from diffusionad_training.evaluation.results import Evaluation
 
 
 @click.command()
@@ -38,7 +38,19 @@ if TYPE_CHECKING:
     help="With --run: draw another noise constant, to see how much it matters.",
 )
 @click.option(
+    "--roi",
+    type=click.Path(path_type=Path),
+    metavar="MASK",
+    help="Image whose black pixels do not count. A served model's must be the one it inspects.",
+)
+@click.option(
     "--output", type=click.Path(dir_okay=False, path_type=Path), help="Write everything as JSON."
+)
+@click.option(
+    "--report",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="PAGE.html",
+    help="Write a page: figures by class, curves, and the best and worst images.",
 )
 def evaluate(
     data: Path,
@@ -48,7 +60,9 @@ def evaluate(
     model: str | None,
     denoising: tuple[str, ...],
     noise_seed: int | None,
+    roi: Path | None,
     output: Path | None,
+    report: Path | None,
 ) -> None:
     """Measure a detector on DATA/test, with masks from DATA/ground_truth.
 
@@ -56,9 +70,11 @@ def evaluate(
       diffusionad evaluate images/screw --run runs/screw
       diffusionad evaluate images/screw --repository model_repository --model screw
       diffusionad evaluate images/screw --run runs/screw --denoising iterative
+      diffusionad evaluate images/screw --run runs/screw --report screw.html
     """
-    from diffusionad_training import evaluation
     from diffusionad_training.data import layout
+    from diffusionad_training.evaluation.measure import measure
+    from diffusionad_training.evaluation.page import Subject, write_page
 
     if sum(place is not None for place in (run, url, repository)) != 1:
         raise click.UsageError("give one of --run, --url or --repository")
@@ -67,65 +83,58 @@ def evaluate(
             "--denoising and --noise-seed go with --run: a served model is fixed"
         )
     images = layout.read(data).require_test()
-    if output is not None:
-        output.parent.mkdir(parents=True, exist_ok=True)
-    if run is not None:
-        scorers, detector = _of_run(run, denoising, noise_seed)
-        with _progress(len(images) * len(scorers)) as bar:
-            results = {
-                way: evaluation.evaluate(scorer, data, images, detector=detector, advance=bar)
-                for way, scorer in scorers.items()
+    for path in (output, report):  # what cannot be written is known before the work
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+    with _open(
+        run, url, repository, model, denoising, noise_seed, roi, has_page=report is not None
+    ) as detector:
+        if detector.warning is not None:
+            click.echo(f"Warning: {detector.warning}", err=True)
+        with _progress(len(images) * len(detector.scorers)) as bar:
+            measured = {
+                way: measure(
+                    scorer,
+                    data,
+                    images,
+                    detector=detector.identity,
+                    region=detector.region,
+                    advance=bar,
+                )
+                for way, scorer in detector.scorers.items()
             }
-    else:
-        with _served(url, repository, model) as (scorer, detector), _progress(len(images)) as bar:
-            measured = evaluation.evaluate(scorer, data, images, detector=detector, advance=bar)
-            results = {"norm-guided": measured}
+    results = {way: one.evaluation for way, one in measured.items()}
     if output is not None:
         _write(output, results)
+    if report is not None:
+        subject = Subject(detector.title, data, detector.region, detector.warning)
+        write_page(report, subject, measured)
     if len(results) == 1:
         _print(*results.values())
     else:
         _print_side_by_side(results)
+        _print_notes(next(iter(results.values())))
 
 
-def _of_run(
-    run: Path, denoising: tuple[str, ...], noise_seed: int | None
-) -> tuple[dict[str, Scorer], str]:
-    """Load a run as one scorer for each way to denoise, and name it."""
-    import torch
+def _open(
+    run: Path | None,
+    url: str | None,
+    repository: Path | None,
+    model: str | None,
+    denoising: tuple[str, ...],
+    noise_seed: int | None,
+    roi: Path | None,
+    *,
+    has_page: bool,
+) -> AbstractContextManager[Detector]:
+    from diffusionad_training.evaluation import detectors
 
-    from diffusionad_training.checkpoint import load_run
-    from diffusionad_training.denoising import Denoising
-    from diffusionad_training.model import draw_noise
-    from diffusionad_training.scorers import TorchScorer
-
-    trained = load_run(run)
-    if noise_seed is not None:
-        trained.model.noise.copy_(draw_noise(trained.model.config.size, noise_seed))
-    model = trained.model.to("cuda" if torch.cuda.is_available() else "cpu")
-    return {way: TorchScorer(model, Denoising(way)) for way in denoising}, trained.weights_digest
-
-
-@contextmanager
-def _served(
-    url: str | None, repository: Path | None, model: str | None
-) -> Iterator[tuple[Scorer, str]]:
-    """Open a served model, and name its release."""
-    from diffusionad_client import Client, Priority
-    from diffusionad_client.local_server import serve_repository
-    from diffusionad_training.scorers import ServerScorer
-
+    if run is not None:
+        return nullcontext(detectors.of_run(run, denoising, noise_seed=noise_seed, mask=roi))
     if repository is not None:
-        with serve_repository(repository) as served, _served(served, None, model) as opened:
-            yield opened
-    elif url is not None:
-        with Client(url, model=model, priority=Priority.BATCH) as client:
-            served_model = client.served()
-            metadata = served_model.metadata
-            yield (
-                ServerScorer(client, served_model.model, metadata.size),
-                (f"{metadata.category} release {metadata.release}"),
-            )
+        return detectors.of_repository(repository, model, mask=roi, reconstruction=has_page)
+    assert url is not None  # one of the three is given
+    return detectors.of_server(url, model, mask=roi, reconstruction=has_page)
 
 
 @contextmanager
@@ -191,8 +200,21 @@ def _print(result: Evaluation) -> None:
     }
     for key, value in result.metrics.items():
         click.echo(f"{names[key]:<24}{_percent(value):>10}")
-    for defect, value in result.auroc_by_defect.items():
-        click.echo(f"{'  image AUROC, ' + defect:<24}{_percent(value):>10}")
-    if result.without_mask:
-        click.echo(f"{result.without_mask} defective images have no mask: not in the pixel metrics")
+    for defect, figures in result.by_class.items():
+        click.echo(f"{'  image AUROC, ' + defect:<24}{_percent(figures.image_auroc):>10}")
+    _print_notes(result)
     click.echo(f"{len(result.images)} images in {result.seconds:.1f} s")
+
+
+def _print_notes(result: Evaluation) -> None:
+    """Say which images do not count, and where."""
+    if result.outside:
+        click.echo(
+            "defective images without a defect inside the region of interest, which count for "
+            f"nothing: {result.outside}"
+        )
+    if result.without_mask:
+        click.echo(
+            "defective images without a mask, which are not in the pixel metrics: "
+            f"{result.without_mask}"
+        )

@@ -67,29 +67,38 @@ def export(
       diffusionad export runs/screw --output bundles/screw --name screw
       diffusionad export runs/screw --output bundles/fast --name screw --precision int8
     """
+    from diffusionad_client import roi as region
     from diffusionad_client.agreement import describe
     from diffusionad_client.metadata import Precision
     from diffusionad_training.checkpoint import load_run
     from diffusionad_training.errors import ExportError
-    from diffusionad_training.evaluation import read_metrics
+    from diffusionad_training.evaluation.results import read_record
     from diffusionad_training.export import bundle
-    from diffusionad_training.export.region import read_region
+    from diffusionad_training.region import read_region
 
     trained = load_run(run)
+    inspected = None if roi is None else read_region(roi, trained.model.config.size)
     metrics: dict[str, float | None] = {}
     if evaluation is not None:
-        detector, metrics = read_metrics(evaluation)
-        if detector != trained.weights_digest:
+        record = read_record(evaluation)
+        if record.detector != trained.weights_digest:
             raise ExportError(
                 f"{evaluation}: measured other weights than {run} has; run "
                 f"`diffusionad evaluate --run {run}` again"
             )
+        if record.roi != (None if inspected is None else region.digest(inspected)):
+            again = f"--run {run}" if roi is None else f"--run {run} --roi {roi}"
+            raise ExportError(
+                f"{evaluation}: measured another region of interest than is exported; run "
+                f"`diffusionad evaluate {again}` again"
+            )
+        metrics = record.metrics
     exported = bundle.export(
         trained,
         output,
         category=name or run.resolve().name,
         precision=Precision(precision),
-        inspected=None if roi is None else read_region(roi, trained.model.config.size),
+        inspected=inspected,
         false_reject_rate=false_reject_rate,
         review_rate=review_rate,
         metrics=metrics,

@@ -1,0 +1,1 @@
+"""Measure a detector on labelled test images: figures, curves, and the images that tell most."""

@@ -1,0 +1,143 @@
+"""Score test images and measure: one pass, in memory that does not grow with the images."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import reduce
+from operator import add
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from diffusionad_client import roi
+from diffusionad_training.data.images import load_mask
+from diffusionad_training.data.layout import GOOD, Sample
+from diffusionad_training.errors import DataError
+from diffusionad_training.evaluation.examples import Examples
+from diffusionad_training.evaluation.results import ClassFigures, Evaluation, ImageScore
+from diffusionad_training.metrics import (
+    Curve,
+    PixelMetrics,
+    image_auroc,
+    image_average_precision,
+    image_f1_max,
+    image_roc,
+)
+from diffusionad_training.scorers import Scorer
+
+
+@dataclass(frozen=True)
+class Curves:
+    """What lies behind the figures; None where the data cannot define one."""
+
+    image_roc: Curve | None
+    pro: Curve | None
+    precision_recall: Curve | None  # of the pixels
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The figures, and what else a page shows."""
+
+    evaluation: Evaluation
+    curves: Curves
+    examples: Examples
+
+
+def measure(
+    scorer: Scorer,
+    root: Path,
+    images: Sequence[Sample],
+    *,
+    detector: str,
+    region: roi.Mask | None = None,
+    advance: Callable[[], None] = lambda: None,
+) -> Measured:
+    """Score test images and measure. `advance` is called after each image.
+
+    Defective images without a ground-truth mask count for the image metrics
+    only. Of a `region` of interest (S, S), which the scorer must know by
+    itself, only the pixels inside count; a defective image whose defects all
+    lie outside is neither good nor defective there, and counts for nothing.
+    Raises `DataError` for an unreadable mask, and what the scorer raises for
+    an unreadable image.
+    """
+    started = time.monotonic()
+    pixels: defaultdict[str, PixelMetrics] = defaultdict(PixelMetrics)  # by class
+    examples = Examples()
+    rows: list[ImageScore] = []
+    for image, scored in zip(images, scorer.score([i.path for i in images]), strict=True):
+        if not np.isfinite(scored.score):
+            raise DataError(f"{image.path}: the score is {scored.score}")
+        mask = _ground_truth(image, scorer.size)
+        outside = image.is_defective and mask is not None and _lies_outside(mask, region)
+        path = image.path.relative_to(root).as_posix()
+        rows.append(ImageScore(path, image.defect, scored.score, outside))
+        if not outside:
+            examples.show(image, scored, mask)
+            if mask is not None:
+                pixels[image.defect].update(scored.anomaly_map, mask, region)
+        advance()
+    counted = [row for row in rows if not row.outside]
+    scores, defective = _columns(counted)
+    f1_max, f1_threshold = image_f1_max(scores, defective)
+    total = reduce(add, pixels.values(), PixelMetrics())
+    evaluation = Evaluation(
+        detector=detector,
+        roi=None if region is None else roi.digest(region),
+        image_auroc=image_auroc(scores, defective),
+        image_average_precision=image_average_precision(scores, defective),
+        image_f1_max=f1_max,
+        f1_threshold=f1_threshold,
+        pixel_auroc=total.auroc,
+        pixel_average_precision=total.average_precision,
+        pro=total.pro,
+        by_class=_by_class(images, rows, pixels),
+        images=tuple(rows),
+        seconds=time.monotonic() - started,
+    )
+    curves = Curves(image_roc(scores, defective), total.pro_curve, total.precision_recall)
+    return Measured(evaluation, curves, examples)
+
+
+def _ground_truth(image: Sample, size: int) -> NDArray[np.bool_] | None:
+    """Load the defects of an image, (size, size); None where they are not known."""
+    if image.mask is not None:
+        return load_mask(image.mask, size)
+    return None if image.is_defective else np.zeros((size, size), dtype=bool)
+
+
+def _lies_outside(mask: NDArray[np.bool_], region: roi.Mask | None) -> bool:
+    return region is not None and bool(mask.any()) and not (mask & region).any()
+
+
+def _columns(rows: Sequence[ImageScore]) -> tuple[list[float], list[bool]]:
+    return [row.score for row in rows], [row.defect != GOOD for row in rows]
+
+
+def _by_class(
+    images: Sequence[Sample], rows: Sequence[ImageScore], pixels: Mapping[str, PixelMetrics]
+) -> dict[str, ClassFigures]:
+    figures = {}
+    for defect in sorted({row.defect for row in rows} - {GOOD}):
+        own = [(i, row) for i, row in zip(images, rows, strict=True) if row.defect == defect]
+        counted = [image for image, row in own if not row.outside]
+        scores, defective = _columns(
+            [row for row in rows if row.defect in (defect, GOOD) and not row.outside]
+        )
+        marked = pixels.get(defect, PixelMetrics()) + pixels.get(GOOD, PixelMetrics())
+        figures[defect] = ClassFigures(
+            images=len(counted),
+            without_mask=sum(image.mask is None for image in counted),
+            outside=len(own) - len(counted),
+            image_auroc=image_auroc(scores, defective),
+            image_average_precision=image_average_precision(scores, defective),
+            pixel_auroc=marked.auroc,
+            pixel_average_precision=marked.average_precision,
+            pro=marked.pro,
+        )
+    return figures

@@ -218,12 +218,21 @@ class OptimisationConfig:
     cosine_decay: bool = False  # to zero at the end of the run; constant otherwise
     ema_decay: float = 0.0  # exponential moving average of the weights; 0 for none
     gradient_clip: float = 0.0  # largest norm of the gradient; 0 for none
+    # The first part of a training sees windows of the images (see data/crops.py): many more
+    # steps in the same time. The rest sees whole images, as inference does.
+    crop_side: int = 0  # pixels; 0 for whole images only
+    crop_share: float = 0.0  # of the training
     accumulate: int = 1  # batches whose gradients make one optimiser step
     precision: Precision = "fp32"  # of the passes; weights and optimiser stay float32
 
     def __post_init__(self) -> None:
         _require(self.normal_per_batch >= 1, "a batch needs at least one normal image (Eq. 9)")
         _require(self.synthetic_per_batch >= 1, "a batch needs at least one synthetic anomaly")
+        _require(
+            self.crop_side >= 0 and 0 <= self.crop_share < 1,
+            f"crop_side ({self.crop_side}) must not be negative, and crop_share "
+            f"({self.crop_share}) must lie in [0, 1): the end needs whole images",
+        )
         _require(self.accumulate >= 1, f"accumulate ({self.accumulate}) must be at least 1")
         _require(
             self.precision in PRECISIONS,
@@ -269,11 +278,17 @@ class Config:
             self.restoration in RESTORATIONS,
             f"restoration must be one of {RESTORATIONS}, not {self.restoration!r}",
         )
+        crop = self.optimisation.crop_side
         for network in (self.noise_network, self.segmentation_network):
             _require(
                 self.size > 0 and self.size % network.stride == 0,
                 f"size ({self.size}) must be a positive multiple of {network.stride}, "
                 f"the stride of {type(network).__name__}",
+            )
+            _require(
+                crop % network.stride == 0 and crop <= self.size,
+                f"crop_side ({crop}) must be a multiple of {network.stride}, the stride of "
+                f"{type(network).__name__}, and at most the size ({self.size})",
             )
         _require(
             self.guidance.last_step < self.schedule.steps,

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import lightning
 import numpy as np
+import torch
 from lightning.pytorch.callbacks import Callback, RichProgressBar
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from numpy.typing import NDArray
@@ -95,6 +96,7 @@ def train(
         record = replace(record, held_out_digest=start_run(output, prepared.held_out))
     lightning.seed_everything(seed, verbose=False)
     optimisation = config.optimisation
+    spent = torch.zeros(()).share_memory_()  # type: ignore[no-untyped-call]
     batches = TrainingBatches(
         prepared.images,
         prepared.textures,
@@ -102,12 +104,13 @@ def train(
         count=optimisation.steps * optimisation.accumulate,
         seed=seed,
         foregrounds=prepared.foregrounds,
+        progress=spent,
     )
-    module = TrainingModule(config, seed=seed, time_budget=time_budget, resumed=state)
+    module = TrainingModule(config, seed=seed, time_budget=time_budget, spent=spent, resumed=state)
     checkpoints = Checkpoints(
         output,
         record,
-        batches[0],
+        batches[len(batches) - 1],  # of whole images, in any training
         every=checkpoint_steps,
         report=report,
         validation=ValidationSet(prepared.held_out, seed, prepared.held_out_foregrounds),

@@ -35,8 +35,9 @@ class TrainingModule(lightning.LightningModule):
     """Both networks, trained jointly; `trained_model` is what is kept.
 
     With a `time_budget` in seconds the learning rate decays with the time
-    spent where that runs out before the steps do. `resumed` is where an
-    earlier training stopped.
+    spent where that runs out before the steps do, and `spent`, if given, is kept
+    at the share of the time that is over. `resumed` is where an earlier training
+    stopped.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class TrainingModule(lightning.LightningModule):
         *,
         seed: int,
         time_budget: float | None = None,
+        spent: Tensor | None = None,
         resumed: ResumeState | None = None,
     ) -> None:
         super().__init__()
@@ -57,6 +59,7 @@ class TrainingModule(lightning.LightningModule):
         )
         self._seed = seed
         self._time_budget = time_budget
+        self._spent = spent
         self._started = time.monotonic()
         self._resumed = resumed
         if resumed is not None:
@@ -97,6 +100,8 @@ class TrainingModule(lightning.LightningModule):
         What is random in it depends on the seed and on which batch it is, so
         that a resumed training draws what an uninterrupted one would have.
         """
+        if self._spent is not None and self._time_budget is not None:
+            self._spent.fill_(self.seconds / self._time_budget)
         resumed = 0 if self._resumed is None else self._resumed.step
         place = resumed * self.config.optimisation.accumulate + batch_idx
         torch.manual_seed(_mixed(self._seed, place))

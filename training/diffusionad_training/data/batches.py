@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from diffusionad_training.config import AugmentationConfig, Config
+from diffusionad_training.data.crops import choose_window
 from diffusionad_training.synthesis.anomalies import AnomalySynthesiser
 
 _OF_BATCHES, _OF_EPOCHS = 1, 2  # streams of random numbers that share nothing
@@ -44,6 +45,9 @@ class TrainingBatches(Dataset[Batch]):
     """`count` seeded batches over good images (N, H, W, 3) uint8 held in memory.
 
     `foregrounds` (N, H, W), if given, is where the product is in each image.
+    The first `crop_share` of them are made of windows of the images, where the
+    config says so; `progress` tells a training's that ends by time how much of
+    it is over, and must live in shared memory.
     """
 
     def __init__(
@@ -55,6 +59,7 @@ class TrainingBatches(Dataset[Batch]):
         count: int,
         seed: int,
         foregrounds: NDArray[np.bool_] | None = None,
+        progress: Tensor | None = None,
     ) -> None:
         self._images = images
         self._foregrounds = foregrounds
@@ -62,6 +67,9 @@ class TrainingBatches(Dataset[Batch]):
         self._augmentation = config.augmentation
         self._normal = config.optimisation.normal_per_batch
         self._synthetic = config.optimisation.synthetic_per_batch
+        self._crop_side = config.optimisation.crop_side
+        self._crop_share = config.optimisation.crop_share
+        self._progress = progress
         self._count = count
         self._seed = seed
 
@@ -73,14 +81,20 @@ class TrainingBatches(Dataset[Batch]):
             raise IndexError(index)
         rng = np.random.default_rng([self._seed, _OF_BATCHES, index])
         total = self._normal + self._synthetic
+        cropped = self._is_cropped(index)
         images, clean, masks = [], [], []
         for position, chosen in enumerate(self._draw(index, total)):
+            image = self._images[chosen]
+            foreground = None if self._foregrounds is None else self._foregrounds[chosen]
+            if cropped:
+                window = choose_window(len(image), self._crop_side, rng, foreground)
+                image = image[window]
+                foreground = None if foreground is None else foreground[window]
             turn = orientation(self._augmentation, rng)
-            image = jitter(turn(self._images[chosen]), self._augmentation, rng)
+            image = jitter(turn(image), self._augmentation, rng)
             clean.append(image)
             mask = np.zeros(image.shape[:2], dtype=np.float32)
             if position >= self._normal:
-                foreground = None if self._foregrounds is None else self._foregrounds[chosen]
                 image, mask = self._synthesiser.synthesise(
                     image, rng, None if foreground is None else turn(foreground)
                 )
@@ -92,6 +106,12 @@ class TrainingBatches(Dataset[Batch]):
             masks=torch.from_numpy(np.stack(masks)[:, np.newaxis]),
             anomalous=torch.arange(total) >= self._normal,
         )
+
+    def _is_cropped(self, index: int) -> bool:
+        progress = index / self._count
+        if self._progress is not None:
+            progress = max(progress, float(self._progress))
+        return self._crop_side > 0 and progress < self._crop_share
 
     def _draw(self, index: int, total: int) -> Sequence[int]:
         """Walk through seeded shuffles of the images, so that each is seen equally often."""

@@ -95,7 +95,8 @@ class AnomalySynthesiser:
     def _source(self, image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
         kind = rng.choice(4, p=self._sources)
         if kind == 0 and self._textures is not None:
-            return sources.texture(self._textures, rng)
+            height, width = image.shape[:2]
+            return sources.texture(self._textures, height, width, rng)
         if kind == 1:
             return sources.shuffled_self(image, self._config.grid, rng)
         if kind == 3:

@@ -14,9 +14,12 @@ from diffusionad_training.synthesis.masks import perlin_noise
 RGB = NDArray[np.uint8]
 
 
-def texture(textures: NDArray[np.uint8], rng: np.random.Generator) -> RGB:
-    """An augmented texture out of (N, H, W, 3)."""
-    return augment(textures[rng.integers(len(textures))], rng)
+def texture(textures: NDArray[np.uint8], height: int, width: int, rng: np.random.Generator) -> RGB:
+    """An augmented piece (height, width, 3) of a texture out of (N, H, W, 3), H and W as large."""
+    chosen = textures[rng.integers(len(textures))]
+    top = rng.integers(0, chosen.shape[0] - height + 1)
+    left = rng.integers(0, chosen.shape[1] - width + 1)
+    return augment(chosen[top : top + height, left : left + width], rng)
 
 
 def shuffled_self(image: RGB, grid: int, rng: np.random.Generator) -> RGB:

@@ -1,0 +1,83 @@
+"""Trainings begin on windows of the images, and end on whole ones."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from diffusionad_training import training
+from diffusionad_training.config import Config
+from diffusionad_training.data.batches import TrainingBatches
+from diffusionad_training.data.crops import choose_window
+from diffusionad_training.errors import ConfigError
+
+sides = st.integers(min_value=4, max_value=32)
+seeds = st.integers(min_value=0, max_value=2**32 - 1)
+
+
+@pytest.fixture
+def cropping(tiny_config: Config) -> Config:
+    optimisation = dataclasses.replace(tiny_config.optimisation, crop_side=32, crop_share=0.5)
+    return dataclasses.replace(tiny_config, optimisation=optimisation)
+
+
+@given(sides, seeds)
+def test_a_window_lies_in_the_image(side: int, seed: int) -> None:
+    rows, columns = choose_window(32, side, np.random.default_rng(seed))
+    for window in (rows, columns):
+        assert 0 <= window.start < window.stop <= 32
+        assert window.stop - window.start == side
+
+
+@given(sides, seeds, st.integers(0, 31), st.integers(0, 31))
+def test_a_window_has_the_product_in_it(side: int, seed: int, y: int, x: int) -> None:
+    foreground = np.zeros((32, 32), dtype=bool)
+    foreground[y, x] = True
+    window = choose_window(32, side, np.random.default_rng(seed), foreground)
+    assert foreground[window].any()
+    assert foreground[window].shape == (side, side)
+
+
+def test_crops_come_first_and_whole_images_last(cropping: Config) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (5, 64, 64, 3), dtype=np.uint8)
+    textures = images[::-1]
+    synthesis = dataclasses.replace(cropping.synthesis, texture_share=1.0)
+    config = dataclasses.replace(cropping, synthesis=synthesis)
+    batches = TrainingBatches(images, textures, config, count=8, seed=0)
+    assert [batch["images"].shape[1] for batch in map(batches.__getitem__, range(8))] == [
+        *([32] * 4),
+        *([64] * 4),
+    ]
+    assert batches[0]["masks"].shape == (4, 1, 32, 32)
+    assert (batches[0]["masks"][batches[0]["anomalous"]].flatten(1).sum(1) > 0).all()
+
+
+def test_a_training_that_ends_by_time_leaves_the_crops_in_time(cropping: Config) -> None:
+    images = np.zeros((5, 64, 64, 3), dtype=np.uint8)
+    progress = torch.zeros(()).share_memory_()
+    batches = TrainingBatches(images, None, cropping, count=1000, seed=0, progress=progress)
+    assert batches[3]["images"].shape[1] == 32
+    progress.fill_(0.5)
+    assert batches[3]["images"].shape[1] == 64
+
+
+def test_a_crop_that_the_networks_cannot_halve_is_refused(tiny_config: Config) -> None:
+    for side in (20, 96):
+        optimisation = dataclasses.replace(tiny_config.optimisation, crop_side=side)
+        with pytest.raises(ConfigError, match=rf"crop_side \({side}\) must be a multiple of"):
+            dataclasses.replace(tiny_config, optimisation=optimisation)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_run_trains_on_crops(
+    workers: int, cropping: Config, tiny_data: Path, tmp_path: Path
+) -> None:
+    module = training.train(
+        tiny_data, tmp_path / "run", cropping, workers=workers, time_budget=60, checkpoint_steps=2
+    )
+    assert module.step == cropping.optimisation.steps
+    assert len(list((tmp_path / "run" / "samples").iterdir())) == 3

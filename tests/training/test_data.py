@@ -1,5 +1,6 @@
 """Where images are found, how they are split and how batches are made of them."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -176,6 +177,19 @@ def test_batches_hold_their_shares_exactly(tiny_config: Config) -> None:
     assert batch["images"].dtype == torch.uint8
     assert batch["anomalous"].tolist() == [False, False, True, True]
     assert (batch["masks"].flatten(1).amax(dim=1) > 0).tolist() == [False, False, True, True]
+
+
+def test_anomalies_at_random_make_batches_of_any_share(tiny_config: Config) -> None:
+    optimisation = dataclasses.replace(tiny_config.optimisation, synthetic_at_random=True)
+    config = dataclasses.replace(tiny_config, optimisation=optimisation)
+    batches = TrainingBatches(images(5), None, config, count=60, seed=0)
+    drawn = [batches[index] for index in range(60)]
+    counts = [int(batch["anomalous"].sum()) for batch in drawn]
+    assert set(counts) == {0, 1, 2, 3, 4}
+    assert sum(counts) / (60 * 4) == pytest.approx(0.5, abs=0.1)
+    for batch in drawn[:10]:
+        found = batch["masks"].flatten(1).amax(dim=1) > 0
+        assert found.tolist() == batch["anomalous"].tolist()
 
 
 def test_a_batch_depends_on_seed_and_index_alone(tiny_config: Config) -> None:

@@ -245,6 +245,21 @@ def test_rates_warm_up_and_decay_to_nothing(tiny_config: Config) -> None:
     assert rates[6] == pytest.approx(0)
 
 
+def test_the_segmentation_rate_comes_back_as_in_the_public_code(tiny_config: Config) -> None:
+    optimisation = dataclasses.replace(
+        tiny_config.optimisation,
+        steps=1000,
+        warmup_steps=0,
+        cosine_decay=False,
+        segmentation_cosine_period=20,
+    )
+    module = TrainingModule(dataclasses.replace(tiny_config, optimisation=optimisation), seed=0)
+    scheduled = module.configure_optimizers()["lr_scheduler"]
+    noise, segmentation = scheduled["scheduler"].lr_lambdas  # type: ignore[index,union-attr]
+    assert [noise(step) for step in (0, 10, 20)] == [1, 1, 1]
+    assert [segmentation(step) for step in (0, 5, 10, 20)] == pytest.approx([1, 0.5, 0, 1])
+
+
 def test_images_grouped_with_test_images_are_left_out(
     tiny_data: Path, tiny_config: Config, tmp_path: Path
 ) -> None:

@@ -211,11 +211,17 @@ class OptimisationConfig:
 
     normal_per_batch: int = 8
     synthetic_per_batch: int = 8
+    # The public code's way: each image is anomalous by chance, with the share of the batch
+    # as its probability. The paper's batches have their share exactly.
+    synthetic_at_random: bool = False
     steps: int = 100_000  # optimiser steps
     noise_learning_rate: float = 1e-4
     segmentation_learning_rate: float = 1e-4
     warmup_steps: int = 0
-    cosine_decay: bool = False  # to zero at the end of the run; constant otherwise
+    # Optimiser steps in which the segmentation network's rate falls to zero and rises again,
+    # as in the public code; 0 for never.
+    segmentation_cosine_period: int = 0
+    cosine_decay: bool = False  # of both rates, to zero at the end of the run; constant otherwise
     ema_decay: float = 0.0  # exponential moving average of the weights; 0 for none
     gradient_clip: float = 0.0  # largest norm of the gradient; 0 for none
     # The first part of a training sees windows of the images (see data/crops.py): many more
@@ -246,9 +252,9 @@ class OptimisationConfig:
         )
         _require(0 <= self.ema_decay < 1, f"ema_decay ({self.ema_decay}) must lie in [0, 1)")
         _require(
-            self.gradient_clip >= 0 and self.warmup_steps >= 0,
-            f"gradient_clip ({self.gradient_clip}) and warmup_steps ({self.warmup_steps}) must "
-            "not be negative",
+            min(self.gradient_clip, self.warmup_steps, self.segmentation_cosine_period) >= 0,
+            f"gradient_clip ({self.gradient_clip}), warmup_steps ({self.warmup_steps}) and "
+            f"segmentation_cosine_period ({self.segmentation_cosine_period}) must not be negative",
         )
 
 

@@ -172,7 +172,13 @@ class TrainingModule(lightning.LightningModule):
         if self._resumed is not None:
             restore_optimiser(optimiser, self._resumed)
         before = 0 if self._resumed is None else self._resumed.step
-        schedule = LambdaLR(optimiser, lambda step: self._rate(before + step))
+        schedule = LambdaLR(
+            optimiser,
+            [
+                lambda step: self._rate(before + step),
+                lambda step: self._rate(before + step) * self._cycle(before + step),
+            ],
+        )
         return {
             "optimizer": optimiser,
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
@@ -222,6 +228,11 @@ class TrainingModule(lightning.LightningModule):
         if self._time_budget is not None:
             progress = max(progress, self.seconds / self._time_budget)
         return 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
+
+    def _cycle(self, step: int) -> float:
+        """Factor on the segmentation network's rate: a cosine that comes back, if configured."""
+        period = self.config.optimisation.segmentation_cosine_period
+        return 1.0 if period == 0 else 0.5 * (1 + math.cos(2 * math.pi * step / period))
 
 
 def _mixed(seed: int, place: int) -> int:

@@ -67,6 +67,7 @@ class TrainingBatches(Dataset[Batch]):
         self._augmentation = config.augmentation
         self._normal = config.optimisation.normal_per_batch
         self._synthetic = config.optimisation.synthetic_per_batch
+        self._at_random = config.optimisation.synthetic_at_random
         self._crop_side = config.optimisation.crop_side
         self._crop_share = config.optimisation.crop_share
         self._progress = progress
@@ -82,8 +83,11 @@ class TrainingBatches(Dataset[Batch]):
         rng = np.random.default_rng([self._seed, _OF_BATCHES, index])
         total = self._normal + self._synthetic
         cropped = self._is_cropped(index)
+        anomalous = np.arange(total) >= self._normal
+        if self._at_random:
+            anomalous = rng.random(total) < self._synthetic / total
         images, clean, masks = [], [], []
-        for position, chosen in enumerate(self._draw(index, total)):
+        for chosen, is_anomalous in zip(self._draw(index, total), anomalous, strict=True):
             image = self._images[chosen]
             foreground = None if self._foregrounds is None else self._foregrounds[chosen]
             if cropped:
@@ -94,7 +98,7 @@ class TrainingBatches(Dataset[Batch]):
             image = jitter(turn(image), self._augmentation, rng)
             clean.append(image)
             mask = np.zeros(image.shape[:2], dtype=np.float32)
-            if position >= self._normal:
+            if is_anomalous:
                 image, mask = self._synthesiser.synthesise(
                     image, rng, None if foreground is None else turn(foreground)
                 )
@@ -104,7 +108,7 @@ class TrainingBatches(Dataset[Batch]):
             images=torch.from_numpy(np.stack(images)),
             clean=torch.from_numpy(np.stack(clean)),
             masks=torch.from_numpy(np.stack(masks)[:, np.newaxis]),
-            anomalous=torch.arange(total) >= self._normal,
+            anomalous=torch.from_numpy(anomalous),
         )
 
     def _is_cropped(self, index: int) -> bool:

@@ -100,11 +100,25 @@ class TrainingModule(lightning.LightningModule):
         resumed = 0 if self._resumed is None else self._resumed.step
         place = resumed * self.config.optimisation.accumulate + batch_idx
         torch.manual_seed(_mixed(self._seed, place))
+        noise_loss, mask_loss = self.joint_loss(batch)
+        total = noise_loss + mask_loss  # Eq. 11
+        if not torch.isfinite(total):
+            raise TrainingError(
+                f"the loss is {total.item()} at step {self.step} (noise "
+                f"{noise_loss.item()}, mask {mask_loss.item()}); lower the learning rates"
+            )
+        self.log("step", float(self.step))  # Lightning's own count starts anew when resumed
+        self.log("noise_loss", noise_loss, prog_bar=True)
+        self.log("mask_loss", mask_loss, prog_bar=True)
+        return total
+
+    def joint_loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Both terms of Eq. 11, the noise loss and the mask loss, each ()."""
         model, guidance = self.model, self.config.guidance
         x0 = model.normalise(batch["images"])
-        count = len(x0)
-        t_s = torch.randint(0, guidance.tau + 1, (count,), device=self.device)
-        t_b = torch.randint(guidance.tau + 1, guidance.last_step + 1, (count,), device=self.device)
+        count, device = len(x0), x0.device
+        t_s = torch.randint(0, guidance.tau + 1, (count,), device=device)
+        t_b = torch.randint(guidance.tau + 1, guidance.last_step + 1, (count,), device=device)
         noise_s, noise_b = torch.randn_like(x0), torch.randn_like(x0)
         alpha_bar_s, alpha_bar_b = model.alpha_bar_at(t_s), model.alpha_bar_at(t_b)
         x_ts = diffusion.add_noise(x0, noise_s, alpha_bar_s)
@@ -125,17 +139,7 @@ class TrainingModule(lightning.LightningModule):
             batch["anomalous"],
             self.config.loss.restoration_weight,
         )
-        mask_loss = losses.mask_loss(batch["masks"], logits, self.config.loss)
-        total = noise_loss + mask_loss  # Eq. 11
-        if not torch.isfinite(total):
-            raise TrainingError(
-                f"the loss is {total.item()} at step {self.step} (noise "
-                f"{noise_loss.item()}, mask {mask_loss.item()}); lower the learning rates"
-            )
-        self.log("step", float(self.step))  # Lightning's own count starts anew when resumed
-        self.log("noise_loss", noise_loss, prog_bar=True)
-        self.log("mask_loss", mask_loss, prog_bar=True)
-        return total
+        return noise_loss, losses.mask_loss(batch["masks"], logits, self.config.loss)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Adam with a learning rate for each network, warmed up and decayed as configured."""

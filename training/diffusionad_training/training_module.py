@@ -35,8 +35,8 @@ class TrainingModule(lightning.LightningModule):
     """Both networks, trained jointly; `trained_model` is what is kept.
 
     With a `time_budget` in seconds the learning rate decays with the time
-    spent where that runs out before the steps do. `resumed` is where an
-    earlier training stopped.
+    spent where that runs out before the steps do. `devices` train together (see
+    parallel). `resumed` is where an earlier training stopped.
     """
 
     def __init__(
@@ -44,6 +44,7 @@ class TrainingModule(lightning.LightningModule):
         config: Config,
         *,
         seed: int,
+        devices: int = 1,
         time_budget: float | None = None,
         resumed: ResumeState | None = None,
     ) -> None:
@@ -55,7 +56,10 @@ class TrainingModule(lightning.LightningModule):
             if config.optimisation.ema_decay > 0
             else None
         )
+        if self.averaged is not None:
+            self.averaged.requires_grad_(False)  # nothing there for devices to average
         self._seed = seed
+        self._devices = devices
         self._time_budget = time_budget
         self._started = time.monotonic()
         self._resumed = resumed
@@ -72,12 +76,8 @@ class TrainingModule(lightning.LightningModule):
     @property
     def seconds(self) -> float:
         """Time spent training, that of an earlier training included."""
-        return self.seconds_here + (0.0 if self._resumed is None else self._resumed.seconds)
-
-    @property
-    def seconds_here(self) -> float:
-        """Time spent since this training was started or resumed."""
-        return time.monotonic() - self._started
+        before = 0.0 if self._resumed is None else self._resumed.seconds
+        return before + time.monotonic() - self._started
 
     def resume_tensors(self) -> dict[str, Tensor]:
         """Everything that training changes, for `resume`."""
@@ -94,11 +94,12 @@ class TrainingModule(lightning.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Compute the joint loss of one batch, Eq. 11.
 
-        What is random in it depends on the seed and on which batch it is, so
-        that a resumed training draws what an uninterrupted one would have.
+        What is random in it depends on the seed and on which batch of all devices'
+        it is, so that a resumed training draws what an uninterrupted one would have.
         """
         resumed = 0 if self._resumed is None else self._resumed.step
-        place = resumed * self.config.optimisation.accumulate + batch_idx
+        before = resumed * self.config.optimisation.accumulate + batch_idx
+        place = before * self._devices + self.global_rank
         torch.manual_seed(_mixed(self._seed, place))
         noise_loss, mask_loss = self.joint_loss(batch)
         total = noise_loss + mask_loss  # Eq. 11
@@ -207,8 +208,12 @@ class TrainingModule(lightning.LightningModule):
             return 1.0
         progress = step / optimisation.steps
         if self._time_budget is not None:
-            progress = max(progress, self.seconds / self._time_budget)
+            progress = max(progress, self._seconds_of_all() / self._time_budget)
         return 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
+
+    def _seconds_of_all(self) -> float:
+        """Time spent by the first device's clock: rates must not differ between devices."""
+        return self.seconds if self._devices == 1 else self.trainer.strategy.broadcast(self.seconds)
 
 
 def _mixed(seed: int, place: int) -> int:

@@ -80,7 +80,14 @@ def _foreground(ctx: click.Context, param: click.Parameter, value: str) -> Path 
     type=click.IntRange(min=0),
     default=1,
     show_default=True,
-    help="Processes that make batches.",
+    help="Processes that make batches, for each device.",
+)
+@click.option(
+    "--devices",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="GPUs to train on together; each takes a batch of its own.",
 )
 @click.option(
     "--checkpoint-steps",
@@ -115,6 +122,7 @@ def train(
     seed: int,
     held_out: float,
     workers: int,
+    devices: int,
     checkpoint_steps: int,
     keep_best: bool,
     patience: int | None,
@@ -157,6 +165,7 @@ def train(
         seed=seed,
         time_budget=time_budget,
         workers=workers,
+        devices=devices,
         checkpoint_steps=checkpoint_steps,
         keep_best=keep_best,
         patience=patience,
@@ -164,6 +173,8 @@ def train(
         progress=sys.stderr.isatty(),
         report=lambda line: click.echo(line, err=True),
     )
+    if module.global_rank > 0:  # of several devices the first speaks for all
+        return
     click.echo(f"Trained {module.step} steps: {output}")
     if (data / "test").is_dir():
         click.echo(f"Next: diffusionad evaluate {data} --run {output}")

@@ -13,6 +13,7 @@ from diffusionad_training import pictures, resume
 from diffusionad_training.checkpoint import SAMPLES_FOLDER, RunRecord, save_run
 from diffusionad_training.data.batches import Batch, to_device
 from diffusionad_training.resume import ResumeState
+from diffusionad_training.throughput import Throughput
 from diffusionad_training.training_module import TrainingModule
 from diffusionad_training.validation import ValidationSet
 
@@ -49,7 +50,10 @@ class Averaging(StepCallback):
 
 
 class Checkpoints(StepCallback):
-    """Save the run, draw a sample sheet and report, every so many steps and at the end."""
+    """Save the run, draw a sample sheet and report, every so many steps and at the end.
+
+    Of several processes (see parallel) the first does so, while the others wait.
+    """
 
     def __init__(
         self,
@@ -60,6 +64,7 @@ class Checkpoints(StepCallback):
         every: int,
         report: Report,
         validation: ValidationSet,
+        throughput: Throughput,
         keep_best: bool = False,
         patience: int | None = None,
         resumed: ResumeState | None = None,
@@ -71,6 +76,7 @@ class Checkpoints(StepCallback):
         self._samples = samples
         self._every = every
         self._validation = validation
+        self._throughput = throughput
         self._keep_best = keep_best
         self._patience = patience
         self._best = None if resumed is None else resumed.best
@@ -81,24 +87,28 @@ class Checkpoints(StepCallback):
         """Save and report if it is time to."""
         if module.step % self._every:
             return
-        said = self._save(module)
-        losses = trainer.callback_metrics
-        optimisation = module.config.optimisation
-        images = trainer.global_step * optimisation.accumulate * len(batch["images"])
-        self.report(
-            f"step {module.step}  noise loss {losses['noise_loss']:.4f}  "
-            f"mask loss {losses['mask_loss']:.4f}  {images / module.seconds_here:.1f} images/s  "
-            f"{module.seconds / 60:.1f} min{said}"
-        )
-        if self._patience is not None and self._without_better >= self._patience:
-            self.report(f"no better weights for {self._patience} checkpoints: stopped early")
-            trainer.should_stop = True
+        if trainer.is_global_zero:
+            losses, pace = trainer.callback_metrics, self._throughput.describe()
+            said = self._save(module)
+            self.report(
+                f"step {module.step}  noise loss {losses['noise_loss']:.4f}  "
+                f"mask loss {losses['mask_loss']:.4f}{pace}  "
+                f"{module.seconds / 60:.1f} min{said}"
+            )
+        if self._patience is not None:
+            enough = self._without_better >= self._patience
+            if enough:
+                self.report(f"no better weights for {self._patience} checkpoints: stopped early")
+            # The first process alone knows; all of them must stop.
+            if trainer.strategy.reduce_boolean_decision(enough, all=False):
+                trainer.should_stop = True
+        self._throughput.restart()
 
     def on_train_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
     ) -> None:
         """Save the last step."""
-        self._save_unless_saved(pl_module)
+        self._save_unless_saved(trainer, pl_module)
 
     def on_exception(
         self,
@@ -108,11 +118,13 @@ class Checkpoints(StepCallback):
     ) -> None:
         """Save what an interrupted run has come to; what failed otherwise is not to be trusted."""
         if isinstance(exception, KeyboardInterrupt) and pl_module.global_step > 0:
-            self._save_unless_saved(pl_module)
+            self._save_unless_saved(trainer, pl_module)
 
-    def _save_unless_saved(self, module: lightning.LightningModule) -> None:
+    def _save_unless_saved(
+        self, trainer: lightning.Trainer, module: lightning.LightningModule
+    ) -> None:
         assert isinstance(module, TrainingModule)
-        if self.saved_step != module.step:
+        if trainer.is_global_zero and self.saved_step != module.step:
             self._save(module)
 
     def _save(self, module: TrainingModule) -> str:

@@ -55,6 +55,7 @@ class RunRecord:
     steps: int  # optimiser steps done
     version: str  # of diffusionad-training
     validation_score: float | None = None  # see validation.py
+    devices: int = 1  # that shared each step
     foreground: str = "none"  # where anomalies were put: none (anywhere), auto or folder
 
 

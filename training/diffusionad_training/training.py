@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Subset
 
 from diffusionad_client.images import IMAGE_SUFFIXES
-from diffusionad_training import resume
+from diffusionad_training import parallel, resume
 from diffusionad_training.callbacks import Averaging, Checkpoints, Report
 from diffusionad_training.checkpoint import LOGS_FOLDER, RunRecord, load_run, start_run
 from diffusionad_training.config import Config
@@ -31,6 +31,7 @@ from diffusionad_training.data.foregrounds import Foreground, Masks
 from diffusionad_training.data.images import load_all
 from diffusionad_training.data.split import hold_out
 from diffusionad_training.errors import CheckpointError, DataError
+from diffusionad_training.throughput import Throughput, TimedLoader
 from diffusionad_training.training_module import TrainingModule
 from diffusionad_training.validation import ValidationSet
 
@@ -62,6 +63,7 @@ def train(
     seed: int = 0,
     time_budget: float | None = None,
     workers: int = 1,
+    devices: int = 1,
     checkpoint_steps: int = 250,
     keep_best: bool = False,
     patience: int | None = None,
@@ -83,16 +85,24 @@ def train(
     training after so many checkpoints without better ones. `resumed` goes on
     with the training that `output` holds, which must have been the same.
 
+    With several `devices` the command that runs this is run again for each further
+    one (see parallel), `workers` processes making batches for each; a step takes as
+    many more images.
+
     Raises `DataError`, `ConfigError`, `CheckpointError` or `TrainingError`.
     """
+    parallel.require(devices)
+    rank = parallel.rank(devices)
+    if rank > 0:
+        report = _silent
     prepared = _read(data, config, textures, foreground, held_out_share, seed, report)
-    record = replace(prepared.record, time_budget=time_budget)
+    record = replace(prepared.record, time_budget=time_budget, devices=devices)
     state = None
     if resumed:
         state = resume.load(output)
         record = _same_run(output, config, record, prepared.held_out)
         report(f"going on after step {state.step}")
-    else:
+    elif rank == 0:
         record = replace(record, held_out_digest=start_run(output, prepared.held_out))
     lightning.seed_everything(seed, verbose=False)
     optimisation = config.optimisation
@@ -101,12 +111,24 @@ def train(
         prepared.images,
         prepared.textures,
         config,
-        count=optimisation.steps * optimisation.accumulate,
+        count=optimisation.steps * optimisation.accumulate * devices,
         seed=seed,
         foregrounds=prepared.foregrounds,
         progress=spent,
     )
-    module = TrainingModule(config, seed=seed, time_budget=time_budget, spent=spent, resumed=state)
+    done = 0 if state is None else state.step
+    first = done * optimisation.accumulate * devices + rank
+    left = Subset(batches, range(first, len(batches), devices))
+    loader = TimedLoader(DataLoader(left, batch_size=None, num_workers=workers))
+    throughput = Throughput(loader)
+    module = TrainingModule(
+        config,
+        seed=seed,
+        devices=devices,
+        time_budget=time_budget,
+        spent=spent,
+        resumed=state,
+    )
     checkpoints = Checkpoints(
         output,
         record,
@@ -114,16 +136,16 @@ def train(
         every=checkpoint_steps,
         report=report,
         validation=ValidationSet(prepared.held_out, seed, prepared.held_out_foregrounds),
+        throughput=throughput,
         keep_best=keep_best,
         patience=patience,
         resumed=state,
     )
-    done = 0 if state is None else state.step
-    left = Subset(batches, range(done * optimisation.accumulate, len(batches)))
+    callbacks = [Averaging(), throughput, checkpoints]  # in this order
     with _quiet_lightning(), _real_interrupts(checkpoints):
-        _trainer(module, output, checkpoints, done, time_budget, progress).fit(
-            module, DataLoader(left, batch_size=None, num_workers=workers)
-        )
+        trainer = _trainer(module, output, callbacks, devices, done, time_budget, progress)
+        with parallel.processes(trainer, devices):
+            trainer.fit(module, loader)
     return module
 
 
@@ -201,7 +223,7 @@ def _same_run(
             "anew into another folder"
         )
     before, now = run.record, record
-    for name in ("seed", "held_out", "data_digest", "textures_digest", "foreground"):
+    for name in ("seed", "held_out", "data_digest", "textures_digest", "foreground", "devices"):
         if getattr(before, name) != getattr(now, name):
             raise CheckpointError(
                 f"{output}: its {name} was {getattr(before, name)!r} and is now "
@@ -250,6 +272,10 @@ def find_textures(folder: Path) -> list[Path]:
     return paths
 
 
+def _silent(line: str) -> None:
+    """Report nothing."""
+
+
 @contextmanager
 def _real_interrupts(checkpoints: Checkpoints) -> Iterator[None]:
     """Make a Ctrl-C a KeyboardInterrupt again, which Lightning turns into an exit code, unsaid."""
@@ -270,29 +296,31 @@ def _real_interrupts(checkpoints: Checkpoints) -> Iterator[None]:
 @contextmanager
 def _quiet_lightning() -> Iterator[None]:
     """Keep Lightning's tips, device lists and notes on its own internals from the user."""
-    logger = logging.getLogger("lightning.pytorch")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    loggers = [logging.getLogger(f"lightning.{part}") for part in ("pytorch", "fabric")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module="lightning")
             yield
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def _trainer(
     module: TrainingModule,
     output: Path,
-    checkpoints: Checkpoints,
+    callbacks: list[Callback],
+    devices: int,
     done: int,
     time_budget: float | None,
     progress: bool,
 ) -> lightning.Trainer:
     optimisation = module.config.optimisation
-    callbacks: list[Callback] = [Averaging(), checkpoints]  # in this order
     if progress:
-        callbacks.append(RichProgressBar(console_kwargs={"stderr": True}))
+        callbacks = [*callbacks, RichProgressBar(console_kwargs={"stderr": True})]
     # A resumed training writes beside the logs of the one before.
     part = "" if done == 0 else f"from-{done:06d}"
     loggers: list[Logger] = [
@@ -302,7 +330,10 @@ def _trainer(
     left = None if time_budget is None else max(time_budget - module.seconds, 1.0)
     return lightning.Trainer(
         accelerator="auto",
-        devices=1,
+        devices=devices,
+        strategy="auto" if devices == 1 else "ddp",
+        # Each device normalises by its own batch, which is the preset's: as one does.
+        sync_batchnorm=False,
         precision=_PRECISIONS[optimisation.precision],  # type: ignore[arg-type]
         accumulate_grad_batches=optimisation.accumulate,
         max_steps=optimisation.steps - done,

@@ -36,8 +36,8 @@ class TrainingModule(lightning.LightningModule):
 
     With a `time_budget` in seconds the learning rate decays with the time
     spent where that runs out before the steps do, and `spent`, if given, is kept
-    at the share of the time that is over. `resumed` is where an earlier training
-    stopped.
+    at the share of the time that is over. `devices` train together (see parallel).
+    `resumed` is where an earlier training stopped.
     """
 
     def __init__(
@@ -45,6 +45,7 @@ class TrainingModule(lightning.LightningModule):
         config: Config,
         *,
         seed: int,
+        devices: int = 1,
         time_budget: float | None = None,
         spent: Tensor | None = None,
         resumed: ResumeState | None = None,
@@ -57,7 +58,10 @@ class TrainingModule(lightning.LightningModule):
             if config.optimisation.ema_decay > 0
             else None
         )
+        if self.averaged is not None:
+            self.averaged.requires_grad_(False)  # nothing there for devices to average
         self._seed = seed
+        self._devices = devices
         self._time_budget = time_budget
         self._spent = spent
         self._started = time.monotonic()
@@ -75,12 +79,8 @@ class TrainingModule(lightning.LightningModule):
     @property
     def seconds(self) -> float:
         """Time spent training, that of an earlier training included."""
-        return self.seconds_here + (0.0 if self._resumed is None else self._resumed.seconds)
-
-    @property
-    def seconds_here(self) -> float:
-        """Time spent since this training was started or resumed."""
-        return time.monotonic() - self._started
+        before = 0.0 if self._resumed is None else self._resumed.seconds
+        return before + time.monotonic() - self._started
 
     def resume_tensors(self) -> dict[str, Tensor]:
         """Everything that training changes, for `resume`."""
@@ -97,19 +97,16 @@ class TrainingModule(lightning.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Compute the joint loss of one batch, Eq. 11.
 
-        What is random in it depends on the seed and on which batch it is, so
-        that a resumed training draws what an uninterrupted one would have.
+        What is random in it depends on the seed and on which batch of all devices'
+        it is, so that a resumed training draws what an uninterrupted one would have.
         """
         if self._spent is not None and self._time_budget is not None:
             self._spent.fill_(self.seconds / self._time_budget)
         resumed = 0 if self._resumed is None else self._resumed.step
-        place = resumed * self.config.optimisation.accumulate + batch_idx
+        before = resumed * self.config.optimisation.accumulate + batch_idx
+        place = before * self._devices + self.global_rank
         torch.manual_seed(_mixed(self._seed, place))
-        x0, clean = self.model.normalise(batch["images"]), self.model.normalise(batch["clean"])
-        restore = self._diffuse if self.config.restoration == "diffusion" else self._autoencode
-        reconstruction, noise_loss = restore(x0, clean, batch["anomalous"])
-        logits = self.model.segmentation_network(x0, reconstruction).float()
-        mask_loss = losses.mask_loss(batch["masks"], logits, self.config.loss)
+        noise_loss, mask_loss = self.joint_loss(batch)
         total = noise_loss + mask_loss  # Eq. 11
         if not torch.isfinite(total):
             raise TrainingError(
@@ -121,12 +118,20 @@ class TrainingModule(lightning.LightningModule):
         self.log("mask_loss", mask_loss, prog_bar=True)
         return total
 
+    def joint_loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Both terms of Eq. 11, the noise loss and the mask loss, each ()."""
+        x0, clean = self.model.normalise(batch["images"]), self.model.normalise(batch["clean"])
+        restore = self._diffuse if self.config.restoration == "diffusion" else self._autoencode
+        reconstruction, noise_loss = restore(x0, clean, batch["anomalous"])
+        logits = self.model.segmentation_network(x0, reconstruction).float()
+        return noise_loss, losses.mask_loss(batch["masks"], logits, self.config.loss)
+
     def _diffuse(self, x0: Tensor, clean: Tensor, anomalous: Tensor) -> tuple[Tensor, Tensor]:
         """Reconstruct images at random steps, and take the noise loss, Eq. 9."""
         model, guidance = self.model, self.config.guidance
-        count = len(x0)
-        t_s = torch.randint(0, guidance.tau + 1, (count,), device=self.device)
-        t_b = torch.randint(guidance.tau + 1, guidance.last_step + 1, (count,), device=self.device)
+        count, device = len(x0), x0.device
+        t_s = torch.randint(0, guidance.tau + 1, (count,), device=device)
+        t_b = torch.randint(guidance.tau + 1, guidance.last_step + 1, (count,), device=device)
         noise_s, noise_b = torch.randn_like(x0), torch.randn_like(x0)
         alpha_bar_s, alpha_bar_b = model.alpha_bar_at(t_s), model.alpha_bar_at(t_b)
         x_ts = diffusion.add_noise(x0, noise_s, alpha_bar_s)
@@ -226,13 +231,17 @@ class TrainingModule(lightning.LightningModule):
             return 1.0
         progress = step / optimisation.steps
         if self._time_budget is not None:
-            progress = max(progress, self.seconds / self._time_budget)
+            progress = max(progress, self._seconds_of_all() / self._time_budget)
         return 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
 
     def _cycle(self, step: int) -> float:
         """Factor on the segmentation network's rate: a cosine that comes back, if configured."""
         period = self.config.optimisation.segmentation_cosine_period
         return 1.0 if period == 0 else 0.5 * (1 + math.cos(2 * math.pi * step / period))
+
+    def _seconds_of_all(self) -> float:
+        """Time spent by the first device's clock: rates must not differ between devices."""
+        return self.seconds if self._devices == 1 else self.trainer.strategy.broadcast(self.seconds)
 
 
 def _mixed(seed: int, place: int) -> int:

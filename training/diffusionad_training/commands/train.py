@@ -100,7 +100,14 @@ def _settings(
     type=click.IntRange(min=0),
     default=1,
     show_default=True,
-    help="Processes that make batches.",
+    help="Processes that make batches, for each device.",
+)
+@click.option(
+    "--devices",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="GPUs to train on together; each takes a batch of its own.",
 )
 @click.option(
     "--checkpoint-steps",
@@ -136,6 +143,7 @@ def train(
     seed: int,
     held_out: float,
     workers: int,
+    devices: int,
     checkpoint_steps: int,
     keep_best: bool,
     patience: int | None,
@@ -180,6 +188,7 @@ def train(
         seed=seed,
         time_budget=time_budget,
         workers=workers,
+        devices=devices,
         checkpoint_steps=checkpoint_steps,
         keep_best=keep_best,
         patience=patience,
@@ -187,6 +196,8 @@ def train(
         progress=sys.stderr.isatty(),
         report=lambda line: click.echo(line, err=True),
     )
+    if module.global_rank > 0:  # of several devices the first speaks for all
+        return
     click.echo(f"Trained {module.step} steps: {output}")
     if (data / "test").is_dir():
         click.echo(f"Next: diffusionad evaluate {data} --run {output}")

@@ -159,9 +159,9 @@ def train(
     """
     from diffusionad_training import training
     from diffusionad_training.checkpoint import CONFIG_FILE
-    from diffusionad_training.config import with_settings
     from diffusionad_training.errors import ConfigError
     from diffusionad_training.presets import customised
+    from diffusionad_training.settings import with_settings
 
     if resume and overwrite:
         raise click.UsageError("give --resume or --overwrite, not both")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -20,12 +21,12 @@ from diffusionad_training.validation import ValidationSet
 Report = Callable[[str], None]
 
 
-class StepCallback(Callback):
+class StepCallback(Callback, ABC):
     """Calls `on_step` after each optimiser step, however many batches make one."""
 
+    @abstractmethod
     def on_step(self, trainer: lightning.Trainer, module: TrainingModule, batch: Batch) -> None:
         """Do what is to be done after a step."""
-        raise NotImplementedError
 
     def on_train_batch_end(
         self,

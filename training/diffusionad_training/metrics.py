@@ -150,8 +150,7 @@ class PixelMetrics:
         """Sum over recall steps of the precision there."""
         if not self._is_defined:
             return None
-        found = np.cumsum(self._defect[::-1])
-        marked = found + np.cumsum(self._normal[::-1])
+        found, marked = self._found_and_marked()
         precision = found / np.maximum(marked, 1)
         recall_steps = self._defect[::-1] / found[-1]
         return float((precision * recall_steps).sum())
@@ -179,10 +178,14 @@ class PixelMetrics:
         """Precision over recall of the pixels."""
         if not self._is_defined:
             return None
-        found = np.cumsum(self._defect[::-1])
-        marked = found + np.cumsum(self._normal[::-1])
+        found, marked = self._found_and_marked()
         some = marked > 0  # above the highest value nothing is marked, and precision not defined
         return Curve(found[some] / found[-1], found[some] / marked[some])
+
+    def _found_and_marked(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Count defect pixels, and pixels of any kind, at or above each threshold, falling."""
+        found = np.cumsum(self._defect[::-1])
+        return found, found + np.cumsum(self._normal[::-1])
 
     @property
     def _is_defined(self) -> bool:

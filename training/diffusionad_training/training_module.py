@@ -74,7 +74,12 @@ class TrainingModule(lightning.LightningModule):
     @property
     def step(self) -> int:
         """Optimiser steps done, those of an earlier training included."""
-        return self.global_step + (0 if self._resumed is None else self._resumed.step)
+        return self._steps_before + self.global_step
+
+    @property
+    def _steps_before(self) -> int:
+        """Optimiser steps of the earlier training that this one goes on with."""
+        return 0 if self._resumed is None else self._resumed.step
 
     @property
     def seconds(self) -> float:
@@ -102,8 +107,7 @@ class TrainingModule(lightning.LightningModule):
         """
         if self._spent is not None and self._time_budget is not None:
             self._spent.fill_(self.seconds / self._time_budget)
-        resumed = 0 if self._resumed is None else self._resumed.step
-        before = resumed * self.config.optimisation.accumulate + batch_idx
+        before = self._steps_before * self.config.optimisation.accumulate + batch_idx
         place = before * self._devices + self.global_rank
         torch.manual_seed(_mixed(self._seed, place))
         noise_loss, mask_loss = self.joint_loss(batch)
@@ -176,7 +180,7 @@ class TrainingModule(lightning.LightningModule):
         )
         if self._resumed is not None:
             restore_optimiser(optimiser, self._resumed)
-        before = 0 if self._resumed is None else self._resumed.step
+        before = self._steps_before
         schedule = LambdaLR(
             optimiser,
             [

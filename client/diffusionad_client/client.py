@@ -23,10 +23,11 @@ from diffusionad_client.errors import (
     ServerBusyError,
     ServerUnavailableError,
 )
+from diffusionad_client.grpc_transport import GrpcTransport
 from diffusionad_client.inspection import Inspection, Timings
 from diffusionad_client.metadata import Thresholds
 from diffusionad_client.releases import Catalogue, Releases, ServedModel
-from diffusionad_client.transport import Answer, Batch, GrpcTransport, Health, Transport
+from diffusionad_client.transport import Answer, Batch, Health, Transport
 
 FIRST_PAUSE_S = 0.1  # before a request is tried again; doubled each time
 LONGEST_PAUSE_S = 2.0

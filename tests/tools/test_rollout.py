@@ -23,9 +23,9 @@ from diffusionad_client.cli import main
 from diffusionad_client.client import Client
 from diffusionad_client.contract import Step
 from diffusionad_client.errors import AddressError
+from diffusionad_client.grpc_transport import GrpcTransport
 from diffusionad_client.metadata import Thresholds
 from diffusionad_client.scoring import pictures
-from diffusionad_client.transport import GrpcTransport
 from diffusionad_tools.release import model_config
 from diffusionad_tools.release.promote import promote
 from diffusionad_tools.release.repository import find_release

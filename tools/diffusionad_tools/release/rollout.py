@@ -23,7 +23,7 @@ from diffusionad_client import contract
 from diffusionad_client.client import Client
 from diffusionad_client.contract import Step
 from diffusionad_client.errors import DiffusionADError
-from diffusionad_client.transport import GrpcTransport, check_url
+from diffusionad_client.grpc_transport import GrpcTransport, check_url
 from diffusionad_tools.release.repository import Release, ensembles, find_release
 
 LOAD_S = 600.0  # warming up a large model on a CPU takes minutes

@@ -25,8 +25,8 @@ from diffusionad_client.bundle import References
 from diffusionad_client.client import Client
 from diffusionad_client.contract import Step
 from diffusionad_client.errors import DiffusionADError, ServerUnavailableError
+from diffusionad_client.grpc_transport import GrpcTransport
 from diffusionad_client.local_server import STARTUP_S
-from diffusionad_client.transport import GrpcTransport
 from diffusionad_tools.errors import RepositoryError
 from diffusionad_tools.release import gate, model_config
 from diffusionad_tools.release.check import (

@@ -206,16 +206,20 @@ def test_ways_to_denoise_are_set_side_by_side(
     assert scores[0] != scores[1]
 
 
-def test_another_noise_constant_gives_other_scores(
+def test_noise_constants_are_set_side_by_side_with_their_spread(
     tiny_data: Path, tiny_run: Path, tmp_path: Path
 ) -> None:
-    scores = []
-    for seed in ("3", "4"):  # the run was trained, and its constant drawn, with seed 3
-        output = tmp_path / f"{seed}.json"
-        arguments = ["--run", str(tiny_run), "--noise-seed", seed, "--output", str(output)]
-        result = CliRunner().invoke(main, ["evaluate", str(tiny_data), *arguments])
-        assert result.exit_code == 0, result.output
-        scores.append([image["score"] for image in json.loads(output.read_text())["images"]])
+    output = tmp_path / "seeds.json"
+    seeds = ("--noise-seed", "3", "--noise-seed", "4")  # the run was trained, its own drawn, with 3
+    arguments = ["--run", str(tiny_run), *seeds, "--output", str(output)]
+    result = CliRunner().invoke(main, ["evaluate", str(tiny_data), *arguments])
+    assert result.exit_code == 0, result.output
+    first, second, spread = (line.rsplit(maxsplit=5) for line in result.output.splitlines()[1:])
+    assert (first[0], second[0]) == ("norm-guided, noise 3", "norm-guided, noise 4")
+    pro = abs(float(first[3]) - float(second[3]))
+    assert float(spread[-2]) == pytest.approx(pro, abs=0.11)  # figures are rounded
+    both = json.loads(output.read_text())
+    scores = [[image["score"] for image in one["images"]] for one in both.values()]
     own = [
         one.score
         for one in TorchScorer(load_run(tiny_run).model).score(
@@ -224,6 +228,17 @@ def test_another_noise_constant_gives_other_scores(
     ]
     np.testing.assert_allclose(scores[0], own, atol=1e-6)
     assert scores[1] != scores[0]
+
+
+def test_figures_of_another_noise_constant_are_not_the_run_s(
+    tiny_data: Path, tiny_run: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "seed.json"
+    arguments = ["--run", str(tiny_run), "--noise-seed", "4", "--output", str(output)]
+    result = CliRunner().invoke(main, ["evaluate", str(tiny_data), *arguments])
+    assert result.exit_code == 0, result.output
+    digest = load_run(tiny_run).weights_digest
+    assert read_record(output).detector == f"{digest}, noise of seed 4"
 
 
 def test_scores_do_not_depend_on_the_batch(tiny_data: Path, tiny_run: Path) -> None:

@@ -16,6 +16,7 @@ from typing import Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from diffusionad_client import Client
 from diffusionad_training.data.images import load_all
@@ -50,12 +51,20 @@ class Scorer(Protocol):
 class TorchScorer:
     """Scores with a trained model, in batches, on the device it is on.
 
-    `denoising` other than the model's own is for comparison (see denoising).
+    Another `denoising` than the model's own (see denoising), or another `noise`
+    constant, is for comparison.
     """
 
-    def __init__(self, model: DiffusionAD, denoising: Denoising = Denoising.NORM_GUIDED) -> None:
+    def __init__(
+        self,
+        model: DiffusionAD,
+        denoising: Denoising = Denoising.NORM_GUIDED,
+        *,
+        noise: Tensor | None = None,
+    ) -> None:
         self._model = model.eval()
         self._denoising = denoising
+        self._noise = model.noise.clone() if noise is None else noise
 
     @property
     def size(self) -> int:
@@ -70,6 +79,7 @@ class TorchScorer:
     @torch.no_grad()
     def score_arrays(self, images: NDArray[np.uint8]) -> Iterator[Scored]:
         """Score images (N, S, S, 3) uint8, N small enough for one batch."""
+        self._model.noise.copy_(self._noise)  # scorers with several constants share one model
         batch = torch.from_numpy(images).to(self._model.noise.device)
         detection = detect(self._model, batch, self._denoising)
         maps = detection.anomaly_map.cpu().numpy()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -34,8 +34,11 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--noise-seed",
+    "noise_seeds",
     type=click.IntRange(min=0),
-    help="With --run: draw another noise constant, to see how much it matters.",
+    multiple=True,
+    help="With --run: draw another noise constant, to see how much it matters; several are set "
+    "side by side, with their spread.",
 )
 @click.option(
     "--roi",
@@ -59,7 +62,7 @@ def evaluate(
     repository: Path | None,
     model: str | None,
     denoising: tuple[str, ...],
-    noise_seed: int | None,
+    noise_seeds: tuple[int, ...],
     roi: Path | None,
     output: Path | None,
     report: Path | None,
@@ -70,6 +73,7 @@ def evaluate(
       diffusionad evaluate images/screw --run runs/screw
       diffusionad evaluate images/screw --repository model_repository --model screw
       diffusionad evaluate images/screw --run runs/screw --denoising iterative
+      diffusionad evaluate images/screw --run runs/screw --noise-seed 1 --noise-seed 2
       diffusionad evaluate images/screw --run runs/screw --report screw.html
     """
     from diffusionad_training.data import layout
@@ -78,7 +82,7 @@ def evaluate(
 
     if sum(place is not None for place in (run, url, repository)) != 1:
         raise click.UsageError("give one of --run, --url or --repository")
-    if run is None and (tuple(denoising) != ("norm-guided",) or noise_seed is not None):
+    if run is None and (tuple(denoising) != ("norm-guided",) or noise_seeds):
         raise click.UsageError(
             "--denoising and --noise-seed go with --run: a served model is fixed"
         )
@@ -87,7 +91,7 @@ def evaluate(
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
     with _open(
-        run, url, repository, model, denoising, noise_seed, roi, has_page=report is not None
+        run, url, repository, model, denoising, noise_seeds, roi, has_page=report is not None
     ) as detector:
         if detector.warning is not None:
             click.echo(f"Warning: {detector.warning}", err=True)
@@ -112,7 +116,8 @@ def evaluate(
     if len(results) == 1:
         _print(*results.values())
     else:
-        _print_side_by_side(results)
+        # Between ways to denoise, a spread would mean nothing.
+        _print_side_by_side(results, with_spread=len(denoising) == 1)
         _print_notes(next(iter(results.values())))
 
 
@@ -122,7 +127,7 @@ def _open(
     repository: Path | None,
     model: str | None,
     denoising: tuple[str, ...],
-    noise_seed: int | None,
+    noise_seeds: tuple[int, ...],
     roi: Path | None,
     *,
     has_page: bool,
@@ -130,7 +135,7 @@ def _open(
     from diffusionad_training.evaluation import detectors
 
     if run is not None:
-        return nullcontext(detectors.of_run(run, denoising, noise_seed=noise_seed, mask=roi))
+        return nullcontext(detectors.of_run(run, denoising, noise_seeds=noise_seeds, mask=roi))
     if repository is not None:
         return detectors.of_repository(repository, model, mask=roi, reconstruction=has_page)
     assert url is not None  # one of the three is given
@@ -169,20 +174,28 @@ def _write(output: Path, results: dict[str, Evaluation]) -> None:
     write_aside(output, f"{text}\n".encode())
 
 
-def _print_side_by_side(results: dict[str, Evaluation]) -> None:
+def _print_side_by_side(results: dict[str, Evaluation], *, with_spread: bool) -> None:
     from diffusionad_client.tables import print_table
 
     headings = ("denoising", "image AUROC", "pixel AUROC", "PRO", "pixel AP", "images/s")
+    figures = {
+        way: (r.image_auroc, r.pixel_auroc, r.pro, r.pixel_average_precision)
+        for way, r in results.items()
+    }
     rows = [
-        (
-            way,
-            *(_percent(v) for v in (r.image_auroc, r.pixel_auroc, r.pro)),
-            _percent(r.pixel_average_precision),
-            f"{len(r.images) / r.seconds:.2f}",
-        )
+        (way, *map(_percent, figures[way]), f"{len(r.images) / r.seconds:.2f}")
         for way, r in results.items()
     ]
+    if with_spread:
+        spread = (_spread(column) for column in zip(*figures.values(), strict=True))
+        rows.append(("largest - smallest", *map(_percent, spread), ""))
     print_table(headings, rows, numbers=5)
+
+
+def _spread(values: Sequence[float | None]) -> float | None:
+    """How far apart they lie; None where one is undefined."""
+    defined = [value for value in values if value is not None]
+    return max(defined) - min(defined) if len(defined) == len(values) else None
 
 
 def _percent(value: float | None) -> str:
@@ -190,6 +203,8 @@ def _percent(value: float | None) -> str:
 
 
 def _print(result: Evaluation) -> None:
+    from diffusionad_client.tables import print_table
+
     names = {
         "image_auroc": "image AUROC",
         "image_average_precision": "image AP",
@@ -199,9 +214,23 @@ def _print(result: Evaluation) -> None:
         "pro": "PRO",
     }
     for key, value in result.metrics.items():
-        click.echo(f"{names[key]:<24}{_percent(value):>10}")
-    for defect, figures in result.by_class.items():
-        click.echo(f"{'  image AUROC, ' + defect:<24}{_percent(figures.image_auroc):>10}")
+        click.echo(f"{names[key]:<14}{_percent(value):>10}")
+    if result.by_class:
+        click.echo()
+        print_table(
+            ("defect", "images", "image AUROC", "pixel AUROC", "PRO", "pixel AP"),
+            [
+                (
+                    defect,
+                    str(one.images),
+                    *map(_percent, (one.image_auroc, one.pixel_auroc, one.pro)),
+                    _percent(one.pixel_average_precision),
+                )
+                for defect, one in result.by_class.items()
+            ],
+            numbers=5,
+        )
+        click.echo()
     _print_notes(result)
     click.echo(f"{len(result.images)} images in {result.seconds:.1f} s")
 

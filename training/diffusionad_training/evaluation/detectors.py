@@ -24,30 +24,37 @@ class Detector:
 
     identity: str  # the digest of a run's weights, or category and release
     title: str  # for people
-    scorers: Mapping[str, Scorer]  # by the way to denoise
+    scorers: Mapping[str, Scorer]  # by the way to denoise, and by the noise if there are several
     region: roi.Mask | None  # in which to measure; None: everywhere
     warning: str | None = None  # on what the figures will not say
 
 
 def of_run(
-    folder: Path, ways: Sequence[str], *, noise_seed: int | None, mask: Path | None
+    folder: Path, ways: Sequence[str], *, noise_seeds: Sequence[int], mask: Path | None
 ) -> Detector:
-    """Load a run as one scorer for each way to denoise.
+    """Load a run as one scorer for each way to denoise and each noise constant.
 
-    With a `noise_seed` its noise constant is another, with a `mask` it
-    inspects that region only. Raises `CheckpointError` or `RegionError`.
+    Without `noise_seeds` the constant is its own. With a `mask` it inspects that
+    region only. Raises `CheckpointError` or `RegionError`.
     """
     run = load_run(folder)
     region = None if mask is None else read_region(mask, run.model.config.size)
-    if noise_seed is not None:
-        run.model.noise.copy_(draw_noise(run.model.config.size, noise_seed))
     model = run.model.to("cuda" if torch.cuda.is_available() else "cpu")
     model.restrict_to(None if region is None else torch.from_numpy(region))
-    scorers = {way: TorchScorer(model, Denoising(way)) for way in ways}
     title = f"run {folder.resolve().name}, weights {run.weights_digest[:12]}"
-    if noise_seed is not None:
-        title += f", noise of seed {noise_seed}"
-    return Detector(run.weights_digest, title, scorers, region)
+    if not noise_seeds:
+        own = {way: TorchScorer(model, Denoising(way)) for way in ways}
+        return Detector(run.weights_digest, title, own, region)
+    scorers = {
+        way if len(noise_seeds) == 1 else f"{way}, noise {seed}": TorchScorer(
+            model, Denoising(way), noise=draw_noise(model.config.size, seed)
+        )
+        for way in ways
+        for seed in noise_seeds
+    }
+    drawn = f", noise of seed {', '.join(map(str, noise_seeds))}"
+    # No figures of the run's own: no release takes them for its.
+    return Detector(run.weights_digest + drawn, title + drawn, scorers, region)
 
 
 @contextmanager

@@ -38,7 +38,8 @@ def training_step(self, batch, index):
 
 def on_before_optimizer_step(self, optimizer):
     if self.step == 0 and self.global_rank == 0:
-        gradients = {name: p.grad for name, p in self.model.named_parameters()}
+        parameters = self.model.named_parameters()
+        gradients = {name: p.grad for name, p in parameters if p.grad is not None}
         save_file(gradients, notes / "gradients.safetensors")
 
 def on_train_end(self):
@@ -164,6 +165,18 @@ def test_a_stopped_training_on_two_devices_goes_on_to_the_very_same_weights(
     assert "going on after step 2" in printed
     ours, theirs = (load_file(run / resume.RESUME_FILE) for run in (stopped, trained.run))
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+@pytest.mark.slow
+def test_two_processes_may_leave_the_segmentation_network_for_later(
+    tiny_data: Path, config: Config, tmp_path: Path
+) -> None:
+    later = dataclasses.replace(config.optimisation, segmentation_from=0.5)
+    config = dataclasses.replace(config, optimisation=later)
+    train_on_two(tiny_data, tmp_path / "run", tmp_path, config)
+    first, second = (load_file(tmp_path / f"weights-{rank}.safetensors") for rank in (0, 1))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert resume.load(tmp_path / "run").step == 4
 
 
 @pytest.mark.slow

@@ -48,6 +48,17 @@ def test_x0_error_with_weight_snr_is_the_noise_error() -> None:
     )
 
 
+def test_pixels_under_an_anomaly_may_weigh_more() -> None:
+    truth = torch.zeros(2, 3, 1, 4)
+    estimate = torch.tensor([1.0, 2.0, 0.0, 0.0]).expand(2, 3, 1, 4)
+    weights = torch.tensor([[10.0, 1.0, 1.0, 1.0], [1.0, 1.0, 1.0, 1.0]]).view(2, 1, 1, 4)
+    weighted = losses.squared_error(truth, estimate, weights)
+    assert weighted.tolist() == pytest.approx([(10 * 1 + 4) / 13, 5 / 4])
+    assert weighted[1] == losses.squared_error(truth, estimate)[1]
+    alpha_bar = torch.tensor([0.5, 0.5])  # SNR 1
+    assert torch.equal(losses.weighted_x0_error(truth, estimate, alpha_bar, 5, weights), weighted)
+
+
 def test_the_weight_of_x0_error_is_capped() -> None:
     x0, estimate = torch.zeros(1, 3, 2, 2), torch.ones(1, 3, 2, 2)
     error = losses.weighted_x0_error(x0, estimate, torch.tensor([0.99]), cap=5)  # SNR 99

@@ -22,10 +22,15 @@ from diffusionad_training.validation import Validation, ValidationSet
 
 @pytest.fixture(scope="module")
 def config(tiny_config: Config) -> Config:
-    """Two batches a step, and dropout: more that must be drawn again as it was."""
+    """Two batches a step, and dropout: more that must be drawn again as it was.
+
+    The segmentation network, trained from the fifth of six steps on, has no moments before.
+    """
     return dataclasses.replace(
         tiny_config,
-        optimisation=dataclasses.replace(tiny_config.optimisation, steps=6, accumulate=2),
+        optimisation=dataclasses.replace(
+            tiny_config.optimisation, steps=6, accumulate=2, segmentation_from=0.6
+        ),
         noise_network=dataclasses.replace(tiny_config.noise_network, dropout=0.2),
     )
 

@@ -29,10 +29,11 @@ def picture(seed: int = 0, height: int = 64, width: int = 64) -> np.ndarray:
 def test_blend_is_equation_12() -> None:
     normal = np.full((2, 2, 3), 100, dtype=np.uint8)
     source = np.full((2, 2, 3), 200, dtype=np.uint8)
-    mask = np.array([[True, False], [False, False]])
-    blended = blend(normal, source, mask, opacity=0.3)
+    shares = np.array([[1, 0.5], [0, 0]], dtype=np.float32)
+    blended = blend(normal, source, shares, opacity=0.3)
     assert blended[0, 0].tolist() == [170] * 3  # 0.3 * 100 + 0.7 * 200
-    assert (blended[~mask] == 100).all()
+    assert blended[0, 1].tolist() == [135] * 3  # half of it
+    assert (blended[1] == 100).all()
 
 
 @settings(max_examples=40)
@@ -49,6 +50,32 @@ def test_an_anomaly_changes_nothing_outside_its_mask_and_can_be_seen_inside(seed
     assert (anomalous[~inside] == image[~inside]).all()
     difference = np.abs(anomalous[inside].astype(int) - image[inside])
     assert difference.mean() >= MIN_CONTRAST
+
+
+@settings(max_examples=40)
+@given(seeds)
+def test_a_soft_edge_fades_out_and_is_marked_where_it_shows(seed: int) -> None:
+    image = np.full((64, 64, 3), 100, np.uint8)
+    config = SynthesisConfig(
+        texture_share=1, self_share=0, stroke_share=0.5, soft_edge=3, opacity=(0, 0)
+    )
+    white = np.full((1, 64, 64, 3), 200, np.uint8)
+    synthesiser = AnomalySynthesiser(config, white)
+    anomalous, mask = synthesiser.synthesise(image, np.random.default_rng(seed))
+    inside = mask.astype(bool)
+    difference = np.abs(anomalous.astype(int) - image)
+    assert inside.any()
+    assert difference[inside].min() >= difference[~inside].max()
+
+
+@pytest.mark.parametrize("deviation", [0.0, 1.5])
+def test_a_softened_mask_reaches_one(deviation: float) -> None:
+    mask = np.zeros((32, 32), dtype=bool)
+    mask[10, 4:28] = True
+    shares = masks.softened(mask, deviation)
+    assert shares.max() == 1
+    assert (shares[mask] >= 0.5).all()
+    assert bool((shares[9, 10:20] > 0).all()) == (deviation > 0)
 
 
 def test_the_same_seed_gives_the_same_anomaly() -> None:

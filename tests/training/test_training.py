@@ -1,6 +1,7 @@
 """Training end to end, in a few steps: what it writes, repeats, refuses and learns."""
 
 import dataclasses
+import itertools
 import json
 import shutil
 from pathlib import Path
@@ -216,10 +217,22 @@ def test_an_interrupted_training_says_what_is_saved(
     assert load_run(tmp_path / "run").record.steps == 4
 
 
-def test_steps_are_drawn_from_both_sides_of_tau(
-    tiny_data: Path, tiny_config: Config, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("guidance", "small_steps", "large_steps"),
+    [
+        (GuidanceConfig(small_step=1, large_step=3, tau=2, last_step=4), [0, 1, 2], [3, 4]),
+        (GuidanceConfig(small_step=5, large_step=9, spread=1), [4, 5, 6], [8, 9, 10]),
+    ],
+    ids=["both sides of tau", "near those of inference"],
+)
+def test_steps_are_drawn_from(
+    guidance: GuidanceConfig,
+    small_steps: list[int],
+    large_steps: list[int],
+    tiny_data: Path,
+    tiny_config: Config,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    guidance = GuidanceConfig(small_step=1, large_step=3, tau=2, last_step=4)
     module = TrainingModule(dataclasses.replace(tiny_config, guidance=guidance), seed=0)
     monkeypatch.setattr(module, "log", lambda *args, **kwargs: None)
     drawn: list[torch.Tensor] = []
@@ -233,8 +246,38 @@ def test_steps_are_drawn_from_both_sides_of_tau(
         for index, batch in enumerate(batches):
             module.training_step(batch, index)
     small, large = (torch.cat([t.chunk(2)[side] for t in drawn]) for side in (0, 1))
-    assert sorted(set(small.tolist())) == [0, 1, 2]
-    assert sorted(set(large.tolist())) == [3, 4]
+    assert sorted(set(small.tolist())) == small_steps
+    assert sorted(set(large.tolist())) == large_steps
+
+
+def test_the_segmentation_network_may_begin_later(
+    tiny_data: Path, tiny_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    optimisation = dataclasses.replace(tiny_config.optimisation, segmentation_from=0.5)
+    config = dataclasses.replace(tiny_config, optimisation=optimisation)
+    step, seen = TrainingModule.training_step, []
+
+    def watched(self: TrainingModule, batch: Batch, index: int) -> torch.Tensor:
+        first = next(self.model.segmentation_network.parameters())
+        seen.append(first.detach().clone())
+        return step(self, batch, index)
+
+    monkeypatch.setattr(TrainingModule, "training_step", watched)
+    training.train(tiny_data, tmp_path / "run", config, workers=0)
+    changed = [not torch.equal(*pair) for pair in itertools.pairwise(seen)]
+    assert changed == [False, False, False, True, True]  # the fourth step is the first to
+
+
+def test_a_step_reads_the_clock_once(
+    tiny_data: Path, tiny_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    readings = itertools.count()
+    clock = property(lambda self: 10.0 * next(readings))
+    monkeypatch.setattr(TrainingModule, "seconds", clock)
+    module = training.train(tiny_data, tmp_path / "run", tiny_config, workers=0, time_budget=1000)
+    # A step each, one for the trainer's limit before and two for the last checkpoint's record.
+    assert next(readings) <= tiny_config.optimisation.steps + 3
+    assert module.step == tiny_config.optimisation.steps
 
 
 def test_rates_warm_up_and_decay_to_nothing(tiny_config: Config) -> None:

@@ -139,6 +139,7 @@ class Checkpoints(StepCallback):
                 seconds=module.seconds,
                 best=self._best,
                 selected_step=self._selected_step,
+                averaged_stage=module.averaged_stage,
                 tensors=module.resume_tensors(),
             ),
         )

@@ -41,7 +41,7 @@ def detect(model: DiffusionAD, images: Tensor, denoising: Denoising) -> Detectio
     if denoising is Denoising.NORM_GUIDED:
         detection: Detection = model(images)
         return detection
-    if model.config.restoration != "diffusion":
+    if not model.config.is_diffusion:
         raise ConfigError(
             f"{denoising.value}: an {model.config.restoration} has no noise to remove; leave "
             "--denoising out"

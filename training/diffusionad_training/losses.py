@@ -31,21 +31,31 @@ def noise_loss(
     return (weights * per_image).sum() / torch.where(total > 0, total, 1.0)
 
 
-def squared_error(truth: Tensor, estimate: Tensor) -> Tensor:
-    """Mean squared error of each image's estimate: (N, C, H, W) twice -> (N,)."""
-    return (truth - estimate).square().flatten(1).mean(dim=1)
+def squared_error(truth: Tensor, estimate: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Mean squared error of each image's estimate: (N, C, H, W) twice -> (N,).
+
+    weights  (N, 1, H, W)   of the pixels in the mean; None: all alike
+    """
+    error = (truth - estimate).square()
+    if weights is None:
+        return error.flatten(1).mean(dim=1)
+    per_pixel = error.mean(dim=1, keepdim=True)
+    return (weights * per_pixel).flatten(1).sum(dim=1) / weights.flatten(1).sum(dim=1)
 
 
-def weighted_x0_error(x0: Tensor, estimate: Tensor, alpha_bar: Tensor, cap: float) -> Tensor:
+def weighted_x0_error(
+    x0: Tensor, estimate: Tensor, alpha_bar: Tensor, cap: float, weights: Tensor | None = None
+) -> Tensor:
     """Squared error of the clean image, weighted by min(SNR, cap). Hang et al. (2023), min-SNR.
 
     With weight SNR alone it would equal the squared noise error exactly; the
     cap keeps steps with little noise from drowning the others.
 
     x0, estimate  (N, C, H, W);   alpha_bar  (N,);   returns  (N,)
+    weights       (N, 1, H, W)   of the pixels in the mean; None: all alike
     """
     weight = signal_to_noise(alpha_bar).clamp(max=cap)
-    return weight * (x0 - estimate).square().flatten(1).mean(dim=1)
+    return weight * squared_error(x0, estimate, weights)
 
 
 def focal_loss(mask: Tensor, logits: Tensor, alpha: float, gamma: float) -> Tensor:

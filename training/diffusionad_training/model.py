@@ -57,9 +57,7 @@ class DiffusionAD(nn.Module):
     def __init__(self, config: Config, *, noise_seed: int = 0) -> None:
         super().__init__()
         self.config = config
-        self.noise_network = NoiseUNet(
-            config.noise_network, skip_connections=config.restoration == "diffusion"
-        )
+        self.noise_network = NoiseUNet(config.noise_network, skip_connections=config.is_diffusion)
         self.segmentation_network = SegmentationUNet(config.segmentation_network)
         schedule = config.schedule
         table = diffusion.alpha_bar_table(schedule.steps, schedule.beta_first, schedule.beta_last)
@@ -110,13 +108,13 @@ class DiffusionAD(nn.Module):
         return guided.clamp(self.range_bottom, 1.0)
 
     def autoencode(self, x: Tensor) -> Tensor:
-        """Restore images (N, 3, H, W) without noise, as `restoration` "autoencoder" does."""
+        """Restore images (N, 3, H, W) without noise, as an autoencoder does."""
         restored: Tensor = self.noise_network(x, torch.zeros(len(x), device=x.device))
         return restored
 
     def forward(self, images: Tensor) -> Detection:
         """(N, H, W, 3) uint8 -> the detection, with the fixed steps and noise."""
-        if self.config.restoration == "autoencoder":
+        if not self.config.is_diffusion:
             restored = self.autoencode(self.normalise(images)).clamp(self.range_bottom, 1.0)
             anomaly_map, score = Segmentation(self)(images, restored)
             return Detection(score.squeeze(1), anomaly_map, self.to_picture(restored))

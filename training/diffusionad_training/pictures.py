@@ -31,7 +31,7 @@ def sample_sheet(model: DiffusionAD, batch: Batch) -> NDArray[np.uint8]:
     (H, W, 3) uint8. Of an autoencoder x0, its reconstruction, mask and anomaly map.
     """
     images = batch["images"][:MAX_ROWS]
-    if model.config.restoration == "autoencoder":
+    if not model.config.is_diffusion:
         detection = model(images)
         mask, found = _grey(batch["masks"][:MAX_ROWS, 0]), _grey(detection.anomaly_map)
         return _joined([images, detection.reconstruction, mask, found])

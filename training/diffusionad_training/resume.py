@@ -32,6 +32,7 @@ class ResumeState:
     seconds: float  # spent on them
     best: float | None  # score of the weights kept so far, where they are selected
     selected_step: int  # of those weights
+    averaged_stage: int  # of the training, in which the average began
     tensors: dict[str, Tensor]
 
     def part(self, name: str) -> dict[str, Tensor]:
@@ -70,6 +71,7 @@ def save(folder: Path, state: ResumeState) -> None:
     """Write the state, replacing an earlier one at one stroke."""
     header = {"step": str(state.step), "seconds": repr(state.seconds)}
     header |= {"best": repr(state.best), "selected_step": str(state.selected_step)}
+    header["averaged_stage"] = str(state.averaged_stage)
     write_file(folder / RESUME_FILE, safetensors.torch.save(state.tensors, metadata=header))
 
 
@@ -91,6 +93,7 @@ def load(folder: Path) -> ResumeState:
             seconds=float(header["seconds"]),
             best=None if best == "None" else float(best),
             selected_step=int(header["selected_step"]),
+            averaged_stage=int(header["averaged_stage"]),
             tensors=tensors,
         )
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as exc:

@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, Subset
 from diffusionad_training import parallel, resume
 from diffusionad_training.callbacks import Averaging, Checkpoints, Report
 from diffusionad_training.checkpoint import LOGS_FOLDER, RunRecord, load_run, start_run
-from diffusionad_training.config import Config
+from diffusionad_training.config import Config, OptimisationConfig
 from diffusionad_training.data.batches import TrainingBatches
 from diffusionad_training.data.foregrounds import Foreground
 from diffusionad_training.errors import CheckpointError
@@ -211,7 +211,7 @@ def _trainer(
     return lightning.Trainer(
         accelerator="auto",
         devices=devices,
-        strategy="auto" if devices == 1 else "ddp",
+        strategy="auto" if devices == 1 else _strategy(optimisation),
         # Each device normalises by its own batch, which is the preset's: as one does.
         sync_batchnorm=False,
         precision=_PRECISIONS[optimisation.precision],  # type: ignore[arg-type]
@@ -228,3 +228,8 @@ def _trainer(
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
     )
+
+
+def _strategy(optimisation: OptimisationConfig) -> str:
+    """How several devices train: one that waits for no gradients of what is not trained yet."""
+    return "ddp" if optimisation.segmentation_from == 0 else "ddp_find_unused_parameters_true"

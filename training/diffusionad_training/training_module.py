@@ -66,6 +66,10 @@ class TrainingModule(lightning.LightningModule):
         self._spent = spent
         self._started = time.monotonic()
         self._resumed = resumed
+        self._progress = 0.0
+        # Of the batch at hand: one more with the segmentation network, one more on whole images.
+        self._stage = 0
+        self.averaged_stage = 0 if resumed is None else resumed.averaged_stage
         if resumed is not None:
             self.model.load_state_dict(resumed.part("model"))
             if self.averaged is not None:
@@ -105,12 +109,14 @@ class TrainingModule(lightning.LightningModule):
         What is random in it depends on the seed and on which batch of all devices'
         it is, so that a resumed training draws what an uninterrupted one would have.
         """
-        if self._spent is not None and self._time_budget is not None:
-            self._spent.fill_(self.seconds / self._time_budget)
+        self._read_clock()
         before = self._steps_before * self.config.optimisation.accumulate + batch_idx
         place = before * self._devices + self.global_rank
         torch.manual_seed(_mixed(self._seed, place))
-        noise_loss, mask_loss = self.joint_loss(batch)
+        segmented = self._progress >= self.config.optimisation.segmentation_from
+        is_whole = batch["images"].shape[1] == self.config.size
+        self._stage = int(segmented) + int(is_whole)
+        noise_loss, mask_loss = self.joint_loss(batch, segmented=segmented)
         total = noise_loss + mask_loss  # Eq. 11
         if not torch.isfinite(total):
             raise TrainingError(
@@ -122,20 +128,22 @@ class TrainingModule(lightning.LightningModule):
         self.log("mask_loss", mask_loss, prog_bar=True)
         return total
 
-    def joint_loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Both terms of Eq. 11, the noise loss and the mask loss, each ()."""
+    def joint_loss(self, batch: Batch, *, segmented: bool = True) -> tuple[Tensor, Tensor]:
+        """Both terms of Eq. 11, the noise loss and the mask loss, each (); 0 if not segmented."""
         x0, clean = self.model.normalise(batch["images"]), self.model.normalise(batch["clean"])
-        restore = self._diffuse if self.config.restoration == "diffusion" else self._autoencode
-        reconstruction, noise_loss = restore(x0, clean, batch["anomalous"])
+        restore = self._diffuse if self.config.is_diffusion else self._autoencode
+        reconstruction, noise_loss = restore(x0, clean, batch)
+        if not segmented:
+            return noise_loss, torch.zeros_like(noise_loss)
         logits = self.model.segmentation_network(x0, reconstruction).float()
         return noise_loss, losses.mask_loss(batch["masks"], logits, self.config.loss)
 
-    def _diffuse(self, x0: Tensor, clean: Tensor, anomalous: Tensor) -> tuple[Tensor, Tensor]:
+    def _diffuse(self, x0: Tensor, clean: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """Reconstruct images at random steps, and take the noise loss, Eq. 9."""
         model, guidance = self.model, self.config.guidance
         count, device = len(x0), x0.device
-        t_s = torch.randint(0, guidance.tau + 1, (count,), device=device)
-        t_b = torch.randint(guidance.tau + 1, guidance.last_step + 1, (count,), device=device)
+        t_s = _random_steps(guidance.small_steps, count, device)
+        t_b = _random_steps(guidance.large_steps, count, device)
         noise_s, noise_b = torch.randn_like(x0), torch.randn_like(x0)
         alpha_bar_s, alpha_bar_b = model.alpha_bar_at(t_s), model.alpha_bar_at(t_b)
         x_ts = diffusion.add_noise(x0, noise_s, alpha_bar_s)
@@ -147,21 +155,26 @@ class TrainingModule(lightning.LightningModule):
         estimate_b = Estimate(both.noise[count:], both.x0[count:])
         reconstruction = model.reconstruct(x_ts, estimate_s.noise, estimate_b.x0, alpha_bar_s)
         # What the network should see: the clean image, and the noise that leads to it.
+        weights = self._pixel_weights(batch["masks"])
         noise_loss = losses.noise_loss(
-            self._error(clean, x_ts, estimate_s, alpha_bar_s),
-            self._error(clean, x_tb, estimate_b, alpha_bar_b),
-            anomalous,
+            self._error(clean, x_ts, estimate_s, alpha_bar_s, weights),
+            self._error(clean, x_tb, estimate_b, alpha_bar_b, weights),
+            batch["anomalous"],
             self.config.loss.restoration_weight,
         )
         return reconstruction, noise_loss
 
-    def _autoencode(self, x0: Tensor, clean: Tensor, anomalous: Tensor) -> tuple[Tensor, Tensor]:
+    def _autoencode(self, x0: Tensor, clean: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """Restore images without noise; anomalous ones too, as DRAEM does."""
         restored = self.model.autoencode(x0)
         # The weight that clean images have in the diffusion network's loss.
-        error = self.config.noise_network.snr_cap * losses.squared_error(clean, restored)
+        error = self.config.noise_network.snr_cap * losses.squared_error(
+            clean, restored, self._pixel_weights(batch["masks"])
+        )
         reconstruction = restored.clamp(self.model.range_bottom, 1.0)
-        return reconstruction, losses.noise_loss(error, error, anomalous, restoration_weight=1.0)
+        return reconstruction, losses.noise_loss(
+            error, error, batch["anomalous"], restoration_weight=1.0
+        )
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Adam with a learning rate for each network, warmed up and decayed as configured."""
@@ -198,28 +211,47 @@ class TrainingModule(lightning.LightningModule):
         self._started = time.monotonic()
 
     def update_average(self) -> None:
-        """Take the weights of the optimiser step just done into the average."""
-        if self.averaged is not None:
-            self.averaged.update_parameters(self.model)
+        """Take the weights of the optimiser step just done into the average.
 
-    def _error(self, clean: Tensor, x_t: Tensor, estimate: Estimate, alpha_bar: Tensor) -> Tensor:
+        It begins anew when the segmentation network joins in, and when whole images follow
+        windows: it would long remember untrained weights, and other images' statistics.
+        """
+        if self.averaged is None:
+            return
+        if self._stage > self.averaged_stage:
+            self.averaged.n_averaged.zero_()
+            self.averaged_stage = self._stage
+        self.averaged.update_parameters(self.model)
+
+    def _pixel_weights(self, masks: Tensor) -> Tensor | None:
+        """Weights of the pixels in Eq. 9, (N, 1, H, W); None: all alike."""
+        weight = self.config.loss.anomaly_weight
+        return None if weight == 1 else torch.where(masks > 0, weight, 1.0)
+
+    def _error(
+        self,
+        clean: Tensor,
+        x_t: Tensor,
+        estimate: Estimate,
+        alpha_bar: Tensor,
+        weights: Tensor | None,
+    ) -> Tensor:
         """Error at each image; a normal one has the very noise that was added as its target."""
         network = self.config.noise_network
         if network.parametrisation == "x0":
-            return losses.weighted_x0_error(clean, estimate.x0, alpha_bar, network.snr_cap)
+            return losses.weighted_x0_error(clean, estimate.x0, alpha_bar, network.snr_cap, weights)
         noise = diffusion.noise_from_x0(x_t, clean, alpha_bar)
-        return losses.squared_error(noise, estimate.noise)
+        return losses.squared_error(noise, estimate.noise, weights)
 
     @torch.no_grad()
     def _average(
         self, averaged: Sequence[Tensor], current: Sequence[Tensor], count: Tensor | int
     ) -> None:
-        """Update the average in place; a young one forgets faster than the config says.
+        """Update the average of `count` steps in place; a young one forgets faster than asked.
 
         Otherwise it would long remember the random start.
         """
-        done = self.step
-        kept = min(self.config.optimisation.ema_decay, (1 + done) / (10 + done))
+        kept = min(self.config.optimisation.ema_decay, (1 + count) / (10 + count))
         for ours, theirs in zip(averaged, current, strict=True):
             if ours.is_floating_point():
                 ours.lerp_(theirs, 1 - kept)
@@ -233,9 +265,7 @@ class TrainingModule(lightning.LightningModule):
             return (step + 1) / optimisation.warmup_steps
         if not optimisation.cosine_decay:
             return 1.0
-        progress = step / optimisation.steps
-        if self._time_budget is not None:
-            progress = max(progress, self._seconds_of_all() / self._time_budget)
+        progress = max(step / optimisation.steps, self._progress)
         return 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
 
     def _cycle(self, step: int) -> float:
@@ -243,9 +273,25 @@ class TrainingModule(lightning.LightningModule):
         period = self.config.optimisation.segmentation_cosine_period
         return 1.0 if period == 0 else 0.5 * (1 + math.cos(2 * math.pi * step / period))
 
-    def _seconds_of_all(self) -> float:
-        """Time spent by the first device's clock: rates must not differ between devices."""
-        return self.seconds if self._devices == 1 else self.trainer.strategy.broadcast(self.seconds)
+    def _read_clock(self) -> None:
+        """Find how much of the training is over, by steps or by time, once for the whole step.
+
+        The first device's clock counts: what depends on it must not differ between devices.
+        """
+        self._progress = self.step / self.config.optimisation.steps
+        if self._time_budget is None:
+            return
+        spent = self.seconds / self._time_budget
+        if self._devices > 1:
+            spent = self.trainer.strategy.broadcast(spent)
+        self._progress = max(self._progress, spent)
+        if self._spent is not None:
+            self._spent.fill_(spent)
+
+
+def _random_steps(steps: range, count: int, device: torch.device) -> Tensor:
+    """Draw one of the steps for each image, (count,)."""
+    return torch.randint(steps.start, steps.stop, (count,), device=device)
 
 
 def _mixed(seed: int, place: int) -> int:

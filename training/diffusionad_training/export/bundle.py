@@ -69,7 +69,7 @@ def export(
     check_category(category)
     if output.exists():
         raise ExportError(f"{output}: exists already; name another folder, or remove it first")
-    if run.model.config.restoration != "diffusion":
+    if not run.model.config.is_diffusion:
         raise ExportError(
             f"{run.folder}: restores with an autoencoder, which is for comparison only"
             "; train with --set restoration=diffusion"

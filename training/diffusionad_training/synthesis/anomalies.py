@@ -12,21 +12,27 @@ from diffusionad_training.synthesis.relocation import relocate
 
 MIN_PIXELS = 8  # a mask smaller than this teaches nothing
 MIN_CONTRAST = 6.0  # grey levels; what nobody can see would teach to reject good parts
+EDGE = 0.5  # of the anomaly's strength: where less of it shows, a soft edge is not marked
 TRIES = 20
 
 
 def blend(
-    normal: NDArray[np.uint8], source: NDArray[np.uint8], mask: NDArray[np.bool_], opacity: float
+    normal: NDArray[np.uint8],
+    source: NDArray[np.uint8],
+    shares: NDArray[np.float32],
+    opacity: float,
 ) -> NDArray[np.uint8]:
     """Lay a source over a normal image. Eq. 12.
 
         S = beta * (M . N) + (1 - beta) * (M . A) + (1 - M) . N
 
-    normal, source  (H, W, 3) uint8;   mask  (H, W);   opacity  beta in [0, 1)
+    normal, source  (H, W, 3) uint8;   opacity  beta in [0, 1)
+    shares          (H, W) in [0, 1]   M; between 0 and 1 where an edge is soft
     """
-    inside = mask[..., np.newaxis]
-    mixed = opacity * normal + (1 - opacity) * source
-    return np.where(inside, np.rint(mixed), normal).astype(np.uint8)
+    of_source = (1 - opacity) * shares[..., np.newaxis]
+    mixed = np.rint(normal + of_source * (source.astype(np.float32) - normal))
+    blended: NDArray[np.uint8] = mixed.astype(np.uint8)
+    return blended
 
 
 class AnomalySynthesiser:
@@ -67,7 +73,9 @@ class AnomalySynthesiser:
             source = self._source(image, rng)
             if is_grey(image):
                 source = to_grey(source)
-            anomalous = blend(image, source, mask, rng.uniform(*self._config.opacity))
+            shares = masks.softened(mask, rng.uniform(0, self._config.soft_edge))
+            mask = shares >= EDGE
+            anomalous = blend(image, source, shares, rng.uniform(*self._config.opacity))
             difference = np.abs(anomalous[mask].astype(np.int16) - image[mask])
             if difference.mean() >= MIN_CONTRAST:
                 break

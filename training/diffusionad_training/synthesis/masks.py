@@ -73,6 +73,18 @@ def moved_onto(
     return moved
 
 
+def softened(mask: NDArray[np.bool_], deviation: float) -> NDArray[np.float32]:
+    """Blur a mask (H, W), not empty, to shares of up to 1; `deviation` in pixels, 0 for none.
+
+    What is thinner than the blur fades beside what is not, as a scratch that runs out does.
+    """
+    shares: NDArray[np.float32] = mask.astype(np.float32)
+    if deviation > 0:
+        shares = ndimage.gaussian_filter(shares, deviation)
+        shares /= shares.max()
+    return shares
+
+
 def stroke_mask(height: int, width: int, rng: np.random.Generator) -> NDArray[np.bool_]:
     """A few thin curved strokes and small spots, as scratches, cracks and pits are."""
     scale = min(height, width)

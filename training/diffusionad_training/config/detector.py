@@ -1,0 +1,143 @@
+"""What a detector is: its schedule, its steps of noise and its two networks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from diffusionad_training.config.checks import require
+
+Parametrisation = Literal["epsilon", "x0"]
+PARAMETRISATIONS: tuple[str, ...] = get_args(Parametrisation)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScheduleConfig:
+    """The linear noise schedule of Eq. 1. Steps count from 0."""
+
+    steps: int = 1000  # T: entries of the table
+    beta_first: float = 1e-4
+    beta_last: float = 1e-2
+
+    def __post_init__(self) -> None:
+        require(self.steps >= 2, f"steps ({self.steps}) must be at least 2")
+        require(
+            0 < self.beta_first <= self.beta_last < 1,
+            f"betas must satisfy 0 < beta_first ({self.beta_first}) <= beta_last "
+            f"({self.beta_last}) < 1",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class GuidanceConfig:
+    """The two noise scales of norm guidance (Sec. 4.2). Steps count from 0."""
+
+    small_step: int = 200  # t_s at inference: keeps detail, leaves large defects standing
+    large_step: int = 400  # t_b at inference: erases large defects, loses detail
+    weight: float = 1.0  # w of Eq. 7: pull towards the large-step estimate
+    tau: int = 300  # training draws t_s from {0..tau}, t_b from {tau+1..last_step}
+    last_step: int = 999  # the largest t_b in training
+    # Beyond the paper: training draws t_s and t_b within so many steps of those of inference
+    # instead, all that a small network has to know. 0 for the paper's ranges.
+    spread: int = 0
+
+    def __post_init__(self) -> None:
+        require(
+            0 <= self.small_step < self.large_step <= self.last_step,
+            f"need 0 <= small_step ({self.small_step}) < large_step ({self.large_step}) "
+            f"<= last_step ({self.last_step})",
+        )
+        require(
+            0 <= self.tau < self.last_step,
+            f"tau ({self.tau}) must lie in [0, last_step={self.last_step})",
+        )
+        require(
+            0 <= self.spread <= min(self.small_step, self.last_step - self.large_step),
+            f"spread ({self.spread}) must not be negative, nor lead below step 0 or beyond "
+            f"last_step ({self.last_step})",
+        )
+
+    @property
+    def small_steps(self) -> range:
+        """What training draws t_s from."""
+        if self.spread:
+            return range(self.small_step - self.spread, self.small_step + self.spread + 1)
+        return range(self.tau + 1)
+
+    @property
+    def large_steps(self) -> range:
+        """What training draws t_b from."""
+        if self.spread:
+            return range(self.large_step - self.spread, self.large_step + self.spread + 1)
+        return range(self.tau + 1, self.last_step + 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoiseNetworkConfig:
+    """The diffusion U-Net. Resolutions are those of its own feature maps."""
+
+    base_channels: int = 128
+    multipliers: tuple[int, ...] = (1, 1, 2, 2, 4, 4)  # channels of each level, times the base
+    blocks: int = 2  # residual blocks a level; one more on the way up
+    attention_levels: tuple[int, ...] = (3, 4, 5)  # levels with attention; 0 is the finest
+    heads: int = 4
+    unshuffle: int = 1  # fold k x k pixels into channels before the first level
+    parametrisation: Parametrisation = "epsilon"  # what the network outputs
+    snr_cap: float = 5.0  # x0 only: the loss is weighted by min(SNR, snr_cap)
+    # Of GroupNorm. A group of one channel forgets the brightness and contrast of the image:
+    # a network with few channels needs fewer groups.
+    groups: int = 32
+    dropout: float = 0.0
+    # Compute each block again on the way back instead of keeping what it computed: about
+    # a third more time for a fraction of the memory.
+    recompute: bool = False
+
+    def __post_init__(self) -> None:
+        require(
+            self.parametrisation in PARAMETRISATIONS,
+            f"parametrisation must be one of {PARAMETRISATIONS}, not {self.parametrisation!r}",
+        )
+        require(
+            self.groups >= 1 and self.base_channels % self.groups == 0,
+            f"base_channels ({self.base_channels}) must be a multiple of groups ({self.groups})",
+        )
+        require(self.unshuffle >= 1, f"unshuffle ({self.unshuffle}) must be at least 1")
+        levels = len(self.multipliers)
+        require(
+            levels >= 1 and min(self.multipliers) >= 1 and self.blocks >= 1,
+            f"multipliers {self.multipliers} and blocks ({self.blocks}) must be at least 1",
+        )
+        require(
+            self.heads >= 1 and self.base_channels % self.heads == 0,
+            f"heads ({self.heads}) must divide base_channels ({self.base_channels})",
+        )
+        require(0 <= self.dropout < 1, f"dropout ({self.dropout}) must lie in [0, 1)")
+        require(
+            all(0 <= level < levels for level in self.attention_levels),
+            f"attention_levels {self.attention_levels} must lie in [0, {levels})",
+        )
+
+    @property
+    def stride(self) -> int:
+        """The image's side must be a multiple of this many pixels."""
+        return int(self.unshuffle * 2 ** (len(self.multipliers) - 1))
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmentationNetworkConfig:
+    """The segmentation U-Net: input image and reconstruction in, anomaly map out."""
+
+    widths: tuple[int, ...] = (64, 128, 256, 512, 512, 512)  # channels of each level
+    unshuffle: int = 1
+
+    def __post_init__(self) -> None:
+        require(
+            len(self.widths) >= 2 and min(self.widths) >= 1,
+            f"widths {self.widths} must be two levels or more, of at least one channel",
+        )
+        require(self.unshuffle >= 1, f"unshuffle ({self.unshuffle}) must be at least 1")
+
+    @property
+    def stride(self) -> int:
+        """The image's side must be a multiple of this many pixels."""
+        return int(self.unshuffle * 2 ** (len(self.widths) - 1))

@@ -1,0 +1,147 @@
+"""How a detector is trained: its losses, synthetic anomalies, lighting and optimiser."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from diffusionad_training.config.checks import require
+
+Precision = Literal["fp32", "bf16"]
+PRECISIONS: tuple[str, ...] = get_args(Precision)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossConfig:
+    """Eqs. 9 and 10, and the focal loss in it."""
+
+    focal_weight: float = 5.0  # gamma of Eq. 10
+    focal_alpha: float = 0.5  # weight of defect pixels; normal ones have 1 - alpha
+    focal_gamma: float = 4.0  # exponent
+    # Beyond the paper: synthetic anomalies count in Eq. 9 with this weight, the clean
+    # image being what the network should see in them; 0 leaves them out, as Eq. 9 does.
+    restoration_weight: float = 0.0
+    # Beyond the paper: what a pixel under a synthetic anomaly weighs in its image's error. They
+    # are few, and repainting them is what is hard.
+    anomaly_weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        require(
+            min(self.focal_weight, self.focal_gamma, self.restoration_weight) >= 0,
+            f"the loss weights and the exponent must not be negative: {self}",
+        )
+        require(self.anomaly_weight > 0, f"anomaly_weight ({self.anomaly_weight}) must be positive")
+        require(0 <= self.focal_alpha <= 1, f"focal_alpha ({self.focal_alpha}) must lie in [0, 1]")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SynthesisConfig:
+    """Synthetic anomalies (Sec. 4.4).
+
+    Shares of sources and of masks are relative weights, 0 to leave one out.
+    """
+
+    texture_share: float = 0.5  # A from a folder of textures; needs one
+    self_share: float = 0.5  # A is the image itself, augmented and shuffled
+    procedural_share: float = 0.0  # A is generated: no pictures needed
+    warp_share: float = 0.0  # A is the image bent out of shape; validation looks for these
+    relocation_share: float = 0.0  # of all anomalies: pieces of the image moved, no A at all
+    perlin_share: float = 1.0  # masks of thresholded Perlin noise
+    stroke_share: float = 0.0  # masks of thin curved strokes and small spots
+    opacity: tuple[float, float] = (0.2, 0.8)  # beta of Eq. 12: lower shows more of A
+    # The largest standard deviation, in pixels, of the edge that A fades out over: cuts are
+    # easy to see, and no defect has them.
+    soft_edge: float = 0.0
+    grid: int = 8  # self: the image is cut into grid x grid tiles
+    # Perlin masks only within a random part of the image, as Sec. 4.4 has it where there
+    # is no foreground mask.
+    within_part: bool = True
+
+    def __post_init__(self) -> None:
+        low, high = self.opacity
+        require(0 <= low <= high < 1, f"opacity {self.opacity} must satisfy 0 <= low <= high < 1")
+        require(
+            0 <= self.relocation_share <= 1,
+            f"relocation_share ({self.relocation_share}) must lie in [0, 1]",
+        )
+        require(self.soft_edge >= 0, f"soft_edge ({self.soft_edge}) must not be negative")
+        require(self.grid >= 1, f"grid ({self.grid}) must be at least 1")
+        sources = (self.texture_share, self.self_share, self.procedural_share, self.warp_share)
+        masks = (self.perlin_share, self.stroke_share)
+        require(min(sources + masks) >= 0, "the shares of synthesis must not be negative")
+        require(sum(sources) > 0 and sum(masks) > 0, "some share of synthesis must be positive")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentationConfig:
+    """Photometric jitter of the normal images, so that lighting is not taken for a defect."""
+
+    brightness: float = 0.0  # shift, up to this share of the full range, either way
+    contrast: float = 0.0  # factor 1 +- this
+    flip: bool = False  # mirror left-right and up-down: for products without a right way up
+
+    def __post_init__(self) -> None:
+        require(
+            0 <= self.brightness <= 1 and 0 <= self.contrast <= 1,
+            f"brightness ({self.brightness}) and contrast ({self.contrast}) must lie in [0, 1]",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimisationConfig:
+    """Adam, both networks jointly (Eq. 11)."""
+
+    normal_per_batch: int = 8
+    synthetic_per_batch: int = 8
+    # The public code's way: each image is anomalous by chance, with the share of the batch
+    # as its probability. The paper's batches have their share exactly.
+    synthetic_at_random: bool = False
+    steps: int = 100_000  # optimiser steps
+    noise_learning_rate: float = 1e-4
+    segmentation_learning_rate: float = 1e-4
+    warmup_steps: int = 0
+    # Optimiser steps in which the segmentation network's rate falls to zero and rises again,
+    # as in the public code; 0 for never.
+    segmentation_cosine_period: int = 0
+    cosine_decay: bool = False  # of both rates, to zero at the end of the run; constant otherwise
+    ema_decay: float = 0.0  # exponential moving average of the weights; 0 for none
+    gradient_clip: float = 0.0  # largest norm of the gradient; 0 for none
+    # The first part of a training sees windows of the images (see data/crops.py): many more
+    # steps in the same time. The rest sees whole images, as inference does.
+    crop_side: int = 0  # pixels; 0 for whole images only
+    crop_share: float = 0.0  # of the training
+    # The share of the training after which the segmentation network is trained too: until
+    # then there is little to compare an image with.
+    segmentation_from: float = 0.0
+    accumulate: int = 1  # batches whose gradients make one optimiser step
+    precision: Precision = "fp32"  # of the passes; weights and optimiser stay float32
+
+    def __post_init__(self) -> None:
+        require(self.normal_per_batch >= 1, "a batch needs at least one normal image (Eq. 9)")
+        require(self.synthetic_per_batch >= 1, "a batch needs at least one synthetic anomaly")
+        require(
+            self.crop_side >= 0 and 0 <= self.crop_share < 1,
+            f"crop_side ({self.crop_side}) must not be negative, and crop_share "
+            f"({self.crop_share}) must lie in [0, 1): the end needs whole images",
+        )
+        require(
+            0 <= self.segmentation_from < 1,
+            f"segmentation_from ({self.segmentation_from}) must lie in [0, 1)",
+        )
+        require(self.accumulate >= 1, f"accumulate ({self.accumulate}) must be at least 1")
+        require(
+            self.precision in PRECISIONS,
+            f"precision must be one of {PRECISIONS}, not {self.precision!r}",
+        )
+        require(self.steps >= 1, f"steps ({self.steps}) must be at least 1")
+        require(
+            min(self.noise_learning_rate, self.segmentation_learning_rate) > 0,
+            f"learning rates must be positive, not {self.noise_learning_rate} and "
+            f"{self.segmentation_learning_rate}",
+        )
+        require(0 <= self.ema_decay < 1, f"ema_decay ({self.ema_decay}) must lie in [0, 1)")
+        require(
+            min(self.gradient_clip, self.warmup_steps, self.segmentation_cosine_period) >= 0,
+            f"gradient_clip ({self.gradient_clip}), warmup_steps ({self.warmup_steps}) and "
+            f"segmentation_cosine_period ({self.segmentation_cosine_period}) must not be negative",
+        )

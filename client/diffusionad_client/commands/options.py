@@ -23,6 +23,13 @@ timeout_option = click.option(
     metavar="SECONDS",
     help="How long to wait for an answer.",
 )
+concurrency_option = click.option(
+    "--concurrency",
+    type=click.IntRange(min=1, max=256),
+    default=4,
+    show_default=True,
+    help="Images under way at the same time.",
+)
 admin_key_option = click.option(
     "--admin-key-file",
     type=click.Path(path_type=Path),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from diffusionad_client.cli import EXIT_SOME_FAILED
-from diffusionad_client.commands.options import DEFAULT_URL, timeout_option
+from diffusionad_client.commands.options import DEFAULT_URL, concurrency_option, timeout_option
 
 if TYPE_CHECKING:
     from diffusionad_client.scoring.results import RunSummary
@@ -35,13 +35,7 @@ if TYPE_CHECKING:
     help="Serve this model repository for the run instead (needs diffusionad-tools).",
 )
 @timeout_option
-@click.option(
-    "--concurrency",
-    type=click.IntRange(min=1, max=256),
-    default=4,
-    show_default=True,
-    help="Images under way at the same time.",
-)
+@concurrency_option
 # verdicts
 @click.option("--accept", type=float, help="OK below this score; default: the release's.")
 @click.option("--reject", type=float, help="NG from this score on; default: the release's.")

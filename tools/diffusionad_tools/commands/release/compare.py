@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from diffusionad_client.cli import EXIT_SOME_FAILED
-from diffusionad_client.commands.options import timeout_option
+from diffusionad_client.commands.options import concurrency_option, timeout_option
 
 if TYPE_CHECKING:
     from diffusionad_client.comparison.pairing import Comparison
@@ -27,13 +27,7 @@ if TYPE_CHECKING:
     help="Serve this model repository for the run instead.",
 )
 @timeout_option
-@click.option(
-    "--concurrency",
-    type=click.IntRange(min=1, max=256),
-    default=4,
-    show_default=True,
-    help="Images under way at the same time.",
-)
+@concurrency_option
 @click.option(
     "--output",
     required=True,

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from diffusionad_client.commands.options import json_option
 from diffusionad_client.local_server import STARTUP_S
 from diffusionad_tools.release.staging import WAIT_S
 
@@ -39,4 +40,4 @@ ready_timeout = click.option(
     show_default=True,
     help="Seconds for the models to load on the embedded Triton.",
 )
-as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+as_json = json_option

@@ -26,7 +26,7 @@ from diffusionad_training.data.batches import TrainingBatches
 from diffusionad_training.data.foregrounds import Foreground
 from diffusionad_training.errors import CheckpointError
 from diffusionad_training.throughput import Throughput, TimedLoader
-from diffusionad_training.training_data import read_training_data
+from diffusionad_training.training_data import TrainingData, read_training_data
 from diffusionad_training.training_module import TrainingModule
 from diffusionad_training.validation import ValidationSet
 
@@ -57,7 +57,8 @@ def train(
     `textures` is a folder of pictures for synthetic anomalies, `foreground` one
     of masks of the product, which they are put on (see foregrounds). A share of the
     good images is held out for the thresholds, by group; groups that the test
-    set has images of are left out altogether. `time_budget`, in
+    set has images of are left out altogether. Where the images are a texture's (see
+    structure), no anomaly is made by moving pieces of them. `time_budget`, in
     seconds, ends the run early, the learning rate decaying towards that end.
 
     Every `checkpoint_steps` the run is saved, judged on the held-out images
@@ -77,6 +78,7 @@ def train(
     if rank > 0:
         report = _silent
     prepared = read_training_data(data, config, textures, foreground, held_out_share, seed, report)
+    config = _suited(config, prepared, report)
     record = replace(prepared.record, time_budget=time_budget, devices=devices)
     state = None
     if resumed:
@@ -128,6 +130,14 @@ def train(
         with parallel.processes(trainer, devices):
             trainer.fit(module, loader)
     return module
+
+
+def _suited(config: Config, prepared: TrainingData, report: Report) -> Config:
+    """Leave out what makes no sense on these images: the run keeps what it was trained with."""
+    if not prepared.is_texture or config.synthesis.relocation_share == 0:
+        return config
+    report("the images share no structure: a texture, of which nothing can be out of place")
+    return replace(config, synthesis=replace(config.synthesis, relocation_share=0.0))
 
 
 def _same_run(

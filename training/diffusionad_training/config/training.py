@@ -45,7 +45,9 @@ class SynthesisConfig:
     self_share: float = 0.5  # A is the image itself, augmented and shuffled
     procedural_share: float = 0.0  # A is generated: no pictures needed
     warp_share: float = 0.0  # A is the image bent out of shape; validation looks for these
-    relocation_share: float = 0.0  # of all anomalies: pieces of the image moved, no A at all
+    # Of all anomalies: pieces of the image moved, no A at all. None on a texture, where
+    # `train` sets this to 0: what is moved there looks like any other piece.
+    relocation_share: float = 0.0
     perlin_share: float = 1.0  # masks of thresholded Perlin noise
     stroke_share: float = 0.0  # masks of thin curved strokes and small spots
     opacity: tuple[float, float] = (0.2, 0.8)  # beta of Eq. 12: lower shows more of A

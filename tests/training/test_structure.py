@@ -1,0 +1,85 @@
+"""Parts that lie alike are told from pieces of a texture."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from scipy import ndimage
+
+from diffusionad_training import training
+from diffusionad_training.checkpoint import load_run
+from diffusionad_training.config import Config
+from diffusionad_training.data.images import load_all
+from diffusionad_training.data.layout import read
+from diffusionad_training.data.structure import is_texture, shared_structure
+
+SHARED_DATA = Path(__file__).parents[3] / "shared" / "data"
+
+
+def blobs(rng: np.random.Generator, size: int = 128) -> np.ndarray:
+    smooth = ndimage.gaussian_filter(rng.normal(size=(size, size)), 3)
+    return 128 + 40 * smooth / smooth.std()
+
+
+def pictures(arrays: list[np.ndarray]) -> np.ndarray:
+    return np.stack(
+        [np.repeat(np.clip(a, 0, 255).astype(np.uint8)[..., None], 3, -1) for a in arrays]
+    )
+
+
+@pytest.mark.parametrize("count", [4, 100])
+def test_independent_images_share_nothing(count: int) -> None:
+    rng = np.random.default_rng(0)
+    images = pictures([blobs(rng) for _ in range(count)])
+    assert abs(shared_structure(images)) < 0.05
+    assert is_texture(images)
+
+
+def test_parts_share_what_they_have_in_common() -> None:
+    rng = np.random.default_rng(0)
+    part = blobs(rng)
+    # As much of its own in each image as in common: half of the variance.
+    images = pictures([128 + (part - 128 + blobs(rng) - 128) / 2 for _ in range(30)])
+    assert shared_structure(images) == pytest.approx(0.5, abs=0.05)
+    assert not is_texture(images)
+
+
+def test_parts_that_lie_a_little_askew_still_do() -> None:
+    rng = np.random.default_rng(0)
+    part = ndimage.zoom(blobs(rng, 64), 4)  # features of 12 pixels at 256
+    images = pictures([np.roll(part, rng.integers(-4, 5, size=2), axis=(0, 1)) for _ in range(30)])
+    assert not is_texture(images)
+
+
+@pytest.mark.parametrize("count", [1, 5])
+def test_images_without_features_are_a_texture(count: int) -> None:
+    assert shared_structure(np.full((count, 64, 64, 3), 90, np.uint8)) == 0
+
+
+@pytest.mark.skipif(not SHARED_DATA.is_dir(), reason="no real images at ../shared/data")
+@pytest.mark.parametrize(
+    ("category", "texture"), [("magnetic_tile", True), ("mvtec_bottle", False)]
+)
+def test_real_products(category: str, texture: bool) -> None:
+    images = load_all(read(SHARED_DATA / category).require_train()[::8], 256)
+    assert is_texture(images) == texture
+
+
+@pytest.mark.parametrize("alike", [False, True], ids=["texture", "parts"])
+def test_pieces_are_moved_on_parts_and_not_on_a_texture(
+    alike: bool, tiny_config: Config, tmp_path: Path
+) -> None:
+    good = tmp_path / "data" / "train" / "good"
+    good.mkdir(parents=True)
+    for index in range(8):
+        (image,) = pictures([blobs(np.random.default_rng(0 if alike else index), 64)])
+        Image.fromarray(image).save(good / f"{index}.png")
+    synthesis = dataclasses.replace(tiny_config.synthesis, relocation_share=0.4)
+    config = dataclasses.replace(tiny_config, synthesis=synthesis)
+    lines: list[str] = []
+    training.train(tmp_path / "data", tmp_path / "run", config, workers=0, report=lines.append)
+    kept = load_run(tmp_path / "run").model.config.synthesis.relocation_share
+    assert kept == (0.4 if alike else 0)
+    assert any("share no structure" in line for line in lines) == (not alike)

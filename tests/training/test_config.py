@@ -88,9 +88,19 @@ def test_the_paper_preset_follows_the_paper() -> None:
     assert PAPER.synthesis.within_part
 
 
-def test_a_batch_is_half_synthetic_and_the_odd_one_normal() -> None:
-    optimisation = customised("edge", batch=7, with_textures=True).optimisation
-    assert (optimisation.normal_per_batch, optimisation.synthetic_per_batch) == (4, 3)
+@pytest.mark.parametrize(
+    ("preset", "batch", "normal"),
+    [("paper", 7, 4), ("edge", 16, 4), ("edge", 7, 2), ("edge", 2, 1)],
+)
+def test_a_batch_has_the_preset_s_share_of_anomalies(preset: str, batch: int, normal: int) -> None:
+    optimisation = customised(preset, batch=batch, with_textures=True).optimisation
+    assert optimisation.normal_per_batch == normal
+    assert optimisation.synthetic_per_batch == batch - normal
+
+
+@pytest.mark.parametrize(("size", "side"), [(None, 128), (384, 192), (224, 96), (32, 0)])
+def test_windows_keep_their_share_of_the_size(size: int | None, side: int) -> None:
+    assert customised("edge", size=size, with_textures=True).optimisation.crop_side == side
 
 
 def test_without_textures_their_share_goes_to_the_others() -> None:

@@ -65,7 +65,7 @@ def _settings(
 )
 @click.option("--image-size", type=int, help="Side of the square the images are stretched to.")
 @click.option("--steps", type=click.IntRange(min=1), help="Optimiser steps, at most.")
-@click.option("--batch", type=click.IntRange(min=2), help="Images a batch; half are synthetic.")
+@click.option("--batch", type=click.IntRange(min=2), help="Images a batch.")
 @click.option(
     "--set",
     "settings",

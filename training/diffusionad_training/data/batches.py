@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from diffusionad_training.config import AugmentationConfig, Config
-from diffusionad_training.data.crops import choose_window
+from diffusionad_training.data.crops import Window, choose_window
 from diffusionad_training.synthesis.anomalies import AnomalySynthesiser
 
 _OF_BATCHES, _OF_EPOCHS = 1, 2  # streams of random numbers that share nothing
@@ -88,22 +88,20 @@ class TrainingBatches(Dataset[Batch]):
             anomalous = rng.random(total) < self._synthetic / total
         images, clean, masks = [], [], []
         for chosen, is_anomalous in zip(self._draw(index, total), anomalous, strict=True):
-            image = self._images[chosen]
-            foreground = None if self._foregrounds is None else self._foregrounds[chosen]
-            if cropped:
-                window = choose_window(len(image), self._crop_side, rng, foreground)
-                image = image[window]
-                foreground = None if foreground is None else foreground[window]
             turn = orientation(self._augmentation, rng)
-            image = jitter(turn(image), self._augmentation, rng)
-            clean.append(image)
-            mask = np.zeros(image.shape[:2], dtype=np.float32)
+            normal = jitter(turn(self._images[chosen]), self._augmentation, rng)
+            foreground = None if self._foregrounds is None else turn(self._foregrounds[chosen])
+            image, mask = normal, np.zeros(normal.shape[:2], dtype=np.float32)
             if is_anomalous:
-                image, mask = self._synthesiser.synthesise(
-                    image, rng, None if foreground is None else turn(foreground)
-                )
-            images.append(image)
-            masks.append(mask)
+                image, mask = self._synthesiser.synthesise(normal, rng, foreground)
+            window: Window = (slice(None), slice(None))
+            if cropped:
+                # After the synthesis: in a window, anomalies are as large as in a whole image.
+                place = mask > 0 if is_anomalous else foreground
+                window = choose_window(len(normal), self._crop_side, rng, place)
+            images.append(image[window])
+            clean.append(normal[window])
+            masks.append(mask[window])
         return Batch(
             images=torch.from_numpy(np.stack(images)),
             clean=torch.from_numpy(np.stack(clean)),

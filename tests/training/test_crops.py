@@ -14,6 +14,7 @@ from diffusionad_training.config import Config
 from diffusionad_training.data.batches import TrainingBatches
 from diffusionad_training.data.crops import choose_window
 from diffusionad_training.errors import ConfigError
+from diffusionad_training.synthesis.anomalies import AnomalySynthesiser
 
 sides = st.integers(min_value=4, max_value=32)
 seeds = st.integers(min_value=0, max_value=2**32 - 1)
@@ -40,6 +41,30 @@ def test_a_window_has_the_product_in_it(side: int, seed: int, y: int, x: int) ->
     window = choose_window(32, side, np.random.default_rng(seed), foreground)
     assert foreground[window].any()
     assert foreground[window].shape == (side, side)
+
+
+def test_the_edges_of_images_are_seen() -> None:
+    rng = np.random.default_rng(0)
+    tops = [choose_window(256, 128, rng)[0].start for _ in range(400)]
+    for edge in (0, 128):
+        assert 0.15 < np.mean([top == edge for top in tops]) < 0.35
+
+
+def test_anomalies_in_crops_are_as_large_as_in_whole_images(
+    cropping: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = np.zeros((5, 64, 64, 3), dtype=np.uint8)
+
+    def corner(self: AnomalySynthesiser, image: np.ndarray, *_: object) -> tuple:
+        mask = np.zeros((64, 64), dtype=np.float32)
+        mask[60:, 60:] = 1
+        return np.where(mask[..., None] > 0, 200, image).astype(np.uint8), mask
+
+    monkeypatch.setattr(AnomalySynthesiser, "synthesise", corner)
+    batch = TrainingBatches(images, None, cropping, count=8, seed=0)[0]
+    assert batch["images"].shape[1:] == (32, 32, 3)
+    assert (batch["images"][batch["anomalous"]][:, -4:, -4:] == 200).all()
+    assert (batch["masks"].flatten(1).sum(1) == 4 * 4 * batch["anomalous"]).all()
 
 
 def test_crops_come_first_and_whole_images_last(cropping: Config) -> None:

@@ -20,15 +20,16 @@ def choose_window(
 ) -> Window:
     """Choose a window of `side` pixels in an image of `size`, at random.
 
-    With a `place` (size, size), which may not be empty, a random pixel of it
-    comes to lie well inside, as far as the image's edges allow.
+    A random pixel of `place` (size, size), which may not be empty, or of the whole
+    image comes to lie well inside, as far as the image's edges allow. So windows
+    lie at the edges as often as anywhere, and what is there is seen.
     """
     if place is None:
-        corner = rng.integers(0, size - side + 1, size=2)
+        pixel = rng.integers(0, size, size=2)
     else:
         pixels = np.argwhere(place)
-        margin = round(MARGIN * side)
-        corner = pixels[rng.integers(len(pixels))] - rng.integers(margin, side - margin, size=2)
-        corner = np.clip(corner, 0, size - side)
-    top, left = (int(value) for value in corner)
+        pixel = pixels[rng.integers(len(pixels))]
+    margin = round(MARGIN * side)
+    corner = pixel - rng.integers(margin, side - margin, size=2)
+    top, left = (int(value) for value in np.clip(corner, 0, size - side))
     return slice(top, top + side), slice(left, left + side)

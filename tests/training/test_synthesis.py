@@ -14,6 +14,7 @@ from diffusionad_training.synthesis.anomalies import (
     MIN_CONTRAST,
     AnomalySynthesiser,
     blend,
+    roughness,
     to_grey,
 )
 from diffusionad_training.synthesis.relocation import VISIBLE, relocate
@@ -50,6 +51,25 @@ def test_an_anomaly_changes_nothing_outside_its_mask_and_can_be_seen_inside(seed
     assert (anomalous[~inside] == image[~inside]).all()
     difference = np.abs(anomalous[inside].astype(int) - image[inside])
     assert difference.mean() >= MIN_CONTRAST
+
+
+def test_roughness_is_the_deviation_of_a_surface() -> None:
+    rng = np.random.default_rng(0)
+    noisy = np.clip(rng.normal(120, 10, (256, 256, 1)), 0, 255).astype(np.uint8).repeat(3, axis=-1)
+    assert roughness(noisy).mean() == pytest.approx(10, rel=0.05)
+    assert (roughness(np.full((64, 64, 3), 90, np.uint8)) == 0).all()
+
+
+@settings(max_examples=20)
+@given(seeds)
+def test_an_anomaly_on_a_rough_surface_is_seen_above_its_roughness(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    image = np.clip(rng.normal(120, 15, (64, 64, 1)), 0, 255).astype(np.uint8).repeat(3, axis=-1)
+    config = dataclasses.replace(TEXTURE_FREE, stroke_share=0.5, visibility=1.5, opacity=(0, 0.4))
+    anomalous, mask = AnomalySynthesiser(config, None).synthesise(image, rng)
+    inside = mask.astype(bool)
+    contrast = np.abs(anomalous[inside].astype(int) - image[inside]).mean()
+    assert contrast >= 1.5 * roughness(image)[inside].mean()
 
 
 @settings(max_examples=40)

@@ -54,6 +54,9 @@ class SynthesisConfig:
     # The largest standard deviation, in pixels, of the edge that A fades out over: cuts are
     # easy to see, and no defect has them.
     soft_edge: float = 0.0
+    # An anomaly's least contrast as a multiple of the image's own roughness under it: what
+    # a surface's specks and edges hide teaches to turn good parts away for them.
+    visibility: float = 0.0
     grid: int = 8  # self: the image is cut into grid x grid tiles
     # Perlin masks only within a random part of the image, as Sec. 4.4 has it where there
     # is no foreground mask.
@@ -67,6 +70,7 @@ class SynthesisConfig:
             f"relocation_share ({self.relocation_share}) must lie in [0, 1]",
         )
         require(self.soft_edge >= 0, f"soft_edge ({self.soft_edge}) must not be negative")
+        require(self.visibility >= 0, f"visibility ({self.visibility}) must not be negative")
         require(self.grid >= 1, f"grid ({self.grid}) must be at least 1")
         sources = (self.texture_share, self.self_share, self.procedural_share, self.warp_share)
         masks = (self.perlin_share, self.stroke_share)

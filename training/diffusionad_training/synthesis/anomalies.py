@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from diffusionad_training.config import SynthesisConfig
 from diffusionad_training.errors import ConfigError
@@ -12,6 +13,7 @@ from diffusionad_training.synthesis.relocation import relocate
 
 MIN_PIXELS = 8  # a mask smaller than this teaches nothing
 MIN_CONTRAST = 6.0  # grey levels; what nobody can see would teach to reject good parts
+NEIGHBOURHOOD = 2.0  # standard deviation, pixels at 256, of what is around a pixel
 EDGE = 0.5  # of the anomaly's strength: where less of it shows, a soft edge is not marked
 TRIES = 20
 
@@ -68,6 +70,7 @@ class AnomalySynthesiser:
             anomalous, moved = relocate(image, rng, foreground)
             if moved.any():
                 return anomalous, moved.astype(np.float32)
+        least = self._least_contrast(image)
         for _ in range(TRIES):
             mask = self._mask(image.shape[0], image.shape[1], rng, foreground)
             source = self._source(image, rng)
@@ -77,9 +80,16 @@ class AnomalySynthesiser:
             mask = shares >= EDGE
             anomalous = blend(image, source, shares, rng.uniform(*self._config.opacity))
             difference = np.abs(anomalous[mask].astype(np.int16) - image[mask])
-            if difference.mean() >= MIN_CONTRAST:
+            if difference.mean() >= least[mask].mean():
                 break
         return anomalous, mask.astype(np.float32)
+
+    def _least_contrast(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """The contrast that an anomaly needs to be seen at each pixel, (H, W), in grey levels."""
+        visibility = self._config.visibility
+        if visibility == 0:
+            return np.full(image.shape[:2], MIN_CONTRAST, dtype=np.float32)
+        return np.maximum(MIN_CONTRAST, visibility * roughness(image))
 
     def _mask(
         self,
@@ -110,6 +120,15 @@ class AnomalySynthesiser:
         if kind == 3:
             return sources.warped_self(image, rng)
         return sources.procedural(image, rng)
+
+
+def roughness(image: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Standard deviation of the grey levels around each pixel: (H, W, 3) -> (H, W)."""
+    grey = image.mean(axis=-1, dtype=np.float32)
+    reach = NEIGHBOURHOOD * min(grey.shape) / 256
+    mean, square = (ndimage.gaussian_filter(values, reach) for values in (grey, grey**2))
+    deviation: NDArray[np.float32] = np.sqrt(np.maximum(square - mean**2, 0))
+    return deviation
 
 
 def is_grey(image: NDArray[np.uint8]) -> bool:

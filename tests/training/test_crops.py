@@ -81,6 +81,15 @@ def test_crops_come_first_and_whole_images_last(cropping: Config) -> None:
     assert (batches[0]["masks"][batches[0]["anomalous"]].flatten(1).sum(1) > 0).all()
 
 
+@pytest.mark.parametrize("count", [1, 5])
+def test_the_last_batch_of_the_shortest_training_is_whole(cropping: Config, count: int) -> None:
+    optimisation = dataclasses.replace(cropping.optimisation, crop_share=0.95)
+    config = dataclasses.replace(cropping, optimisation=optimisation)
+    images = np.zeros((5, 64, 64, 3), dtype=np.uint8)
+    batches = TrainingBatches(images, None, config, count=count, seed=0)
+    assert batches[count - 1]["images"].shape[1] == 64
+
+
 def test_a_training_that_ends_by_time_leaves_the_crops_in_time(cropping: Config) -> None:
     images = np.zeros((5, 64, 64, 3), dtype=np.uint8)
     progress = torch.zeros(()).share_memory_()

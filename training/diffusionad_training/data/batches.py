@@ -110,10 +110,11 @@ class TrainingBatches(Dataset[Batch]):
         )
 
     def _is_cropped(self, index: int) -> bool:
-        progress = index / self._count
-        if self._progress is not None:
-            progress = max(progress, float(self._progress))
-        return self._crop_side > 0 and progress < self._crop_share
+        if self._crop_side == 0 or (
+            self._progress is not None and float(self._progress) >= self._crop_share
+        ):
+            return False
+        return (index + 1) / self._count <= self._crop_share  # the last one never is
 
     def _draw(self, index: int, total: int) -> Sequence[int]:
         """Walk through seeded shuffles of the images, so that each is seen equally often."""

@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import math
 import os
 import signal
 from pathlib import Path
@@ -118,6 +119,19 @@ def test_other_settings_are_not_resumed_with(
 def test_nothing_to_resume_is_said(tiny_data: Path, config: Config, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no unfinished training to go on with"):
         train(tiny_data, tmp_path / "run", config, resumed=True)
+
+
+def test_a_training_by_time_goes_on_with_the_rate_that_it_had_come_to(
+    config: Config, uninterrupted: Path
+) -> None:
+    state = dataclasses.replace(resume.load(uninterrupted), step=3, seconds=90.0)
+    spent = torch.zeros(())
+    module = TrainingModule(config, seed=0, time_budget=100, spent=spent, resumed=state)
+    optimiser = module.configure_optimizers()["optimizer"]
+    decayed = 0.5 * (1 + math.cos(0.9 * math.pi))
+    rate = config.optimisation.noise_learning_rate * decayed
+    assert optimiser.param_groups[0]["lr"] == pytest.approx(rate, rel=0.1)
+    assert spent.item() == pytest.approx(0.9, abs=0.02)  # so that no windows are made again
 
 
 def test_a_damaged_state_is_named(tiny_data: Path, config: Config, killed: Path) -> None:

@@ -193,6 +193,7 @@ class TrainingModule(lightning.LightningModule):
         )
         if self._resumed is not None:
             restore_optimiser(optimiser, self._resumed)
+        self._read_clock()  # a resumed training begins with the rate that it had come to
         before = self._steps_before
         schedule = LambdaLR(
             optimiser,

@@ -69,8 +69,6 @@ EDGE = Config(
         weight=2.0,
         # What is not used at inference is not worth a small network's capacity.
         spread=25,
-        tau=150,
-        last_step=450,
     ),
     noise_network=NoiseNetworkConfig(
         base_channels=32,

@@ -24,6 +24,7 @@ from diffusionad_training.checkpoint import LOGS_FOLDER, RunRecord, load_run, st
 from diffusionad_training.config import Config, OptimisationConfig
 from diffusionad_training.data.batches import TrainingBatches
 from diffusionad_training.data.foregrounds import Foreground
+from diffusionad_training.data.structure import is_texture
 from diffusionad_training.errors import CheckpointError
 from diffusionad_training.throughput import Throughput, TimedLoader
 from diffusionad_training.training_data import TrainingData, read_training_data
@@ -134,7 +135,9 @@ def train(
 
 def _suited(config: Config, prepared: TrainingData, report: Report) -> Config:
     """Leave out what makes no sense on these images: the run keeps what it was trained with."""
-    if not prepared.is_texture or config.synthesis.relocation_share == 0:
+    if config.synthesis.relocation_share == 0 or prepared.foregrounds is not None:
+        return config
+    if not is_texture(prepared.images):
         return config
     report("the images share no structure: a texture, of which nothing can be out of place")
     return replace(config, synthesis=replace(config.synthesis, relocation_share=0.0))

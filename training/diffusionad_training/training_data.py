@@ -14,7 +14,7 @@ from diffusionad_client.images import IMAGE_SUFFIXES
 from diffusionad_training.callbacks import Report
 from diffusionad_training.checkpoint import RunRecord
 from diffusionad_training.config import Config
-from diffusionad_training.data import foregrounds, groups, layout, structure
+from diffusionad_training.data import foregrounds, groups, layout
 from diffusionad_training.data.digest import digest
 from diffusionad_training.data.foregrounds import Foreground, Masks
 from diffusionad_training.data.images import load_all
@@ -33,7 +33,6 @@ class TrainingData:
     foregrounds: Masks | None
     held_out: NDArray[np.uint8]  # (M, S, S, 3), never trained on
     held_out_foregrounds: Masks | None
-    is_texture: bool  # nothing in the images has a place of its own
     textures: NDArray[np.uint8] | None
     record: RunRecord
 
@@ -96,7 +95,6 @@ def read_training_data(
         foregrounds=None if masks is None else masks[:count],
         held_out=everything[count:],
         held_out_foregrounds=None if masks is None else masks[count:],
-        is_texture=masks is None and structure.is_texture(everything[:count]),
         textures=texture_images,
         record=record,
     )

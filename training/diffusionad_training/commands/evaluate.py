@@ -12,7 +12,7 @@ import click
 
 if TYPE_CHECKING:
     from diffusionad_training.evaluation.detectors import Detector
-    from diffusionad_training.evaluation.results import Evaluation
+    from diffusionad_training.evaluation.results import ClassFigures, Evaluation
 
 
 @click.command()
@@ -174,14 +174,18 @@ def _write(output: Path, results: dict[str, Evaluation]) -> None:
     write_aside(output, f"{text}\n".encode())
 
 
+_COLUMNS = ("image AUROC", "pixel AUROC", "PRO", "pixel AP")  # of every table, see _figures
+
+
+def _figures(one: Evaluation | ClassFigures) -> tuple[float | None, ...]:
+    return one.image_auroc, one.pixel_auroc, one.pro, one.pixel_average_precision
+
+
 def _print_side_by_side(results: dict[str, Evaluation], *, with_spread: bool) -> None:
     from diffusionad_client.tables import print_table
 
-    headings = ("denoising", "image AUROC", "pixel AUROC", "PRO", "pixel AP", "images/s")
-    figures = {
-        way: (r.image_auroc, r.pixel_auroc, r.pro, r.pixel_average_precision)
-        for way, r in results.items()
-    }
+    headings = ("denoising", *_COLUMNS, "images/s")
+    figures = {way: _figures(result) for way, result in results.items()}
     rows = [
         (way, *map(_percent, figures[way]), f"{len(r.images) / r.seconds:.2f}")
         for way, r in results.items()
@@ -218,14 +222,9 @@ def _print(result: Evaluation) -> None:
     if result.by_class:
         click.echo()
         print_table(
-            ("defect", "images", "image AUROC", "pixel AUROC", "PRO", "pixel AP"),
+            ("defect", "images", *_COLUMNS),
             [
-                (
-                    defect,
-                    str(one.images),
-                    *map(_percent, (one.image_auroc, one.pixel_auroc, one.pro)),
-                    _percent(one.pixel_average_precision),
-                )
+                (defect, str(one.images), *map(_percent, _figures(one)))
                 for defect, one in result.by_class.items()
             ],
             numbers=5,

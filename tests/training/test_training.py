@@ -268,6 +268,29 @@ def test_the_segmentation_network_may_begin_later(
     assert changed == [False, False, False, True, True]  # the fourth step is the first to
 
 
+@pytest.mark.parametrize(
+    ("settings", "averaged"),
+    [
+        ({}, 6),
+        ({"segmentation_from": 0.5}, 3),
+        ({"crop_side": 32, "crop_share": 0.7}, 2),
+        ({"crop_side": 32, "crop_share": 0.7, "segmentation_from": 0.2}, 2),
+    ],
+)
+def test_averages_begin_anew_where_networks_or_images_change(
+    settings: dict[str, float],
+    averaged: int,
+    tiny_data: Path,
+    tiny_config: Config,
+    tmp_path: Path,
+) -> None:
+    optimisation = dataclasses.replace(tiny_config.optimisation, **settings)
+    config = dataclasses.replace(tiny_config, optimisation=optimisation)  # 6 steps
+    module = training.train(tiny_data, tmp_path / "run", config, workers=0)
+    assert module.averaged is not None
+    assert int(module.averaged.n_averaged) == averaged
+
+
 def test_a_step_reads_the_clock_once(
     tiny_data: Path, tiny_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,5 +1,6 @@
 """A tiny detector and a tiny data set, trained in seconds."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -87,3 +88,8 @@ def tiny_run(
     output = tmp_path_factory.mktemp("runs") / "plates"
     training.train(tiny_data, output, tiny_config, held_out_share=0.3, workers=0, seed=3)
     return output
+
+
+@pytest.fixture
+def copied_run(tiny_run: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(tiny_run, tmp_path / "copy")

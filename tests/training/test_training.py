@@ -140,11 +140,6 @@ def test_a_time_budget_ends_the_run_early(
     assert module.optimizers().optimizer.param_groups[0]["lr"] < 1e-4  # decayed to the end
 
 
-@pytest.fixture
-def copied_run(tiny_run: Path, tmp_path: Path) -> Path:
-    return shutil.copytree(tiny_run, tmp_path / "copy")
-
-
 @pytest.mark.parametrize("name", ["config.json", "weights.safetensors", "run.json"])
 def test_a_run_that_lacks_a_file_says_which(copied_run: Path, name: str) -> None:
     (copied_run / name).unlink()

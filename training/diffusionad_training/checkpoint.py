@@ -57,6 +57,7 @@ class RunRecord:
     validation_score: float | None = None  # see validation.py
     devices: int = 1  # that shared each step
     foreground: str = "none"  # where anomalies were put: none (anywhere), auto or folder
+    begun_from: str | None = None  # digest of the weights begun with, None: random ones
 
 
 @dataclass(frozen=True)

@@ -22,13 +22,19 @@ def with_settings(config: Config, settings: Sequence[tuple[str, str]]) -> Config
     return Config.from_json(json.dumps(document))
 
 
+def differences(one: Config, other: Config) -> list[str]:
+    """The paths of the settings in which two configs differ."""
+    first, second = (_values(json.loads(config.to_json())) for config in (one, other))
+    return [path for path in first | second if first.get(path) != second.get(path)]
+
+
 def _set(document: dict[str, Any], path: str, value: str) -> None:
     *sections, name = path.split(".")
     section: Any = document
     for part in sections:
         section = section.get(part) if isinstance(section, dict) else None
     if not isinstance(section, dict) or name not in section or isinstance(section[name], dict):
-        raise ConfigError(f"no setting {path!r}; there are {', '.join(_paths(document))}")
+        raise ConfigError(f"no setting {path!r}; there are {', '.join(_values(document))}")
     try:
         parsed = json.loads(value)
     except json.JSONDecodeError:
@@ -39,12 +45,13 @@ def _set(document: dict[str, Any], path: str, value: str) -> None:
     section[name] = parsed
 
 
-def _paths(document: dict[str, Any], prefix: str = "") -> list[str]:
+def _values(document: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Every setting of a config's JSON by its path."""
-    paths = []
+    values: dict[str, Any] = {}
     for name, value in document.items():
-        paths += _paths(value, f"{prefix}{name}.") if isinstance(value, dict) else [prefix + name]
-    return paths
+        path = prefix + name
+        values |= _values(value, f"{path}.") if isinstance(value, dict) else {path: value}
+    return values
 
 
 def _same_kind(before: Any, now: Any) -> bool:

@@ -26,6 +26,8 @@ from diffusionad_training.data.batches import TrainingBatches
 from diffusionad_training.data.foregrounds import Foreground
 from diffusionad_training.data.structure import is_texture
 from diffusionad_training.errors import CheckpointError
+from diffusionad_training.initial_weights import load_initial_weights
+from diffusionad_training.settings import differences
 from diffusionad_training.throughput import Throughput, TimedLoader
 from diffusionad_training.training_data import TrainingData, read_training_data
 from diffusionad_training.training_module import TrainingModule
@@ -49,6 +51,7 @@ def train(
     checkpoint_steps: int = 250,
     keep_best: bool = False,
     patience: int | None = None,
+    begin_from: Path | None = None,
     resumed: bool = False,
     progress: bool = False,
     report: Report = lambda line: None,
@@ -65,8 +68,11 @@ def train(
     Every `checkpoint_steps` the run is saved, judged on the held-out images
     (see validation) and described through `report`. `keep_best` keeps the
     weights that did best there instead of the last, and `patience` ends the
-    training after so many checkpoints without better ones. `resumed` goes on
-    with the training that `output` holds, which must have been the same.
+    training after so many checkpoints without better ones.
+
+    `begin_from` is an earlier run of the same networks, whose weights this one begins
+    with (see initial_weights). `resumed` goes on with the training that `output` holds, which
+    must have been the same; what that began from is not read again.
 
     With several `devices` the command that runs this is run again for each further
     one (see parallel), `workers` processes making batches for each; a step takes as
@@ -81,7 +87,11 @@ def train(
     prepared = read_training_data(data, config, textures, foreground, held_out_share, seed, report)
     config = _suited(config, prepared, report)
     record = replace(prepared.record, time_budget=time_budget, devices=devices)
-    state = None
+    state, initial = None, None
+    if begin_from is not None and not resumed and rank == 0:  # whose weights all devices take
+        initial = load_initial_weights(begin_from, config)
+        record = replace(record, begun_from=initial.digest)
+        report(f"beginning with the weights of {begin_from}")
     if resumed:
         state = resume.load(output)
         record = _same_run(output, config, record, prepared.held_out)
@@ -111,6 +121,7 @@ def train(
         devices=devices,
         time_budget=time_budget,
         spent=spent,
+        initial=initial,
         resumed=state,
     )
     checkpoints = Checkpoints(
@@ -150,8 +161,9 @@ def _same_run(
     run = load_run(output)
     if run.model.config != config:
         raise CheckpointError(
-            f"{output}: was trained with other settings; resume with the same options, or train "
-            "anew into another folder"
+            f"{output}: was trained with other settings "
+            f"({', '.join(differences(run.model.config, config))}); resume with the same options, "
+            "or train anew into another folder"
         )
     before, now = run.record, record
     for name in ("seed", "held_out", "data_digest", "textures_digest", "foreground", "devices"):

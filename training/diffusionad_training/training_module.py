@@ -25,6 +25,7 @@ from diffusionad_training import diffusion, losses
 from diffusionad_training.config import Config
 from diffusionad_training.data.batches import Batch
 from diffusionad_training.errors import TrainingError
+from diffusionad_training.initial_weights import InitialWeights
 from diffusionad_training.model import DiffusionAD, Estimate
 from diffusionad_training.resume import ResumeState, restore_optimiser, tensors_of
 
@@ -37,7 +38,8 @@ class TrainingModule(lightning.LightningModule):
     With a `time_budget` in seconds the learning rate decays with the time
     spent where that runs out before the steps do, and `spent`, if given, is kept
     at the share of the time that is over. `devices` train together (see parallel).
-    `resumed` is where an earlier training stopped.
+    `initial` is what to begin with in place of random weights, `resumed` where an earlier
+    training stopped.
     """
 
     def __init__(
@@ -48,11 +50,14 @@ class TrainingModule(lightning.LightningModule):
         devices: int = 1,
         time_budget: float | None = None,
         spent: Tensor | None = None,
+        initial: InitialWeights | None = None,
         resumed: ResumeState | None = None,
     ) -> None:
         super().__init__()
         self.config = config
         self.model = DiffusionAD(config, noise_seed=seed)
+        if initial is not None:
+            self.model.load_state_dict(self.model.state_dict() | initial.tensors)
         self.averaged = (
             AveragedModel(self.model, multi_avg_fn=self._average, use_buffers=True)
             if config.optimisation.ema_decay > 0

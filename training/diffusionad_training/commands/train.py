@@ -126,6 +126,13 @@ def _settings(
     type=click.IntRange(min=1),
     help="Stop after so many checkpoints without better weights.",
 )
+@click.option(
+    "--from",
+    "begin_from",
+    type=click.Path(path_type=Path),
+    metavar="RUN",
+    help="Begin with the weights of this run, of another product maybe, not with random ones.",
+)
 @click.option("--resume", is_flag=True, help="Go on with the unfinished training in --output.")
 @click.option("--overwrite", is_flag=True, help="Train over an existing run.")
 def train(
@@ -147,6 +154,7 @@ def train(
     checkpoint_steps: int,
     keep_best: bool,
     patience: int | None,
+    begin_from: Path | None,
     resume: bool,
     overwrite: bool,
 ) -> None:
@@ -192,6 +200,7 @@ def train(
         checkpoint_steps=checkpoint_steps,
         keep_best=keep_best,
         patience=patience,
+        begin_from=begin_from,
         resumed=resume,
         progress=sys.stderr.isatty(),
         report=lambda line: click.echo(line, err=True),

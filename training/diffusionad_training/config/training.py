@@ -45,11 +45,16 @@ class SynthesisConfig:
     self_share: float = 0.5  # A is the image itself, augmented and shuffled
     procedural_share: float = 0.0  # A is generated: no pictures needed
     warp_share: float = 0.0  # A is the image bent out of shape; validation looks for these
+    finish_share: float = 0.0  # A is the image with another finish: its shade and its grain
     # Of all anomalies: pieces of the image moved, no A at all. None on a texture, where
     # `train` sets this to 0: what is moved there looks like any other piece.
     relocation_share: float = 0.0
     perlin_share: float = 1.0  # masks of thresholded Perlin noise
     stroke_share: float = 0.0  # masks of thin curved strokes and small spots
+    area_share: float = 0.0  # masks of one large area with straight edges
+    # Masks are made for a part of the image, its sides from this share of the image's up to the
+    # whole: lower makes small anomalies and close ones as likely as large ones.
+    least_scale: float = 1.0
     opacity: tuple[float, float] = (0.2, 0.8)  # beta of Eq. 12: lower shows more of A
     # The largest standard deviation, in pixels, of the edge that A fades out over: cuts are
     # easy to see, and no defect has them.
@@ -69,11 +74,18 @@ class SynthesisConfig:
             0 <= self.relocation_share <= 1,
             f"relocation_share ({self.relocation_share}) must lie in [0, 1]",
         )
+        require(0 < self.least_scale <= 1, f"least_scale ({self.least_scale}) must lie in (0, 1]")
         require(self.soft_edge >= 0, f"soft_edge ({self.soft_edge}) must not be negative")
         require(self.visibility >= 0, f"visibility ({self.visibility}) must not be negative")
         require(self.grid >= 1, f"grid ({self.grid}) must be at least 1")
-        sources = (self.texture_share, self.self_share, self.procedural_share, self.warp_share)
-        masks = (self.perlin_share, self.stroke_share)
+        sources = (
+            self.texture_share,
+            self.self_share,
+            self.procedural_share,
+            self.warp_share,
+            self.finish_share,
+        )
+        masks = (self.perlin_share, self.stroke_share, self.area_share)
         require(min(sources + masks) >= 0, "the shares of synthesis must not be negative")
         require(sum(sources) > 0 and sum(masks) > 0, "some share of synthesis must be positive")
 

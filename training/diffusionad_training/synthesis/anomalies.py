@@ -52,9 +52,13 @@ class AnomalySynthesiser:
         self._config = config
         self._textures = textures
         self._sources = _normalised(
-            config.texture_share, config.self_share, config.procedural_share, config.warp_share
+            config.texture_share,
+            config.self_share,
+            config.procedural_share,
+            config.warp_share,
+            config.finish_share,
         )
-        self._masks = _normalised(config.perlin_share, config.stroke_share)
+        self._masks = _normalised(config.perlin_share, config.stroke_share, config.area_share)
 
     def synthesise(
         self,
@@ -80,7 +84,7 @@ class AnomalySynthesiser:
             mask = shares >= EDGE
             anomalous = blend(image, source, shares, rng.uniform(*self._config.opacity))
             difference = np.abs(anomalous[mask].astype(np.int16) - image[mask])
-            if difference.mean() >= least[mask].mean():
+            if mask.sum() >= MIN_PIXELS and difference.mean() >= least[mask].mean():
                 break
         return anomalous, mask.astype(np.float32)
 
@@ -98,10 +102,11 @@ class AnomalySynthesiser:
         rng: np.random.Generator,
         foreground: NDArray[np.bool_] | None,
     ) -> NDArray[np.bool_]:
-        make = (masks.perlin_mask, masks.stroke_mask)[rng.choice(2, p=self._masks)]
+        makers = (masks.perlin_mask, masks.stroke_mask, masks.area_mask)
+        make = makers[rng.choice(len(makers), p=self._masks)]
         within = make is masks.perlin_mask and self._config.within_part
         for _ in range(TRIES):
-            mask = make(height, width, rng)
+            mask = masks.scaled(make, height, width, self._scale(rng), rng)
             if foreground is not None:
                 mask = masks.moved_onto(mask, foreground, rng)
             elif within:
@@ -110,8 +115,13 @@ class AnomalySynthesiser:
                 return mask
         raise RuntimeError(f"{make.__name__} gave {TRIES} empty masks of {height}x{width} pixels")
 
+    def _scale(self, rng: np.random.Generator) -> float:
+        """Draw the share of the image's sides that a mask is made for; each octave is as likely."""
+        least = self._config.least_scale
+        return 1.0 if least == 1 else float(least ** rng.random())
+
     def _source(self, image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
-        kind = rng.choice(4, p=self._sources)
+        kind = rng.choice(len(self._sources), p=self._sources)
         if kind == 0 and self._textures is not None:
             height, width = image.shape[:2]
             return sources.texture(self._textures, height, width, rng)
@@ -119,6 +129,8 @@ class AnomalySynthesiser:
             return sources.shuffled_self(image, self._config.grid, rng)
         if kind == 3:
             return sources.warped_self(image, rng)
+        if kind == 4:
+            return sources.refinished_self(image, rng)
         return sources.procedural(image, rng)
 
 

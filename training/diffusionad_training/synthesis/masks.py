@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +12,11 @@ from scipy import ndimage
 
 MAX_PERIODS_EXPONENT = 5  # Perlin noise of 2^0 .. 2^5 periods per axis
 THRESHOLD = 0.5
+AREA_REACH = (0.12, 0.5)  # of an area from its middle, as shares of the image's sides
+LEAST_SIDE = 32  # pixels, of the part of an image that a mask is made for
 PART_SIDES = (0.3, 1.0)  # of a random part, as shares of the image's sides
+
+Maker = Callable[[int, int, np.random.Generator], NDArray[np.bool_]]  # of height and width
 
 
 def perlin_noise(
@@ -63,6 +68,19 @@ def random_part(height: int, width: int, rng: np.random.Generator) -> NDArray[np
     return part
 
 
+def scaled(
+    make: Maker, height: int, width: int, scale: float, rng: np.random.Generator
+) -> NDArray[np.bool_]:
+    """Make a mask for a part of the image somewhere, with sides of `scale` of the image's."""
+    if scale == 1:
+        return make(height, width, rng)
+    sides = [min(side, max(round(scale * side), LEAST_SIDE)) for side in (height, width)]
+    top, left = rng.integers(0, (height - sides[0] + 1, width - sides[1] + 1))
+    mask = np.zeros((height, width), dtype=bool)
+    mask[top : top + sides[0], left : left + sides[1]] = make(sides[0], sides[1], rng)
+    return mask
+
+
 def moved_onto(
     mask: NDArray[np.bool_], foreground: NDArray[np.bool_], rng: np.random.Generator
 ) -> NDArray[np.bool_]:
@@ -110,6 +128,24 @@ def stroke_mask(height: int, width: int, rng: np.random.Generator) -> NDArray[np
             x, y = x + step * math.cos(heading), y + step * math.sin(heading)
             points.append((x, y))
         draw.line(points, fill=255, width=max(1, round(scale * rng.uniform(0.004, 0.02))))
+    return np.asarray(image) > 0
+
+
+def area_mask(height: int, width: int, rng: np.random.Generator) -> NDArray[np.bool_]:
+    """One large area with straight edges, as of a surface finished otherwise in a part.
+
+    A polygon about any point of the image, so that many are cut off at its edges.
+    """
+    corners = rng.integers(4, 8)
+    centre = rng.uniform(0, (width, height))
+    reach = rng.uniform(*AREA_REACH, size=2) * (width, height)
+    # Around by less than a half turn from corner to corner: else the middle would be left out.
+    angles = 2 * math.pi / corners * (np.arange(corners) + rng.uniform(0, 0.9, corners))
+    distances = rng.uniform(0.7, 1.0, corners)
+    x = centre[0] + reach[0] * distances * np.cos(angles)
+    y = centre[1] + reach[1] * distances * np.sin(angles)
+    image = Image.new("L", (width, height))
+    ImageDraw.Draw(image).polygon([*zip(x, y, strict=True)], fill=255)
     return np.asarray(image) > 0
 
 

@@ -184,26 +184,22 @@ def test_perlin_noise_is_smooth() -> None:
 
 
 @settings(max_examples=40)
-@given(seeds, st.sampled_from([masks.perlin_mask, masks.stroke_mask, masks.area_mask]))
-def test_a_scaled_mask_lies_within_a_part_of_that_size(seed: int, make: masks.Maker) -> None:
-    mask = masks.scaled(make, 128, 160, 0.3, np.random.default_rng(seed))
-    assert mask.shape == (128, 160)
-    for found in ndimage.find_objects(mask.astype(int)):  # none where the mask is empty
-        height, width = (side.stop - side.start for side in found)
-        assert height <= round(0.3 * 128)
-        assert width <= round(0.3 * 160)
-
-
-def test_scaled_masks_lie_anywhere() -> None:
-    rng = np.random.default_rng(0)
-    often = sum(masks.scaled(masks.perlin_mask, 64, 64, 0.5, rng) for _ in range(300))
-    assert np.ptp(often.reshape(4, 16, 4, 16).sum(axis=(1, 3))) > 0
-    assert often.reshape(4, 16, 4, 16).sum(axis=(1, 3)).min() > 0
-
-
-def test_a_scale_of_one_is_the_whole_image() -> None:
-    whole = masks.scaled(masks.stroke_mask, 64, 64, 1, np.random.default_rng(4))
-    assert (whole == masks.stroke_mask(64, 64, np.random.default_rng(4))).all()
+@given(seeds, st.sampled_from([0.0, 1.0]))
+def test_an_anomaly_may_be_made_in_a_part_of_the_image_on_the_product(
+    seed: int, relocation_share: float
+) -> None:
+    image = picture(height=128, width=128)
+    foreground = np.zeros((128, 128), dtype=bool)
+    foreground[20:30, 90:120] = True
+    config = dataclasses.replace(
+        TEXTURE_FREE, relocation_share=relocation_share, least_scale=0.3, within_part=False
+    )
+    synthesiser = AnomalySynthesiser(config, None)
+    anomalous, mask = synthesiser.synthesise(image, np.random.default_rng(seed), foreground)
+    assert anomalous.shape == image.shape
+    assert mask.any()
+    assert (anomalous[mask == 0] == image[mask == 0]).all() or relocation_share
+    assert (mask[foreground] > 0).any()
 
 
 def test_small_and_close_anomalies_come_with_a_least_scale() -> None:

@@ -52,8 +52,8 @@ class SynthesisConfig:
     perlin_share: float = 1.0  # masks of thresholded Perlin noise
     stroke_share: float = 0.0  # masks of thin curved strokes and small spots
     area_share: float = 0.0  # masks of one large area with straight edges
-    # Masks are made for a part of the image, its sides from this share of the image's up to the
-    # whole: lower makes small anomalies and close ones as likely as large ones.
+    # An anomaly is made in a part of the image as in a whole one, its sides from this share of
+    # the image's on: lower makes small anomalies and close ones as likely as large ones.
     least_scale: float = 1.0
     opacity: tuple[float, float] = (0.2, 0.8)  # beta of Eq. 12: lower shows more of A
     # The largest standard deviation, in pixels, of the edge that A fades out over: cuts are
@@ -124,7 +124,7 @@ class OptimisationConfig:
     cosine_decay: bool = False  # of both rates, to zero at the end of the run; constant otherwise
     ema_decay: float = 0.0  # exponential moving average of the weights; 0 for none
     gradient_clip: float = 0.0  # largest norm of the gradient; 0 for none
-    # The first part of a training sees windows of the images (see data/crops.py): many more
+    # The first part of a training sees windows of the images (see windows.py): many more
     # steps in the same time. The rest sees whole images, as inference does.
     crop_side: int = 0  # pixels; 0 for whole images only
     crop_share: float = 0.0  # of the training

@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from diffusionad_training.config import AugmentationConfig, Config
-from diffusionad_training.data.crops import Window, choose_window
 from diffusionad_training.synthesis.anomalies import AnomalySynthesiser
+from diffusionad_training.windows import Window, choose_window
 
 _OF_BATCHES, _OF_EPOCHS = 1, 2  # streams of random numbers that share nothing
 
@@ -98,7 +98,9 @@ class TrainingBatches(Dataset[Batch]):
             if cropped:
                 # After the synthesis: in a window, anomalies are as large as in a whole image.
                 place = mask > 0 if is_anomalous else foreground
-                window = choose_window(len(normal), self._crop_side, rng, place)
+                height, width = normal.shape[:2]
+                sides = self._crop_side, self._crop_side
+                window = choose_window((height, width), sides, rng, place)
             images.append(image[window])
             clean.append(normal[window])
             masks.append(mask[window])

@@ -10,11 +10,13 @@ from diffusionad_training.config import SynthesisConfig
 from diffusionad_training.errors import ConfigError
 from diffusionad_training.synthesis import masks, sources
 from diffusionad_training.synthesis.relocation import relocate
+from diffusionad_training.windows import Window, choose_window
 
 MIN_PIXELS = 8  # a mask smaller than this teaches nothing
 MIN_CONTRAST = 6.0  # grey levels; what nobody can see would teach to reject good parts
 NEIGHBOURHOOD = 2.0  # standard deviation, pixels at 256, of what is around a pixel
 EDGE = 0.5  # of the anomaly's strength: where less of it shows, a soft edge is not marked
+LEAST_SIDE = 32  # pixels, of the part of an image that an anomaly is made in
 TRIES = 20
 
 
@@ -70,11 +72,42 @@ class AnomalySynthesiser:
 
         `foreground` (H, W), if given, is where the product is: the anomaly lies on it.
         """
+        height, width = image.shape[:2]
+        part = self._part((height, width), rng, foreground)
+        anomalous, mask = image.copy(), np.zeros(image.shape[:2], dtype=np.float32)
+        anomalous[part], mask[part] = self._spoil(
+            image[part],
+            self._least_contrast(image)[part],
+            rng,
+            None if foreground is None else foreground[part],
+        )
+        return anomalous, mask
+
+    def _part(
+        self,
+        shape: tuple[int, int],
+        rng: np.random.Generator,
+        foreground: NDArray[np.bool_] | None,
+    ) -> Window:
+        """Choose the part of the image that an anomaly is made in; each octave is as likely."""
+        if self._config.least_scale == 1:
+            return slice(None), slice(None)
+        scale = self._config.least_scale ** rng.random()
+        height, width = (min(side, max(round(scale * side), LEAST_SIDE)) for side in shape)
+        return choose_window(shape, (height, width), rng, foreground)
+
+    def _spoil(
+        self,
+        image: NDArray[np.uint8],
+        least: NDArray[np.float32],
+        rng: np.random.Generator,
+        foreground: NDArray[np.bool_] | None,
+    ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+        """Make one anomaly anywhere in an image, of the `least` contrast (H, W)."""
         if rng.random() < self._config.relocation_share:
             anomalous, moved = relocate(image, rng, foreground)
             if moved.any():
-                return anomalous, moved.astype(np.float32)
-        least = self._least_contrast(image)
+                return anomalous, moved
         for _ in range(TRIES):
             mask = self._mask(image.shape[0], image.shape[1], rng, foreground)
             source = self._source(image, rng)
@@ -86,7 +119,7 @@ class AnomalySynthesiser:
             difference = np.abs(anomalous[mask].astype(np.int16) - image[mask])
             if mask.sum() >= MIN_PIXELS and difference.mean() >= least[mask].mean():
                 break
-        return anomalous, mask.astype(np.float32)
+        return anomalous, mask
 
     def _least_contrast(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
         """The contrast that an anomaly needs to be seen at each pixel, (H, W), in grey levels."""
@@ -106,7 +139,7 @@ class AnomalySynthesiser:
         make = makers[rng.choice(len(makers), p=self._masks)]
         within = make is masks.perlin_mask and self._config.within_part
         for _ in range(TRIES):
-            mask = masks.scaled(make, height, width, self._scale(rng), rng)
+            mask = make(height, width, rng)
             if foreground is not None:
                 mask = masks.moved_onto(mask, foreground, rng)
             elif within:
@@ -114,11 +147,6 @@ class AnomalySynthesiser:
             if mask.sum() >= MIN_PIXELS:
                 return mask
         raise RuntimeError(f"{make.__name__} gave {TRIES} empty masks of {height}x{width} pixels")
-
-    def _scale(self, rng: np.random.Generator) -> float:
-        """Draw the share of the image's sides that a mask is made for; each octave is as likely."""
-        least = self._config.least_scale
-        return 1.0 if least == 1 else float(least ** rng.random())
 
     def _source(self, image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
         kind = rng.choice(len(self._sources), p=self._sources)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,10 +12,7 @@ from scipy import ndimage
 MAX_PERIODS_EXPONENT = 5  # Perlin noise of 2^0 .. 2^5 periods per axis
 THRESHOLD = 0.5
 AREA_REACH = (0.12, 0.5)  # of an area from its middle, as shares of the image's sides
-LEAST_SIDE = 32  # pixels, of the part of an image that a mask is made for
 PART_SIDES = (0.3, 1.0)  # of a random part, as shares of the image's sides
-
-Maker = Callable[[int, int, np.random.Generator], NDArray[np.bool_]]  # of height and width
 
 
 def perlin_noise(
@@ -66,19 +62,6 @@ def random_part(height: int, width: int, rng: np.random.Generator) -> NDArray[np
     part = np.zeros((height, width), dtype=bool)
     part[int(top) : round(top + sides[0]), int(left) : round(left + sides[1])] = True
     return part
-
-
-def scaled(
-    make: Maker, height: int, width: int, scale: float, rng: np.random.Generator
-) -> NDArray[np.bool_]:
-    """Make a mask for a part of the image somewhere, with sides of `scale` of the image's."""
-    if scale == 1:
-        return make(height, width, rng)
-    sides = [min(side, max(round(scale * side), LEAST_SIDE)) for side in (height, width)]
-    top, left = rng.integers(0, (height - sides[0] + 1, width - sides[1] + 1))
-    mask = np.zeros((height, width), dtype=bool)
-    mask[top : top + sides[0], left : left + sides[1]] = make(sides[0], sides[1], rng)
-    return mask
 
 
 def moved_onto(

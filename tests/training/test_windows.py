@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from diffusionad_training import training
 from diffusionad_training.config import Config
 from diffusionad_training.data.batches import TrainingBatches
-from diffusionad_training.data.crops import choose_window
 from diffusionad_training.errors import ConfigError
 from diffusionad_training.synthesis.anomalies import AnomalySynthesiser
+from diffusionad_training.windows import choose_window
 
 sides = st.integers(min_value=4, max_value=32)
 seeds = st.integers(min_value=0, max_value=2**32 - 1)
@@ -28,7 +28,7 @@ def cropping(tiny_config: Config) -> Config:
 
 @given(sides, seeds)
 def test_a_window_lies_in_the_image(side: int, seed: int) -> None:
-    rows, columns = choose_window(32, side, np.random.default_rng(seed))
+    rows, columns = choose_window((32, 32), (side, side), np.random.default_rng(seed))
     for window in (rows, columns):
         assert 0 <= window.start < window.stop <= 32
         assert window.stop - window.start == side
@@ -38,14 +38,14 @@ def test_a_window_lies_in_the_image(side: int, seed: int) -> None:
 def test_a_window_has_the_product_in_it(side: int, seed: int, y: int, x: int) -> None:
     foreground = np.zeros((32, 32), dtype=bool)
     foreground[y, x] = True
-    window = choose_window(32, side, np.random.default_rng(seed), foreground)
+    window = choose_window((32, 32), (side, side), np.random.default_rng(seed), foreground)
     assert foreground[window].any()
     assert foreground[window].shape == (side, side)
 
 
 def test_the_edges_of_images_are_seen() -> None:
     rng = np.random.default_rng(0)
-    tops = [choose_window(256, 128, rng)[0].start for _ in range(400)]
+    tops = [choose_window((256, 256), (128, 128), rng)[0].start for _ in range(400)]
     for edge in (0, 128):
         assert 0.15 < np.mean([top == edge for top in tops]) < 0.35
 

@@ -13,7 +13,9 @@ from diffusionad_training.checkpoint import load_run
 from diffusionad_training.config import Config
 from diffusionad_training.data.images import load_all
 from diffusionad_training.data.layout import read
-from diffusionad_training.data.structure import is_texture, shared_structure
+from diffusionad_training.data.structure import Surface, is_texture, shared_structure
+from diffusionad_training.presets import ON_TEXTURES, PRESETS, customised, on_texture
+from diffusionad_training.settings import values, with_settings
 
 SHARED_DATA = Path(__file__).parents[3] / "shared" / "data"
 
@@ -67,9 +69,17 @@ def test_real_products(category: str, texture: bool) -> None:
     assert is_texture(images) == texture
 
 
-@pytest.mark.parametrize("alike", [False, True], ids=["texture", "parts"])
-def test_pieces_are_moved_on_parts_and_not_on_a_texture(
-    alike: bool, tiny_config: Config, tmp_path: Path
+@pytest.mark.parametrize(
+    ("alike", "surface", "adapted"),
+    [
+        (True, "auto", False),
+        (False, "auto", True),
+        (True, "texture", True),
+        (False, "part", False),
+    ],
+)
+def test_edge_is_adapted_to_a_texture(
+    alike: bool, surface: Surface, adapted: bool, tiny_config: Config, tmp_path: Path
 ) -> None:
     good = tmp_path / "data" / "train" / "good"
     good.mkdir(parents=True)
@@ -77,9 +87,37 @@ def test_pieces_are_moved_on_parts_and_not_on_a_texture(
         (image,) = pictures([blobs(np.random.default_rng(0 if alike else index), 64)])
         Image.fromarray(image).save(good / f"{index}.png")
     synthesis = dataclasses.replace(tiny_config.synthesis, relocation_share=0.4)
-    config = dataclasses.replace(tiny_config, synthesis=synthesis)
+    config = dataclasses.replace(tiny_config, preset="edge", synthesis=synthesis)
     lines: list[str] = []
-    training.train(tmp_path / "data", tmp_path / "run", config, workers=0, report=lines.append)
+    training.train(
+        tmp_path / "data",
+        tmp_path / "run",
+        config,
+        surface=surface,
+        workers=0,
+        report=lines.append,
+    )
     kept = load_run(tmp_path / "run").model.config.synthesis.relocation_share
-    assert kept == (0.4 if alike else 0)
-    assert any("share no structure" in line for line in lines) == (not alike)
+    assert kept == (0 if adapted else 0.4)
+    assert any("share no structure" in line for line in lines) == (not alike and surface == "auto")
+    assert any("on a texture: " in line for line in lines) == adapted
+
+
+def test_on_a_texture_what_was_changed_stays() -> None:
+    config = customised("edge", with_textures=True)
+    changed = with_settings(config, [("synthesis.stroke_share", "0.2")])
+    adapted = on_texture(changed)
+    assert adapted.synthesis.stroke_share == 0.2
+    assert adapted.synthesis.relocation_share == 0
+    assert adapted.synthesis.visibility > 0
+    paper = customised("paper", with_textures=True)
+    assert on_texture(paper) == paper
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_what_is_done_on_textures_are_settings(preset: str) -> None:
+    for with_textures in (True, False):
+        config = customised(preset, with_textures=with_textures)
+        adapted = values(on_texture(config))
+        for path, value in ON_TEXTURES.get(preset, {}).items():
+            assert adapted[path] == value

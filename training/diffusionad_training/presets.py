@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import replace
 
@@ -17,6 +18,7 @@ from diffusionad_training.config import (
     SynthesisConfig,
 )
 from diffusionad_training.errors import ConfigError
+from diffusionad_training.settings import values, with_settings
 
 # arXiv:2303.08730v4. The paper gives 3000 epochs; for the 200 to 400 images of an
 # MVTec category, at 8 normal images a batch, that is about 100,000 steps.
@@ -99,6 +101,7 @@ EDGE = Config(
         stroke_share=0.4,
         opacity=(0.0, 0.4),  # fainter ones teach to be unsure everywhere
         soft_edge=2.0,
+        least_scale=0.3,  # defects are small; and small pieces out of place are hard to see
         within_part=False,  # small defects come from strokes; blobs may lie anywhere
     ),
     augmentation=AugmentationConfig(brightness=0.15, contrast=0.1),
@@ -119,6 +122,23 @@ EDGE = Config(
         segmentation_from=0.15,
     ),
 )
+
+# What a preset does otherwise on a texture, by the paths of the settings.
+ON_TEXTURES: dict[str, dict[str, float]] = {
+    "edge": {
+        # A piece of a texture cannot be told from any other piece.
+        "synthesis.relocation_share": 0,
+        # Specks and hair cracks are a texture's own: blobs of pictures, as in the paper, and
+        # only such as exceed its roughness.
+        "synthesis.stroke_share": 0,
+        "synthesis.procedural_share": 0,
+        "synthesis.visibility": 1.5,
+        "synthesis.least_scale": 1,
+        # What is wrong is large and faint: windows do not show it.
+        "optimisation.crop_share": 0,
+        "optimisation.segmentation_from": 0,
+    },
+}
 
 PRESETS: dict[str, Config] = {preset.preset: preset for preset in (PAPER, STANDARD, EDGE)}
 
@@ -162,6 +182,17 @@ def customised(
         augmentation=config.augmentation
         if flip is None
         else replace(config.augmentation, flip=flip),
+    )
+
+
+def on_texture(config: Config) -> Config:
+    """Adapt a config of a preset to a texture; settings that were changed stay as they are."""
+    if config.preset not in PRESETS:
+        return config
+    found, usual = values(config), values(PRESETS[config.preset])
+    wanted = ON_TEXTURES.get(config.preset, {}).items()
+    return with_settings(
+        config, [(path, json.dumps(value)) for path, value in wanted if found[path] == usual[path]]
     )
 
 

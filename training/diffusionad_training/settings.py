@@ -24,8 +24,13 @@ def with_settings(config: Config, settings: Sequence[tuple[str, str]]) -> Config
 
 def differences(one: Config, other: Config) -> list[str]:
     """The paths of the settings in which two configs differ."""
-    first, second = (_values(json.loads(config.to_json())) for config in (one, other))
+    first, second = values(one), values(other)
     return [path for path in first | second if first.get(path) != second.get(path)]
+
+
+def values(config: Config) -> dict[str, Any]:
+    """Every setting by its path, in JSON's types."""
+    return _values(json.loads(config.to_json()))
 
 
 def _set(document: dict[str, Any], path: str, value: str) -> None:

@@ -24,10 +24,11 @@ from diffusionad_training.checkpoint import LOGS_FOLDER, RunRecord, load_run, st
 from diffusionad_training.config import Config, OptimisationConfig
 from diffusionad_training.data.batches import TrainingBatches
 from diffusionad_training.data.foregrounds import Foreground
-from diffusionad_training.data.structure import is_texture
+from diffusionad_training.data.structure import Surface, is_texture
 from diffusionad_training.errors import CheckpointError
 from diffusionad_training.initial_weights import load_initial_weights
-from diffusionad_training.settings import differences
+from diffusionad_training.presets import on_texture
+from diffusionad_training.settings import differences, values
 from diffusionad_training.throughput import Throughput, TimedLoader
 from diffusionad_training.training_data import TrainingData, read_training_data
 from diffusionad_training.training_module import TrainingModule
@@ -43,6 +44,7 @@ def train(
     *,
     textures: Path | None = None,
     foreground: Path | Foreground = "none",
+    surface: Surface = "auto",
     held_out_share: float = 0.15,
     seed: int = 0,
     time_budget: float | None = None,
@@ -61,8 +63,8 @@ def train(
     `textures` is a folder of pictures for synthetic anomalies, `foreground` one
     of masks of the product, which they are put on (see foregrounds). A share of the
     good images is held out for the thresholds, by group; groups that the test
-    set has images of are left out altogether. Where the images are a texture's (see
-    structure), no anomaly is made by moving pieces of them. `time_budget`, in
+    set has images of are left out altogether. Where the `surface` is a texture (see
+    structure), the preset is adapted to that (see presets). `time_budget`, in
     seconds, ends the run early, the learning rate decaying towards that end.
 
     Every `checkpoint_steps` the run is saved, judged on the held-out images
@@ -85,7 +87,7 @@ def train(
     if rank > 0:
         report = _silent
     prepared = read_training_data(data, config, textures, foreground, held_out_share, seed, report)
-    config = _suited(config, prepared, report)
+    config = _suited(config, prepared, surface, report)
     record = replace(prepared.record, time_budget=time_budget, devices=devices)
     state, initial = None, None
     if begin_from is not None and not resumed and rank == 0:  # whose weights all devices take
@@ -144,14 +146,19 @@ def train(
     return module
 
 
-def _suited(config: Config, prepared: TrainingData, report: Report) -> Config:
-    """Leave out what makes no sense on these images: the run keeps what it was trained with."""
-    if config.synthesis.relocation_share == 0 or prepared.foregrounds is not None:
+def _suited(config: Config, prepared: TrainingData, surface: Surface, report: Report) -> Config:
+    """Adapt the preset to a texture, if that is what the images show; the run keeps the result."""
+    if surface == "auto" and prepared.foregrounds is None and is_texture(prepared.images):
+        report("the images share no structure: taken for a texture (--surface part if they do)")
+        surface = "texture"
+    if surface != "texture":
         return config
-    if not is_texture(prepared.images):
-        return config
-    report("the images share no structure: a texture, of which nothing can be out of place")
-    return replace(config, synthesis=replace(config.synthesis, relocation_share=0.0))
+    adapted = on_texture(config)
+    new = values(adapted)
+    changes = [f"{path}={new[path]}" for path in differences(config, adapted)]
+    if changes:
+        report(f"on a texture: {', '.join(changes)}")
+    return adapted
 
 
 def _same_run(

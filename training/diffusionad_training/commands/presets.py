@@ -33,13 +33,17 @@ def presets(preset: str | None, measure: bool, as_json: bool) -> None:
     """
     from diffusionad_training import speed
     from diffusionad_training.cost import cost
-    from diffusionad_training.presets import PRESETS, customised
+    from diffusionad_training.presets import ON_TEXTURES, PRESETS, customised
 
     configs = PRESETS if preset is None else {preset: customised(preset, with_textures=True)}
     costs = {name: cost(config) for name, config in configs.items()}
     speeds = {name: speed.measure(config) for name, config in configs.items()} if measure else {}
     if as_json:
-        rows = {name: _row(configs[name], costs[name], speeds.get(name)) for name in configs}
+        rows = {
+            name: _row(configs[name], costs[name], speeds.get(name))
+            | {"on_textures": ON_TEXTURES.get(name, {})}
+            for name in configs
+        }
         click.echo(json.dumps(rows, indent=2))
     else:
         _print(configs, costs, speeds)

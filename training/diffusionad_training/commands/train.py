@@ -11,6 +11,7 @@ import click
 
 if TYPE_CHECKING:
     from diffusionad_training.data.foregrounds import Foreground
+    from diffusionad_training.data.structure import Surface
 
 _SECONDS = {"s": 1, "m": 60, "h": 3600}
 
@@ -62,6 +63,14 @@ def _settings(
     metavar="auto|none|DIR",
     help="Where the product is, and synthetic anomalies go: found in the images, anywhere, or "
     "from a folder of masks named like the images.",
+)
+@click.option(
+    "--surface",
+    type=click.Choice(["auto", "part", "texture"]),
+    default="auto",
+    show_default=True,
+    help="What the images show: parts that lie alike, or a texture; auto looks. On a texture "
+    "other anomalies are made.",
 )
 @click.option("--image-size", type=int, help="Side of the square the images are stretched to.")
 @click.option("--steps", type=click.IntRange(min=1), help="Optimiser steps, at most.")
@@ -141,6 +150,7 @@ def train(
     preset: str,
     textures: Path | None,
     foreground: Path | Foreground,
+    surface: Surface,
     image_size: int | None,
     steps: int | None,
     batch: int | None,
@@ -192,6 +202,7 @@ def train(
         config,
         textures=textures,
         foreground=foreground,
+        surface=surface,
         held_out_share=held_out,
         seed=seed,
         time_budget=time_budget,

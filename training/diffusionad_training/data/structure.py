@@ -6,9 +6,13 @@ keeps; of a texture's features the mean keeps nothing.
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
+
+Surface = Literal["auto", "part", "texture"]  # auto: as the images show
 
 SHARED = 0.3  # of the variance; tiles of a ground surface share 0.14, bottles 0.96
 _FEATURES = (2.0, 16.0)  # pixels at 256: finer is noise or a shifted part, coarser is light

@@ -137,6 +137,7 @@ ON_TEXTURES: dict[str, dict[str, float]] = {
         # What is wrong is large and faint: windows do not show it.
         "optimisation.crop_share": 0,
         "optimisation.segmentation_from": 0,
+        "optimisation.steps": 3000,  # each as long as four on windows
     },
 }
 

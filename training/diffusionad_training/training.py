@@ -149,7 +149,7 @@ def train(
 def _suited(config: Config, prepared: TrainingData, surface: Surface, report: Report) -> Config:
     """Adapt the preset to a texture, if that is what the images show; the run keeps the result."""
     if surface == "auto" and prepared.foregrounds is None and is_texture(prepared.images):
-        report("the images share no structure: taken for a texture (--surface part if they do)")
+        report("the images share no structure: taken for a texture, unless --surface part is given")
         surface = "texture"
     if surface != "texture":
         return config

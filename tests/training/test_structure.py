@@ -103,6 +103,16 @@ def test_edge_is_adapted_to_a_texture(
     assert any("on a texture: " in line for line in lines) == adapted
 
 
+def test_a_preset_without_changes_for_textures_does_not_look(
+    tiny_config: Config, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(images: np.ndarray) -> bool:
+        raise AssertionError("looked for a texture")
+
+    monkeypatch.setattr(training, "is_texture", never)
+    training.train(tiny_data, tmp_path / "run", tiny_config, workers=0)
+
+
 def test_on_a_texture_what_was_changed_stays() -> None:
     config = customised("edge", with_textures=True)
     changed = with_settings(config, [("synthesis.stroke_share", "0.2")])

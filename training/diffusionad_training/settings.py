@@ -52,11 +52,11 @@ def _set(document: dict[str, Any], path: str, value: str) -> None:
 
 def _values(document: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Every setting of a config's JSON by its path."""
-    values: dict[str, Any] = {}
+    found: dict[str, Any] = {}
     for name, value in document.items():
         path = prefix + name
-        values |= _values(value, f"{path}.") if isinstance(value, dict) else {path: value}
-    return values
+        found |= _values(value, f"{path}.") if isinstance(value, dict) else {path: value}
+    return found
 
 
 def _same_kind(before: Any, now: Any) -> bool:

@@ -148,16 +148,16 @@ def train(
 
 def _suited(config: Config, prepared: TrainingData, surface: Surface, report: Report) -> Config:
     """Adapt the preset to a texture, if that is what the images show; the run keeps the result."""
-    if surface == "auto" and prepared.foregrounds is None and is_texture(prepared.images):
-        report("the images share no structure: taken for a texture, unless --surface part is given")
-        surface = "texture"
-    if surface != "texture":
-        return config
     adapted = on_texture(config)
+    if surface == "part" or adapted == config:
+        return config
+    if surface == "auto":
+        if prepared.foregrounds is not None or not is_texture(prepared.images):
+            return config
+        report("the images share no structure: taken for a texture, unless --surface part is given")
     new = values(adapted)
     changes = [f"{path}={new[path]}" for path in differences(config, adapted)]
-    if changes:
-        report(f"on a texture: {', '.join(changes)}")
+    report(f"on a texture: {', '.join(changes)}")
     return adapted
 
 

@@ -78,16 +78,25 @@ class SynthesisConfig:
         require(self.soft_edge >= 0, f"soft_edge ({self.soft_edge}) must not be negative")
         require(self.visibility >= 0, f"visibility ({self.visibility}) must not be negative")
         require(self.grid >= 1, f"grid ({self.grid}) must be at least 1")
-        sources = (
+        sources, masks = self.source_shares, self.mask_shares
+        require(min(sources + masks) >= 0, "the shares of synthesis must not be negative")
+        require(sum(sources) > 0 and sum(masks) > 0, "some share of synthesis must be positive")
+
+    @property
+    def source_shares(self) -> tuple[float, ...]:
+        """Of textures, the image itself, what is generated, bent, and of another finish."""
+        return (
             self.texture_share,
             self.self_share,
             self.procedural_share,
             self.warp_share,
             self.finish_share,
         )
-        masks = (self.perlin_share, self.stroke_share, self.area_share)
-        require(min(sources + masks) >= 0, "the shares of synthesis must not be negative")
-        require(sum(sources) > 0 and sum(masks) > 0, "some share of synthesis must be positive")
+
+    @property
+    def mask_shares(self) -> tuple[float, ...]:
+        """Of Perlin masks, strokes and areas."""
+        return (self.perlin_share, self.stroke_share, self.area_share)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -53,14 +53,8 @@ class AnomalySynthesiser:
             )
         self._config = config
         self._textures = textures
-        self._sources = _normalised(
-            config.texture_share,
-            config.self_share,
-            config.procedural_share,
-            config.warp_share,
-            config.finish_share,
-        )
-        self._masks = _normalised(config.perlin_share, config.stroke_share, config.area_share)
+        self._sources = _normalised(*config.source_shares)
+        self._masks = _normalised(*config.mask_shares)
 
     def synthesise(
         self,

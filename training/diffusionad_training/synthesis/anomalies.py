@@ -143,17 +143,24 @@ class AnomalySynthesiser:
         raise RuntimeError(f"{make.__name__} gave {TRIES} empty masks of {height}x{width} pixels")
 
     def _source(self, image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
-        kind = rng.choice(len(self._sources), p=self._sources)
-        if kind == 0 and self._textures is not None:
-            height, width = image.shape[:2]
-            return sources.texture(self._textures, height, width, rng)
-        if kind == 1:
-            return sources.shuffled_self(image, self._config.grid, rng)
-        if kind == 3:
-            return sources.warped_self(image, rng)
-        if kind == 4:
-            return sources.refinished_self(image, rng)
-        return sources.procedural(image, rng)
+        makers = (
+            self._texture,
+            self._shuffled_self,
+            sources.procedural,
+            sources.warped_self,
+            sources.refinished_self,
+        )
+        return makers[rng.choice(len(makers), p=self._sources)](image, rng)
+
+    def _texture(self, image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
+        assert self._textures is not None  # or its share is 0, which the constructor sees to
+        height, width = image.shape[:2]
+        return sources.texture(self._textures, height, width, rng)
+
+    def _shuffled_self(
+        self, image: NDArray[np.uint8], rng: np.random.Generator
+    ) -> NDArray[np.uint8]:
+        return sources.shuffled_self(image, self._config.grid, rng)
 
 
 def roughness(image: NDArray[np.uint8]) -> NDArray[np.float32]:

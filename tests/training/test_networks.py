@@ -75,9 +75,14 @@ def test_step_embeddings_tell_steps_apart() -> None:
 
 def test_without_skips_the_network_answers_through_its_coarsest_level_alone() -> None:
     config = NoiseNetworkConfig(
-        base_channels=32, multipliers=(1, 2), blocks=1, attention_levels=(), groups=8
+        base_channels=32,
+        multipliers=(1, 2),
+        blocks=1,
+        attention_levels=(),
+        groups=8,
+        skip_connections=False,
     )
-    network = NoiseUNet(config, skip_connections=False)
+    network = NoiseUNet(config)
     torch.nn.init.normal_(network.last[-1].weight)
     coarsest = network.middle[0].register_forward_pre_hook(
         lambda module, args: (torch.zeros_like(args[0]), args[1])

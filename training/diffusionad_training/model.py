@@ -7,7 +7,7 @@ same parts with random steps and noise.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -57,7 +57,11 @@ class DiffusionAD(nn.Module):
     def __init__(self, config: Config, *, noise_seed: int = 0) -> None:
         super().__init__()
         self.config = config
-        self.noise_network = NoiseUNet(config.noise_network, skip_connections=config.is_diffusion)
+        self.noise_network = NoiseUNet(
+            config.noise_network
+            if config.is_diffusion
+            else replace(config.noise_network, skip_connections=False)
+        )
         self.segmentation_network = SegmentationUNet(config.segmentation_network)
         schedule = config.schedule
         table = diffusion.alpha_bar_table(schedule.steps, schedule.beta_first, schedule.beta_last)

@@ -88,6 +88,9 @@ class NoiseNetworkConfig:
     # a network with few channels needs fewer groups.
     groups: int = 32
     dropout: float = 0.0
+    # Hand what each level saw on to the same level of the way up. Without, all must pass the
+    # coarsest level, where a defect is harder to hide.
+    skip_connections: bool = True
     # Compute each block again on the way back instead of keeping what it computed: about
     # a third more time for a fraction of the memory.
     recompute: bool = False

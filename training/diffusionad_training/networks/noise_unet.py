@@ -22,12 +22,12 @@ IMAGE_CHANNELS = 3
 class NoiseUNet(nn.Module):
     """Estimate noise (or the clean image, see `parametrisation`) from x_t and t.
 
-    Without `skip_connections` all must pass the coarsest level: an autoencoder.
+    Without `skip_connections` all must pass the coarsest level, as in an autoencoder.
     """
 
-    def __init__(self, config: NoiseNetworkConfig, *, skip_connections: bool = True) -> None:
+    def __init__(self, config: NoiseNetworkConfig) -> None:
         super().__init__()
-        self.skip_connections = skip_connections
+        self.skip_connections = config.skip_connections
         base = config.base_channels
         pixels = IMAGE_CHANNELS * config.unshuffle**2
         time_channels = 4 * base
@@ -75,7 +75,7 @@ class NoiseUNet(nn.Module):
         for level, multiplier in reversed(list(enumerate(config.multipliers))):
             stages = nn.ModuleList()
             for _ in range(config.blocks + 1):
-                skip = skips.pop() if skip_connections else 0
+                skip = skips.pop() if config.skip_connections else 0
                 stages.append(stage(level, channels + skip, base * multiplier))
                 channels = base * multiplier
             upsample = residual(channels, channels, "up") if level > 0 else None

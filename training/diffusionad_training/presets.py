@@ -79,7 +79,7 @@ EDGE = Config(
         attention_levels=(2, 3),
         unshuffle=4,
         groups=8,
-        # Little noise hides little: past the coarsest level alone, a defect cannot slip through.
+        # So little noise hides no defect: a skip would hand it on to the reconstruction.
         skip_connections=False,
         # 48 channels of noise do not fit through 32; the picture does.
         parametrisation="x0",

@@ -222,8 +222,9 @@ class Client:
             )
         except ModelNotFoundError as exc:
             raise self._releases.explain_missing(served.model, exc, deadline) from exc
-        except ServerUnavailableError:
-            # What comes back may number its releases differently.
+        except (ServerUnavailableError, DeadlineExceededError):
+            # What comes back may number its releases differently; the last try of an outage
+            # may just run out of time.
             self._releases.forget(served.model)
             raise
         request_s = time.perf_counter() - started

@@ -81,6 +81,19 @@ def test_after_an_outage_the_release_is_asked_for_again(triton: Any, make_metada
         assert client.inspect(IMAGE).release == "b" * 64
 
 
+def test_after_an_answer_that_never_came_the_release_is_asked_for_again(
+    triton: Any, make_metadata: Any
+) -> None:
+    with Client(triton.url) as client:
+        client.inspect(IMAGE)
+        triton.before_infer = lambda: time.sleep(1.0)
+        with pytest.raises(errors.DeadlineExceededError):
+            client.inspect(IMAGE, timeout=0.3)
+        triton.before_infer = lambda: None
+        triton.serve(make_metadata(release="b" * 64))
+        assert client.inspect(IMAGE).release == "b" * 64
+
+
 def test_a_last_try_without_time_does_not_hide_why_there_was_no_answer(triton: Any) -> None:
     with Client(triton.url) as client, ThreadPoolExecutor(1) as pool:
         client.inspect(IMAGE)

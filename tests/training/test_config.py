@@ -33,6 +33,7 @@ def test_a_config_survives_json(config: Config) -> None:
         (lambda: GuidanceConfig(tau=999), r"tau \(999\)"),
         (lambda: GuidanceConfig(spread=201), r"spread \(201\)"),
         (lambda: GuidanceConfig(large_step=600, last_step=700, spread=101), r"spread \(101\)"),
+        (lambda: GuidanceConfig(weight=-0.5), r"weight \(-0.5\)"),
         (lambda: NoiseNetworkConfig(parametrisation="v"), "'v'"),
         (lambda: NoiseNetworkConfig(base_channels=48), r"base_channels \(48\)"),
         (lambda: NoiseNetworkConfig(base_channels=64, groups=48), r"groups \(48\)"),

@@ -39,13 +39,14 @@ class Cost:
     noise_network_parameters: int
     segmentation_network_parameters: int
     noise_pass_flop: int  # of one image at one noise scale
+    noise_passes: int  # of one image
     segmentation_pass_flop: int  # of one image
     training_bytes: int  # estimated peak of one training step, see `training_bytes`
 
     @property
     def inference_flop(self) -> int:
-        """Of one image: both noise scales, one segmentation."""
-        return 2 * self.noise_pass_flop + self.segmentation_pass_flop
+        """Of one image: its noise scales, one segmentation."""
+        return self.noise_passes * self.noise_pass_flop + self.segmentation_pass_flop
 
 
 @cache
@@ -58,6 +59,7 @@ def cost(config: Config) -> Cost:
     return Cost(
         noise_network_parameters=_parameters(model.noise_network),
         segmentation_network_parameters=_parameters(model.segmentation_network),
+        noise_passes=2 if config.is_diffusion and config.guidance.is_guided else 1,
         noise_pass_flop=_flop(lambda: model.noise_network(image, step)),
         segmentation_pass_flop=_flop(lambda: model.segmentation_network(image, image)),
         training_bytes=training_bytes(config),

@@ -46,6 +46,11 @@ def detect(model: DiffusionAD, images: Tensor, denoising: Denoising) -> Detectio
             f"{denoising.value}: an {model.config.restoration} has no noise to remove; leave "
             "--denoising out"
         )
+    if not model.config.guidance.is_guided and denoising is not Denoising.SMALL_STEP:
+        raise ConfigError(
+            f"{denoising.value}: trained without the large step; leave --denoising out, or train "
+            "with --set guidance.weight=1"
+        )
     x0 = reconstruct(model, images, denoising).clamp(model.range_bottom, 1.0)
     anomaly_map, score = Segmentation(model)(images, x0)
     return Detection(score.squeeze(1), anomaly_map, model.to_picture(x0))

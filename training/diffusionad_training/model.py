@@ -136,23 +136,32 @@ class NoisePrediction(nn.Module):
         self.model = model
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """(N, H, W, 3) uint8 -> noisy and predicted noise, each (N, 2, 3, H, W)."""
+        """(N, H, W, 3) uint8 -> noisy and predicted noise, each (N, 2, 3, H, W).
+
+        Without guidance the small scale stands at both places.
+        """
         model, guidance = self.model, self.model.config.guidance
         x0 = model.normalise(images)
-        steps = torch.tensor([guidance.small_step, guidance.large_step], device=images.device)
-        # Both scales of an image lie side by side, and go through the network as one batch.
+        used = [guidance.small_step, guidance.large_step][: 2 if guidance.is_guided else 1]
+        steps = torch.tensor(used, device=images.device)
+        # The scales of an image, S of them, lie side by side and go through as one batch.
         count = images.shape[0]  # not len(): the exporter would take that for a constant
-        t = steps.expand(count, 2).flatten()  # (2N,)
-        clean = x0[:, None].expand(-1, 2, -1, -1, -1).flatten(0, 1)  # (2N, 3, H, W)
-        noise = model.noise.to(torch.float32).expand(count, -1, -1, -1, -1).flatten(0, 1)
+        t = steps.expand(count, -1).flatten()  # (S * N,)
+        clean = x0[:, None].expand(-1, len(used), -1, -1, -1).flatten(0, 1)  # (S * N, 3, H, W)
+        noise = model.noise[: len(used)].to(torch.float32)
+        noise = noise.expand(count, -1, -1, -1, -1).flatten(0, 1)
         x_t = diffusion.add_noise(clean, noise, model.alpha_bar_at(t))
         predicted = model.estimate(x_t, t).noise
-        scales = (-1, 2, *x0.shape[1:])
-        return x_t.reshape(scales), predicted.reshape(scales)
+        scales = (-1, len(used), *x0.shape[1:])
+        both = (-1, 2, -1, -1, -1)
+        return x_t.reshape(scales).expand(both), predicted.reshape(scales).expand(both)
 
 
 class Reconstruction(nn.Module):
-    """Step 2: one-step denoising at both scales and norm guidance, Eqs. 6 to 8."""
+    """Step 2: one-step denoising at both scales and norm guidance, Eqs. 6 to 8.
+
+    Without guidance Eq. 6 at the small scale alone.
+    """
 
     def __init__(self, model: DiffusionAD) -> None:
         super().__init__()
@@ -163,6 +172,11 @@ class Reconstruction(nn.Module):
         guidance = self.model.config.guidance
         steps = torch.tensor([guidance.small_step, guidance.large_step], device=noisy.device)
         alpha_bar = self.model.alpha_bar_at(steps)
+        if not guidance.is_guided:
+            x0_s = diffusion.predict_x0(
+                noisy[:, SMALL], predicted_noise[:, SMALL], alpha_bar[SMALL]
+            ).clamp(self.model.range_bottom, 1.0)
+            return x0_s, self.model.to_picture(x0_s)
         x0_b = diffusion.predict_x0(noisy[:, LARGE], predicted_noise[:, LARGE], alpha_bar[LARGE])
         x0_g = self.model.reconstruct(
             noisy[:, SMALL], predicted_noise[:, SMALL], x0_b, alpha_bar[SMALL]

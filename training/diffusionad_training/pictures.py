@@ -28,7 +28,7 @@ MAX_ROWS = 16  # images of a sheet: a whole batch of the paper's
 def sample_sheet(model: DiffusionAD, batch: Batch) -> NDArray[np.uint8]:
     """Draw one row an image: x0, x_ts, x_tb, x0_s, n, x0_g, mask, anomaly map.
 
-    (H, W, 3) uint8. Of an autoencoder x0, its reconstruction, mask and anomaly map.
+    (H, W, 3) uint8. Without guidance x_tb, n and x0_g are left out, of an autoencoder x_ts too.
     """
     images = batch["images"][:MAX_ROWS]
     if not model.config.is_diffusion:
@@ -37,16 +37,18 @@ def sample_sheet(model: DiffusionAD, batch: Batch) -> NDArray[np.uint8]:
         return _joined([images, detection.reconstruction, mask, found])
     guidance = model.config.guidance
     noisy, predicted = NoisePrediction(model)(images)
-    clean: list[Tensor] = []
-    for scale, step in ((SMALL, guidance.small_step), (LARGE, guidance.large_step)):
-        alpha_bar = model.alpha_bar_at(torch.tensor([step], device=images.device))
-        clean.append(diffusion.predict_x0(noisy[:, scale], predicted[:, scale], alpha_bar))
+    scales, clean = [SMALL], list[Tensor]()
+    if guidance.is_guided:
+        scales.append(LARGE)
+        for scale, step in ((SMALL, guidance.small_step), (LARGE, guidance.large_step)):
+            alpha_bar = model.alpha_bar_at(torch.tensor([step], device=images.device))
+            clean.append(diffusion.predict_x0(noisy[:, scale], predicted[:, scale], alpha_bar))
     reconstruction, picture = Reconstruction(model)(noisy, predicted)
     anomaly_map, _ = Segmentation(model)(images, reconstruction)
     return _joined(
         [
             images,
-            *(model.to_picture(noisy[:, scale]) for scale in (SMALL, LARGE)),
+            *(model.to_picture(noisy[:, scale]) for scale in scales),
             *(model.to_picture(x0) for x0 in clean),
             picture,
             _grey(batch["masks"][:MAX_ROWS, 0]),

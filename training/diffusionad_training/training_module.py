@@ -146,6 +146,8 @@ class TrainingModule(lightning.LightningModule):
     def _diffuse(self, x0: Tensor, clean: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """Reconstruct images at random steps, and take the noise loss, Eq. 9."""
         model, guidance = self.model, self.config.guidance
+        if not guidance.is_guided:
+            return self._denoise_small(x0, clean, batch)
         count, device = len(x0), x0.device
         t_s = _random_steps(guidance.small_steps, count, device)
         t_b = _random_steps(guidance.large_steps, count, device)
@@ -168,6 +170,19 @@ class TrainingModule(lightning.LightningModule):
             self.config.loss.restoration_weight,
         )
         return reconstruction, noise_loss
+
+    def _denoise_small(self, x0: Tensor, clean: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        """As `_diffuse` without guidance: Eqs. 6 and 9 of the small scale alone."""
+        t_s = _random_steps(self.config.guidance.small_steps, len(x0), x0.device)
+        alpha_bar = self.model.alpha_bar_at(t_s)
+        x_ts = diffusion.add_noise(x0, torch.randn_like(x0), alpha_bar)
+        estimate = self.model.estimate(x_ts, t_s)
+        weights = self._pixel_weights(batch["masks"])
+        error = self._error(clean, x_ts, estimate, alpha_bar, weights)
+        noise_loss = losses.noise_loss(
+            error, error, batch["anomalous"], self.config.loss.restoration_weight
+        )
+        return estimate.x0.clamp(self.model.range_bottom, 1.0), noise_loss
 
     def _autoencode(self, x0: Tensor, clean: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """Restore images without noise; anomalous ones too, as DRAEM does."""

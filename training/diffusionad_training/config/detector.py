@@ -34,7 +34,9 @@ class GuidanceConfig:
 
     small_step: int = 200  # t_s at inference: keeps detail, leaves large defects standing
     large_step: int = 400  # t_b at inference: erases large defects, loses detail
-    weight: float = 1.0  # w of Eq. 7: pull towards the large-step estimate
+    # w of Eq. 7: pull towards the large-step estimate. At 0 that has no say, and the large step
+    # is neither trained nor computed: the one-step denoising of the paper's Table 3, at t_s.
+    weight: float = 1.0
     tau: int = 300  # training draws t_s from {0..tau}, t_b from {tau+1..last_step}
     last_step: int = 999  # the largest t_b in training
     # Beyond the paper: training draws t_s and t_b within so many steps of those of inference
@@ -51,11 +53,17 @@ class GuidanceConfig:
             0 <= self.tau < self.last_step,
             f"tau ({self.tau}) must lie in [0, last_step={self.last_step})",
         )
+        require(self.weight >= 0, f"weight ({self.weight}) must not be negative")
         require(
             0 <= self.spread <= min(self.small_step, self.last_step - self.large_step),
             f"spread ({self.spread}) must not be negative, nor lead below step 0 or beyond "
             f"last_step ({self.last_step})",
         )
+
+    @property
+    def is_guided(self) -> bool:
+        """Whether the large step counts, and costs a second pass of the network."""
+        return self.weight > 0
 
     @property
     def small_steps(self) -> range:

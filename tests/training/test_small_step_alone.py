@@ -25,7 +25,7 @@ from diffusionad_training.training_module import TrainingModule
 @pytest.fixture(scope="module")
 def config(tiny_config: Config) -> Config:
     guidance = dataclasses.replace(tiny_config.guidance, weight=0.0)
-    return dataclasses.replace(tiny_config, guidance=guidance)
+    return dataclasses.replace(tiny_config, guidance=guidance, map_smoothing=2.0)
 
 
 @pytest.fixture(scope="module")

@@ -17,6 +17,7 @@ from diffusionad_training import diffusion
 from diffusionad_training.config import Config
 from diffusionad_training.networks.noise_unet import NoiseUNet
 from diffusionad_training.networks.segmentation_unet import SegmentationUNet
+from diffusionad_training.smoothing import smooth
 
 SMALL, LARGE = 0, 1  # index of each noise scale in `noisy` and `predicted_noise`
 
@@ -187,7 +188,8 @@ class Reconstruction(nn.Module):
 class Segmentation(nn.Module):
     """Step 3: the anomaly map, 0 outside the region of interest, and the image score.
 
-    The score is the mean of the map's highest pixels.
+    The score is the mean of the map's highest pixels, before the map is smoothed: the mean
+    of a small defect and its surroundings would be low.
     """
 
     def __init__(self, model: DiffusionAD) -> None:
@@ -202,4 +204,6 @@ class Segmentation(nn.Module):
         if self.model.roi is not None:
             anomaly_map = torch.where(self.model.roi, anomaly_map, 0.0)
         highest = anomaly_map.flatten(1).topk(TOP_PIXELS, dim=1).values
+        if sigma := self.model.config.map_smoothing:
+            anomaly_map = smooth(anomaly_map, sigma, self.model.roi)
         return anomaly_map, highest.mean(dim=1, keepdim=True)

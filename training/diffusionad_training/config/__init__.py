@@ -52,6 +52,9 @@ class Config:
     # An autoencoder has the diffusion network's blocks without its skips and its noise: the
     # first row of the paper's Table 3, for measuring what diffusion brings. It is not served.
     restoration: Restoration = "diffusion"
+    # Beyond the paper: standard deviation, in pixels, of the Gaussian that the anomaly map is
+    # smoothed with; 0 for none. The score is of the map as it was before.
+    map_smoothing: float = 0.0
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     guidance: GuidanceConfig = field(default_factory=GuidanceConfig)
     noise_network: NoiseNetworkConfig = field(default_factory=NoiseNetworkConfig)
@@ -67,6 +70,10 @@ class Config:
         require(
             self.restoration in RESTORATIONS,
             f"restoration must be one of {RESTORATIONS}, not {self.restoration!r}",
+        )
+        require(
+            0 <= self.map_smoothing <= self.size / 8,
+            f"map_smoothing ({self.map_smoothing}) must lie in [0, size / 8 = {self.size / 8:g}]",
         )
         crop = self.optimisation.crop_side
         for network in (self.noise_network, self.segmentation_network):

@@ -54,6 +54,29 @@ def test_an_anomaly_changes_nothing_outside_its_mask_and_can_be_seen_inside(seed
     assert difference.mean() >= MIN_CONTRAST
 
 
+def test_a_patchy_anomaly_is_marked_where_it_hardly_shows_too() -> None:
+    image = np.full((128, 128, 3), 100, np.uint8)
+
+    def faint(patchy_share: float) -> float:
+        """The share of the marked pixels that show less than a fifth of their anomaly's most."""
+        config = SynthesisConfig(
+            texture_share=0,
+            self_share=0,
+            procedural_share=1,
+            opacity=(0, 0),
+            patchy_share=patchy_share,
+        )
+        synthesiser, contrasts = AnomalySynthesiser(config, None), []
+        for seed in range(20):
+            anomalous, mask = synthesiser.synthesise(image, np.random.default_rng(seed))
+            contrast = np.abs(anomalous.astype(int) - image).mean(axis=-1)[mask > 0]
+            contrasts.append(contrast / contrast.max())
+        return float((np.concatenate(contrasts) < 0.2).mean())
+
+    assert faint(0) < 0.1
+    assert 0.2 < faint(1) < 0.5
+
+
 def test_roughness_is_the_deviation_of_a_surface() -> None:
     rng = np.random.default_rng(0)
     noisy = np.clip(rng.normal(120, 10, (256, 256, 1)), 0, 255).astype(np.uint8).repeat(3, axis=-1)

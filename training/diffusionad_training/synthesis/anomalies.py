@@ -102,13 +102,16 @@ class AnomalySynthesiser:
             anomalous, moved = relocate(image, rng, foreground)
             if moved.any():
                 return anomalous, moved
+        height, width = image.shape[:2]
         for _ in range(TRIES):
-            mask = self._mask(image.shape[0], image.shape[1], rng, foreground)
+            mask = self._mask(height, width, rng, foreground)
             source = self._source(image, rng)
             if is_grey(image):
                 source = to_grey(source)
             shares = masks.softened(mask, rng.uniform(0, self._config.soft_edge))
             mask = shares >= EDGE
+            if rng.random() < self._config.patchy_share:
+                shares *= masks.patches(height, width, rng)
             anomalous = blend(image, source, shares, rng.uniform(*self._config.opacity))
             difference = np.abs(anomalous[mask].astype(np.int16) - image[mask])
             if mask.sum() >= MIN_PIXELS and difference.mean() >= least[mask].mean():

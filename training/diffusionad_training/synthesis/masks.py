@@ -11,6 +11,8 @@ from scipy import ndimage
 
 MAX_PERIODS_EXPONENT = 5  # Perlin noise of 2^0 .. 2^5 periods per axis
 THRESHOLD = 0.5
+MAX_PATCHES_EXPONENT = 3  # noise of 2 to 2^3 periods per axis
+PATCHES_STEEPNESS = 1.2  # most of an anomaly shows either well or hardly
 AREA_REACH = (0.12, 0.5)  # of an area from its middle, as shares of the image's sides
 PART_SIDES = (0.3, 1.0)  # of a random part, as shares of the image's sides
 
@@ -90,6 +92,13 @@ def softened(mask: NDArray[np.bool_], deviation: float) -> NDArray[np.float32]:
         shares = ndimage.gaussian_filter(shares, deviation)
         shares /= shares.max()
     return shares
+
+
+def patches(height: int, width: int, rng: np.random.Generator) -> NDArray[np.float32]:
+    """How much of an anomaly shows at each place, (H, W) in [0, 1]: here all, there nothing."""
+    periods = 2 ** rng.integers(1, MAX_PATCHES_EXPONENT + 1, size=2)
+    noise = perlin_noise(height, width, (int(periods[0]), int(periods[1])), rng)
+    return np.clip(0.5 + PATCHES_STEEPNESS * noise, 0, 1)
 
 
 def stroke_mask(height: int, width: int, rng: np.random.Generator) -> NDArray[np.bool_]:

@@ -59,7 +59,7 @@ def cost(config: Config) -> Cost:
     return Cost(
         noise_network_parameters=_parameters(model.noise_network),
         segmentation_network_parameters=_parameters(model.segmentation_network),
-        noise_passes=2 if config.is_diffusion and config.guidance.is_guided else 1,
+        noise_passes=len(config.guidance.steps) if config.is_diffusion else 1,
         noise_pass_flop=_flop(lambda: model.noise_network(image, step)),
         segmentation_pass_flop=_flop(lambda: model.segmentation_network(image, image)),
         training_bytes=training_bytes(config),

@@ -141,21 +141,20 @@ class NoisePrediction(nn.Module):
 
         Without guidance the small scale stands at both places.
         """
-        model, guidance = self.model, self.model.config.guidance
+        model = self.model
         x0 = model.normalise(images)
-        used = [guidance.small_step, guidance.large_step][: 2 if guidance.is_guided else 1]
-        steps = torch.tensor(used, device=images.device)
-        # The scales of an image, S of them, lie side by side and go through as one batch.
+        steps = torch.tensor(model.config.guidance.steps, device=images.device)  # (S,)
+        scales = len(steps)
+        # All scales of an image lie side by side, and go through the network as one batch.
         count = images.shape[0]  # not len(): the exporter would take that for a constant
-        t = steps.expand(count, -1).flatten()  # (S * N,)
-        clean = x0[:, None].expand(-1, len(used), -1, -1, -1).flatten(0, 1)  # (S * N, 3, H, W)
-        noise = model.noise[: len(used)].to(torch.float32)
+        t = steps.expand(count, scales).flatten()  # (S * N,)
+        clean = x0[:, None].expand(-1, scales, -1, -1, -1).flatten(0, 1)  # (S * N, 3, H, W)
+        noise = model.noise[:scales].to(torch.float32)
         noise = noise.expand(count, -1, -1, -1, -1).flatten(0, 1)
         x_t = diffusion.add_noise(clean, noise, model.alpha_bar_at(t))
         predicted = model.estimate(x_t, t).noise
-        scales = (-1, len(used), *x0.shape[1:])
-        both = (-1, 2, -1, -1, -1)
-        return x_t.reshape(scales).expand(both), predicted.reshape(scales).expand(both)
+        computed, served = (-1, scales, *x0.shape[1:]), (-1, 2, -1, -1, -1)
+        return x_t.reshape(computed).expand(served), predicted.reshape(computed).expand(served)
 
 
 class Reconstruction(nn.Module):
@@ -171,7 +170,7 @@ class Reconstruction(nn.Module):
     def forward(self, noisy: Tensor, predicted_noise: Tensor) -> tuple[Tensor, Tensor]:
         """Each (N, 2, 3, H, W) -> reconstruction (N, 3, H, W) and its picture, uint8."""
         guidance = self.model.config.guidance
-        steps = torch.tensor([guidance.small_step, guidance.large_step], device=noisy.device)
+        steps = torch.tensor(guidance.steps, device=noisy.device)
         alpha_bar = self.model.alpha_bar_at(steps)
         if not guidance.is_guided:
             x0_s = diffusion.predict_x0(

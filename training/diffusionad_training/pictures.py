@@ -13,8 +13,6 @@ from torch import Tensor
 from diffusionad_training import diffusion
 from diffusionad_training.data.batches import Batch
 from diffusionad_training.model import (
-    LARGE,
-    SMALL,
     DiffusionAD,
     NoisePrediction,
     Reconstruction,
@@ -37,10 +35,9 @@ def sample_sheet(model: DiffusionAD, batch: Batch) -> NDArray[np.uint8]:
         return _joined([images, detection.reconstruction, mask, found])
     guidance = model.config.guidance
     noisy, predicted = NoisePrediction(model)(images)
-    scales, clean = [SMALL], list[Tensor]()
-    if guidance.is_guided:
-        scales.append(LARGE)
-        for scale, step in ((SMALL, guidance.small_step), (LARGE, guidance.large_step)):
+    clean: list[Tensor] = []
+    if guidance.is_guided:  # otherwise the one estimate is the reconstruction
+        for scale, step in enumerate(guidance.steps):
             alpha_bar = model.alpha_bar_at(torch.tensor([step], device=images.device))
             clean.append(diffusion.predict_x0(noisy[:, scale], predicted[:, scale], alpha_bar))
     reconstruction, picture = Reconstruction(model)(noisy, predicted)
@@ -48,7 +45,7 @@ def sample_sheet(model: DiffusionAD, batch: Batch) -> NDArray[np.uint8]:
     return _joined(
         [
             images,
-            *(model.to_picture(noisy[:, scale]) for scale in scales),
+            *(model.to_picture(noisy[:, scale]) for scale in range(len(guidance.steps))),
             *(model.to_picture(x0) for x0 in clean),
             picture,
             _grey(batch["masks"][:MAX_ROWS, 0]),

@@ -66,6 +66,11 @@ class GuidanceConfig:
         return self.weight > 0
 
     @property
+    def steps(self) -> tuple[int, ...]:
+        """The steps of inference, one a pass of the network: the small one, then the large."""
+        return (self.small_step, self.large_step) if self.is_guided else (self.small_step,)
+
+    @property
     def small_steps(self) -> range:
         """What training draws t_s from."""
         if self.spread:

@@ -31,7 +31,8 @@ METADATA_PARAMETER = "diffusionad"  # the ensemble parameter that holds the rele
 
 RESIZE = "pillow-bilinear-stretch-1"  # the one resize, see images.resize
 DEFAULT_SIZE = 256
-TOP_PIXELS = 50  # the image score is the mean of this many highest pixels of the map
+# The image score is the mean of this many highest pixels of the map, before that is smoothed.
+TOP_PIXELS = 50
 
 MAX_CATEGORY_LENGTH = 64
 _CATEGORY = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]*(_[A-Za-z0-9-]+)*")

@@ -102,7 +102,9 @@ def test_one_image_in_any_form_has_one_score(url: str, data: Path) -> None:
     assert first.anomaly_map.dtype == np.float32
     assert first.reconstruction.shape == (64, 64, 3)
     assert first.verdict is first.thresholds.verdict(first.score)
-    assert first.score == pytest.approx(np.sort(first.anomaly_map.ravel())[-50:].mean(), abs=1e-5)
+    # `edge` smooths the map after the score was taken of it: its highest pixels can only be lower.
+    highest = np.sort(first.anomaly_map.ravel())[-50:].mean()
+    assert first.score - 0.2 < highest < first.score + 1e-5
 
 
 def test_the_same_image_gets_the_same_score_every_time(url: str, data: Path) -> None:

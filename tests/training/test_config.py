@@ -106,6 +106,11 @@ def test_windows_keep_their_share_of_the_size(size: int | None, side: int) -> No
     assert customised("edge", size=size, with_textures=True).optimisation.crop_side == side
 
 
+def test_maps_are_smoothed_over_the_same_share_of_any_size() -> None:
+    assert customised("edge", size=512, with_textures=True).map_smoothing == 2 * EDGE.map_smoothing
+    assert PAPER.map_smoothing == STANDARD.map_smoothing == 0
+
+
 def test_without_textures_their_share_goes_to_the_others() -> None:
     assert customised("edge", with_textures=False).synthesis.texture_share == 0
     assert customised("edge", with_textures=True) == EDGE

@@ -63,12 +63,14 @@ STANDARD = Config(
 EDGE = Config(
     preset="edge",
     schedule=ScheduleConfig(beta_last=2e-2),  # the public code's
-    # Little noise (alpha_bar 0.99 and 0.93): what a small network cannot tell from noise after
-    # an hour, it takes for a defect. Repainting is learnt from examples instead.
+    # Gaps inside a defect and specks beside it are what a small network's map shows.
+    map_smoothing=3.0,
+    # Little noise (alpha_bar 0.99): what a small network cannot tell from noise after an hour,
+    # it takes for a defect. Repainting is learnt from examples instead, and norm guidance, whose
+    # pull is w (1 - alpha_bar), would cost a second pass for nothing.
     guidance=GuidanceConfig(
         small_step=20,
-        large_step=80,
-        weight=2.0,
+        weight=0.0,
         # What is not used at inference is not worth a small network's capacity.
         spread=10,
     ),
@@ -102,6 +104,7 @@ EDGE = Config(
         perlin_share=0.6,
         stroke_share=0.4,
         opacity=(0.0, 0.4),  # fainter ones teach to be unsure everywhere
+        patchy_share=0.5,  # or the map shows a defect's edges and not what lies between
         soft_edge=2.0,
         least_scale=0.3,  # defects are small; and small pieces out of place are hard to see
         within_part=False,  # small defects come from strokes; blobs may lie anywhere
@@ -136,6 +139,8 @@ ON_TEXTURES: dict[str, dict[str, float]] = {
         "synthesis.procedural_share": 0,
         "synthesis.visibility": 1.5,
         "synthesis.least_scale": 1,
+        # Where an anomaly hardly shows, the surface's own grain shows as much.
+        "synthesis.patchy_share": 0,
         # What is wrong is large and faint: windows do not show it.
         "optimisation.crop_share": 0,
         "optimisation.segmentation_from": 0,
@@ -157,7 +162,7 @@ def customised(
 ) -> Config:
     """Adapt a preset to one run; None leaves a setting as it is.
 
-    Windows keep their share of the `size`, and a `batch` its share of synthetic
+    Windows and smoothing keep their share of the `size`, and a `batch` its share of synthetic
     anomalies. Without textures their share goes to the other sources. Raises
     `ConfigError`.
     """
@@ -173,13 +178,16 @@ def customised(
         optimisation = replace(
             optimisation, normal_per_batch=normal, synthetic_per_batch=batch - normal
         )
+    smoothing = config.map_smoothing
     if size is not None:
         optimisation = replace(optimisation, crop_side=_scaled_crop(config, size))
+        smoothing *= size / config.size
     if not with_textures:
         synthesis = replace(synthesis, texture_share=0.0)
     return replace(
         config,
         size=config.size if size is None else size,
+        map_smoothing=smoothing,
         optimisation=optimisation,
         synthesis=synthesis,
         augmentation=config.augmentation

@@ -136,7 +136,10 @@ class TrainingModule(lightning.LightningModule):
     def joint_loss(self, batch: Batch, *, segmented: bool = True) -> tuple[Tensor, Tensor]:
         """Both terms of Eq. 11, the noise loss and the mask loss, each (); 0 if not segmented."""
         x0, clean = self.model.normalise(batch["images"]), self.model.normalise(batch["clean"])
-        restore = self._diffuse if self.config.is_diffusion else self._autoencode
+        if not self.config.is_diffusion:
+            restore = self._autoencode
+        else:
+            restore = self._diffuse if self.config.guidance.is_guided else self._denoise_small
         reconstruction, noise_loss = restore(x0, clean, batch)
         if not segmented:
             return noise_loss, torch.zeros_like(noise_loss)
@@ -146,8 +149,6 @@ class TrainingModule(lightning.LightningModule):
     def _diffuse(self, x0: Tensor, clean: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """Reconstruct images at random steps, and take the noise loss, Eq. 9."""
         model, guidance = self.model, self.config.guidance
-        if not guidance.is_guided:
-            return self._denoise_small(x0, clean, batch)
         count, device = len(x0), x0.device
         t_s = _random_steps(guidance.small_steps, count, device)
         t_b = _random_steps(guidance.large_steps, count, device)

@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from scipy import ndimage
 
-MAX_PERIODS_EXPONENT = 5  # Perlin noise of 2^0 .. 2^5 periods per axis
+MASK_EXPONENTS = (0, 5)  # Perlin noise of 2^0 to 2^5 periods along an axis
 THRESHOLD = 0.5
-MAX_PATCHES_EXPONENT = 3  # noise of 2 to 2^3 periods per axis
+PATCHES_EXPONENTS = (1, 3)
 PATCHES_STEEPNESS = 1.2  # most of an anomaly shows either well or hardly
 AREA_REACH = (0.12, 0.5)  # of an area from its middle, as shares of the image's sides
 PART_SIDES = (0.3, 1.0)  # of a random part, as shares of the image's sides
@@ -46,10 +46,18 @@ def perlin_noise(
     return noise
 
 
+def random_noise(
+    height: int, width: int, exponents: tuple[int, int], rng: np.random.Generator
+) -> NDArray[np.float32]:
+    """Perlin noise of 2^k periods along each axis, k drawn for each from first to last exponent."""
+    first, last = exponents
+    along_y, along_x = rng.integers(first, last + 1, size=2)
+    return perlin_noise(height, width, (int(2**along_y), int(2**along_x)), rng)
+
+
 def perlin_mask(height: int, width: int, rng: np.random.Generator) -> NDArray[np.bool_]:
     """Blobs of every size, P of Sec. 4.4: Perlin noise, rotated and thresholded."""
-    exponents = rng.integers(0, MAX_PERIODS_EXPONENT + 1, size=2)
-    noise = perlin_noise(height, width, (int(2 ** exponents[0]), int(2 ** exponents[1])), rng)
+    noise = random_noise(height, width, MASK_EXPONENTS, rng)
     rotated = ndimage.rotate(
         noise, angle=rng.uniform(-90, 90), reshape=False, order=1, mode="reflect"
     )
@@ -96,8 +104,7 @@ def softened(mask: NDArray[np.bool_], deviation: float) -> NDArray[np.float32]:
 
 def patches(height: int, width: int, rng: np.random.Generator) -> NDArray[np.float32]:
     """How much of an anomaly shows at each place, (H, W) in [0, 1]: here all, there nothing."""
-    periods = 2 ** rng.integers(1, MAX_PATCHES_EXPONENT + 1, size=2)
-    noise = perlin_noise(height, width, (int(periods[0]), int(periods[1])), rng)
+    noise = random_noise(height, width, PATCHES_EXPONENTS, rng)
     return np.clip(0.5 + PATCHES_STEEPNESS * noise, 0, 1)
 
 

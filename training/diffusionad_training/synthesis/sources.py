@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageEnhance, ImageOps
 from scipy import ndimage
 
-from diffusionad_training.synthesis.masks import perlin_noise
+from diffusionad_training.synthesis.masks import perlin_noise, random_noise
 
 RGB = NDArray[np.uint8]
 
@@ -74,8 +74,7 @@ def procedural(image: RGB, rng: np.random.Generator) -> RGB:
     the others are a material of their own in colours near the image's.
     """
     height, width = image.shape[:2]
-    exponents = rng.integers(1, 7, size=2)
-    noise = perlin_noise(height, width, (int(2 ** exponents[0]), int(2 ** exponents[1])), rng)
+    noise = random_noise(height, width, (1, 6), rng)
     relief = rng.uniform(5, 60) * noise[..., np.newaxis]
     if rng.random() < 0.5:
         offset = rng.choice([-1, 1]) * rng.uniform(25, 110)

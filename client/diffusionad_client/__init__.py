@@ -15,7 +15,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from diffusionad_client.client import Client
+    from diffusionad_client.artifacts.metadata import ReleaseMetadata, Thresholds, Verdict
     from diffusionad_client.contract import Priority
     from diffusionad_client.errors import (
         AccessDeniedError,
@@ -39,10 +39,10 @@ if TYPE_CHECKING:
         ServerUnavailableError,
         SourceError,
     )
-    from diffusionad_client.inspection import Inspection, Timings
-    from diffusionad_client.metadata import ReleaseMetadata, Thresholds, Verdict
-    from diffusionad_client.releases import Catalogue, IdleModel, RefusedModel, ServedModel
-    from diffusionad_client.transport import Health
+    from diffusionad_client.sdk.client import Client
+    from diffusionad_client.sdk.inspection import Inspection, Timings
+    from diffusionad_client.sdk.releases import Catalogue, IdleModel, RefusedModel, ServedModel
+    from diffusionad_client.sdk.transports.base import Health
 
 __version__ = "0.1.0"
 
@@ -82,18 +82,18 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Catalogue": "releases",
-    "Client": "client",
-    "Health": "transport",
-    "IdleModel": "releases",
-    "Inspection": "inspection",
+    "Catalogue": "sdk.releases",
+    "Client": "sdk.client",
+    "Health": "sdk.transports.base",
+    "IdleModel": "sdk.releases",
+    "Inspection": "sdk.inspection",
     "Priority": "contract",
-    "RefusedModel": "releases",
-    "ReleaseMetadata": "metadata",
-    "ServedModel": "releases",
-    "Thresholds": "metadata",
-    "Timings": "inspection",
-    "Verdict": "metadata",
+    "RefusedModel": "sdk.releases",
+    "ReleaseMetadata": "artifacts.metadata",
+    "ServedModel": "sdk.releases",
+    "Thresholds": "artifacts.metadata",
+    "Timings": "sdk.inspection",
+    "Verdict": "artifacts.metadata",
 }  # every other public name is an error
 
 

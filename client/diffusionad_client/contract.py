@@ -17,6 +17,10 @@ IMAGE = "IMAGE"
 SCORE = "SCORE"
 ANOMALY_MAP = "ANOMALY_MAP"
 RECONSTRUCTION = "RECONSTRUCTION"
+# From contract 2 on: what the answer was judged by.
+VERDICT = "VERDICT"  # OK, REVIEW or NG
+THRESHOLDS = "THRESHOLDS"  # accept, reject, pixel
+RELEASE = "RELEASE"  # the release's name, see metadata.release_digest
 
 # The input of the ensemble's encoded form, in place of IMAGE: one image file an element.
 IMAGE_BYTES = "IMAGE_BYTES"
@@ -40,11 +44,27 @@ _DECODING = "image_decoding_"  # before the size; taken from the names of catego
 
 
 class Step(str, Enum):
-    """The three ONNX graphs of a category, in the order in which they run."""
+    """The ONNX graphs of a category, in the order in which they run."""
 
     NOISE_PREDICTION = "noise_prediction"
     RECONSTRUCTION = "reconstruction"
     SEGMENTATION = "segmentation"
+    JUDGEMENT = "judgement"  # from contract 2 on; of each release, not of its networks
+
+
+# What training exports. The judgement is made of a release's thresholds.
+NETWORK_STEPS = (Step.NOISE_PREDICTION, Step.RECONSTRUCTION, Step.SEGMENTATION)
+
+# Each contract's steps, and how the names of their models end. All versions of a model share
+# one configuration, and changed dims stop a server: so a contract that changes a step's
+# tensors gives it another ending, such as "segmentation_3", and releases of both contracts
+# lie side by side.
+_NETWORK_ENDINGS = {step: step.value for step in NETWORK_STEPS}
+CONTRACTS: dict[int, dict[Step, str]] = {
+    1: _NETWORK_ENDINGS,
+    2: {**_NETWORK_ENDINGS, Step.JUDGEMENT: "judgement"},
+}
+NEWEST = max(CONTRACTS)
 
 
 class Priority(IntEnum):
@@ -99,9 +119,9 @@ def is_category(model: str) -> bool:
     )
 
 
-def step_model(category: str, step: Step) -> str:
-    """Name the Triton model of one step: `screw__noise_prediction`."""
-    return f"{category}__{step.value}"
+def step_model(category: str, step: Step, contract: int = NEWEST) -> str:
+    """Name the Triton model of one step under a contract: `screw__noise_prediction`."""
+    return f"{category}__{CONTRACTS[contract][step]}"
 
 
 def encoded_model(category: str) -> str:
@@ -127,27 +147,34 @@ def step_signature(step: Step, size: int) -> Signature:
     picture = TensorSpec(RECONSTRUCTION, "UINT8", (size, size, 3))
     anomaly_map = TensorSpec(ANOMALY_MAP, "FP32", (size, size))
     score = TensorSpec(SCORE, "FP32", (1,))
+    verdict = TensorSpec(VERDICT, "BYTES", (1,))
+    thresholds = TensorSpec(THRESHOLDS, "FP32", (3,))
+    release = TensorSpec(RELEASE, "BYTES", (1,))
     return {
         Step.NOISE_PREDICTION: Signature((image,), (noisy, predicted_noise)),
         Step.RECONSTRUCTION: Signature((noisy, predicted_noise), (normal, picture)),
         Step.SEGMENTATION: Signature((image, normal), (anomaly_map, score)),
+        Step.JUDGEMENT: Signature((score,), (verdict, thresholds, release)),
     }[step]
 
 
-def ensemble_signature(size: int) -> Signature:
-    """Give the tensors of a category's public ensemble."""
-    steps = {step: step_signature(step, size) for step in Step}
+def ensemble_signature(size: int, contract: int) -> Signature:
+    """Give the tensors of a category's public ensemble under a contract."""
+    steps = {step: step_signature(step, size) for step in CONTRACTS[contract]}
     (picture,) = (t for t in steps[Step.RECONSTRUCTION].outputs if t.name == RECONSTRUCTION)
     anomaly_map, score = steps[Step.SEGMENTATION].outputs
-    return Signature(steps[Step.NOISE_PREDICTION].inputs, (score, anomaly_map, picture))
+    judgement = steps[Step.JUDGEMENT].outputs if Step.JUDGEMENT in steps else ()
+    outputs = (score, anomaly_map, picture, *judgement)
+    return Signature(steps[Step.NOISE_PREDICTION].inputs, outputs)
 
 
 def decoding_signature(size: int) -> Signature:
     """Give the tensors of the model that decodes image files to squares of `size` pixels."""
     file = TensorSpec(IMAGE_BYTES, "BYTES", (1,))
-    return Signature((file,), ensemble_signature(size).inputs)
+    (image,) = step_signature(Step.NOISE_PREDICTION, size).inputs
+    return Signature((file,), (image,))
 
 
-def encoded_signature(size: int) -> Signature:
-    """Give the tensors of a category's encoded form."""
-    return Signature(decoding_signature(size).inputs, ensemble_signature(size).outputs)
+def encoded_signature(size: int, contract: int) -> Signature:
+    """Give the tensors of a category's encoded form under a contract."""
+    return Signature(decoding_signature(size).inputs, ensemble_signature(size, contract).outputs)

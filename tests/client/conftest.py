@@ -17,7 +17,7 @@ from PIL import Image
 from tritonclient.grpc import model_config_pb2, service_pb2, service_pb2_grpc
 
 from diffusionad_client import contract
-from diffusionad_client.metadata import (
+from diffusionad_client.artifacts.metadata import (
     Calibration,
     ReleaseMetadata,
     Thresholds,
@@ -37,7 +37,7 @@ def make_metadata(category: str = "screw", **changes: Any) -> ReleaseMetadata:
         pixel_threshold=0.5,
         calibration=Calibration(good_images=40, false_reject_rate=0.01, review_rate=0.05),
         training=TrainingSummary(images=100, steps=1000, seed=0, data_digest="d" * 64),
-        digests={step.value: "0" * 64 for step in contract.Step},
+        digests={step.value: "0" * 64 for step in contract.NETWORK_STEPS},
         metrics={"image_auroc": 0.98, "pixel_auroc": None},
     )
     return replace(document, **changes)
@@ -45,7 +45,7 @@ def make_metadata(category: str = "screw", **changes: Any) -> ReleaseMetadata:
 
 def make_config(metadata: ReleaseMetadata) -> model_config_pb2.ModelConfig:
     config = model_config_pb2.ModelConfig(name=metadata.category, max_batch_size=8)
-    signature = contract.ensemble_signature(metadata.size)
+    signature = contract.ensemble_signature(metadata.size, metadata.contract)
     for tensors, added in ((signature.inputs, config.input), (signature.outputs, config.output)):
         for spec in tensors:
             kind = model_config_pb2.DataType.Value(f"TYPE_{spec.dtype}")
@@ -91,7 +91,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
         answer = service_pb2.RepositoryIndexResponse()
         for category in self.loadable:
             answer.models.add(name=category)
-            for step in map(partial(contract.step_model, category), contract.Step):
+            for step in map(partial(contract.step_model, category), contract.NETWORK_STEPS):
                 entry = answer.models.add(name=step)
                 if step in self.broken:
                     entry.version, entry.state, entry.reason = "1", "UNAVAILABLE", self.broken[step]

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from diffusionad_client.admin_key import ensure_admin_key, read_admin_key
 from diffusionad_client.errors import AdminKeyError
+from diffusionad_client.sdk.admin_key import ensure_admin_key, read_admin_key
 
 
 def test_a_new_key_is_for_its_owner_only_and_read_back_the_same(tmp_path: Path) -> None:

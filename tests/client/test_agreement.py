@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diffusionad_client import agreement, rank_statistics
-from diffusionad_client.bundle import AgreementSet
-from diffusionad_client.metadata import Agreement, Thresholds
+from diffusionad_client.artifacts import agreement, rank_statistics
+from diffusionad_client.artifacts.bundle import AgreementSet
+from diffusionad_client.artifacts.metadata import Agreement, Thresholds
 
 SCORES = st.lists(st.floats(0, 1), min_size=2, max_size=30)
 GOOD_AND_BAD = (0.1, 0.2, 0.3, 0.8, 0.9, 1.0)

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from diffusionad_client import roi
-from diffusionad_client.bundle import (
+from diffusionad_client.artifacts import roi
+from diffusionad_client.artifacts.bundle import (
     AGREEMENT_FILE,
     METADATA_FILE,
     ROI_FILE,
@@ -19,15 +19,15 @@ from diffusionad_client.bundle import (
     read_bundle,
     write_agreement_set,
 )
-from diffusionad_client.contract import Step
-from diffusionad_client.errors import BundleError
-from diffusionad_client.metadata import (
+from diffusionad_client.artifacts.metadata import (
     Agreement,
     Precision,
     ReleaseMetadata,
     Thresholds,
     release_digest,
 )
+from diffusionad_client.contract import NETWORK_STEPS, Step
+from diffusionad_client.errors import BundleError
 
 NAMING: dict[str, Any] = {
     "category": "screw",
@@ -40,9 +40,9 @@ NAMING: dict[str, Any] = {
 @pytest.fixture
 def bundle(tmp_path: Path, make_metadata: Callable[..., ReleaseMetadata]) -> Path:
     """A bundle whose graphs are of no use, but whole."""
-    for step in Step:
+    for step in NETWORK_STEPS:
         graph_path(tmp_path, step).write_bytes(step.value.encode())
-    digests = {step.value: file_digest(graph_path(tmp_path, step)) for step in Step}
+    digests = {step.value: file_digest(graph_path(tmp_path, step)) for step in NETWORK_STEPS}
     metadata = make_metadata(digests=digests)
     release = release_digest(
         category=metadata.category,

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from diffusionad_client.calibration import threshold_for
+from diffusionad_client.artifacts.calibration import threshold_for
 from diffusionad_client.cli import main
-from diffusionad_client.scoring.pictures import map_png, read_map_png
+from diffusionad_client.pages.pictures import map_png, read_map_png
 from diffusionad_client.scoring.results import ResultsWriter, Row, RunSummary
 
 GOOD = [0.001 * number for number in range(200)]

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from diffusionad_client.calibration import (
+from diffusionad_client.artifacts.calibration import (
     CalibrationError,
     calibrate,
     calibrate_with_defects,
@@ -15,7 +15,7 @@ from diffusionad_client.calibration import (
     threshold_for,
     threshold_under,
 )
-from diffusionad_client.metadata import Verdict
+from diffusionad_client.artifacts.metadata import Verdict
 
 score_lists = st.lists(st.floats(min_value=0, max_value=1, width=32), min_size=1, max_size=300)
 rates = st.floats(min_value=0.001, max_value=0.5)

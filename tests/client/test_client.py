@@ -21,10 +21,10 @@ from diffusionad_client import (
     Thresholds,
     Verdict,
     contract,
-    releases,
 )
-from diffusionad_client.metadata import ReleaseMetadata
-from diffusionad_client.transport import Answer, Health, IndexEntry, ModelConfig
+from diffusionad_client.artifacts.metadata import ReleaseMetadata
+from diffusionad_client.sdk import releases
+from diffusionad_client.sdk.transports.base import Answer, Health, IndexEntry, ModelConfig
 
 SIZE = 32
 
@@ -386,7 +386,7 @@ class InMemory:
     def config(self, model: str, version: str, *, timeout: float) -> ModelConfig:
         return ModelConfig(
             batched=True,
-            signature=contract.ensemble_signature(self.metadata.size),
+            signature=contract.ensemble_signature(self.metadata.size, self.metadata.contract),
             parameters={contract.METADATA_PARAMETER: self.metadata.to_json()},
         )
 

@@ -15,12 +15,12 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
+from diffusionad_client.artifacts.metadata import Thresholds
+from diffusionad_client.artifacts.rank_statistics import auroc, spearman
 from diffusionad_client.comparison import page, scatter
 from diffusionad_client.comparison.pairing import Comparison, Points, compare_results
 from diffusionad_client.comparison.run import check_output, compare_models, document
 from diffusionad_client.errors import ContractError, ModelNotFoundError, OutputError, ReportError
-from diffusionad_client.metadata import Thresholds
-from diffusionad_client.rank_statistics import auroc, spearman
 from diffusionad_client.scoring.batch import Settings
 from diffusionad_client.scoring.results import ResultsWriter, Row, RunSummary
 from diffusionad_client.scoring.sources import find_images

@@ -43,20 +43,20 @@ def test_other_names_are_refused_with_an_example(name: str) -> None:
         contract.check_category(name)
 
 
-@given(st.integers(1, 4096))
-def test_every_tensor_between_steps_is_made_by_an_earlier_step(size: int) -> None:
-    made = {contract.IMAGE: contract.ensemble_signature(size).inputs[0]}
-    for step in Step:
+@given(st.integers(1, 4096), st.sampled_from(list(contract.CONTRACTS)))
+def test_every_tensor_between_steps_is_made_by_an_earlier_step(size: int, agreed: int) -> None:
+    made = {contract.IMAGE: contract.ensemble_signature(size, agreed).inputs[0]}
+    for step in contract.CONTRACTS[agreed]:
         signature = contract.step_signature(step, size)
         for tensor in signature.inputs:
             assert made[tensor.name] == tensor
         made |= {tensor.name: tensor for tensor in signature.outputs}
-    for tensor in contract.ensemble_signature(size).outputs:
+    for tensor in contract.ensemble_signature(size, agreed).outputs:
         assert made[tensor.name] == tensor
 
 
 def test_the_public_face_is_the_documented_one() -> None:
-    signature = contract.ensemble_signature(256)
+    signature = contract.ensemble_signature(256, 1)
     assert signature.inputs == (contract.TensorSpec("IMAGE", "UINT8", (256, 256, 3)),)
     assert signature.outputs == (
         contract.TensorSpec("SCORE", "FP32", (1,)),
@@ -65,13 +65,24 @@ def test_the_public_face_is_the_documented_one() -> None:
     )
 
 
+def test_an_answer_of_contract_2_says_what_it_was_judged_by() -> None:
+    before, now = contract.ensemble_signature(256, 1), contract.ensemble_signature(256, 2)
+    assert now.inputs == before.inputs
+    assert now.outputs == (
+        *before.outputs,
+        contract.TensorSpec("VERDICT", "BYTES", (1,)),
+        contract.TensorSpec("THRESHOLDS", "FP32", (3,)),
+        contract.TensorSpec("RELEASE", "BYTES", (1,)),
+    )
+
+
 def test_the_encoded_form_takes_a_file_and_answers_as_the_category_does() -> None:
     assert contract.encoded_model("screw") == "screw__encoded"
     assert contract.decoding_model(256) == "image_decoding_256"
     file = (contract.TensorSpec("IMAGE_BYTES", "BYTES", (1,)),)
-    face = contract.ensemble_signature(256)
+    face = contract.ensemble_signature(256, 2)
     assert contract.decoding_signature(256) == contract.Signature(file, face.inputs)
-    assert contract.encoded_signature(256) == contract.Signature(file, face.outputs)
+    assert contract.encoded_signature(256, 2) == contract.Signature(file, face.outputs)
 
 
 @given(NAMES)

@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diffusionad_client.errors import MetadataError
-from diffusionad_client.metadata import (
+from diffusionad_client.artifacts.metadata import (
     Agreement,
     GateRecord,
     Precision,
@@ -18,6 +17,7 @@ from diffusionad_client.metadata import (
     Thresholds,
     Verdict,
 )
+from diffusionad_client.errors import MetadataError
 
 Make = Callable[..., ReleaseMetadata]
 
@@ -83,7 +83,7 @@ def test_equal_metadata_is_equal_bytes(make_metadata: Make) -> None:
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
-        (("schema_version",), 2, "schema 2"),
+        (("schema_version",), 3, "schema 3"),
         (("size",), "256", r"metadata\.size: expected int"),
         (("size",), True, r"metadata\.size: expected int"),
         (("size",), 0, "positive"),

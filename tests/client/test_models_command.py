@@ -12,10 +12,10 @@ import pytest
 from click.testing import CliRunner, Result
 
 from diffusionad_client import contract
-from diffusionad_client.admin_key import ensure_admin_key
 from diffusionad_client.cli import main
-from diffusionad_client.client import Client
 from diffusionad_client.errors import ModelNotFoundError
+from diffusionad_client.sdk.admin_key import ensure_admin_key
+from diffusionad_client.sdk.client import Client
 
 
 def run(*arguments: object) -> Result:

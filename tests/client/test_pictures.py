@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from diffusionad_client.scoring import pictures
+from diffusionad_client.pages import pictures
 
 GREY = np.full((300, 400, 3), 128, np.uint8)
 

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from diffusionad_client.artifacts.metadata import Thresholds, Verdict
 from diffusionad_client.cli import main
-from diffusionad_client.metadata import Thresholds, Verdict
-from diffusionad_client.report import histogram, selection
+from diffusionad_client.pages import histogram
+from diffusionad_client.report import selection
 from diffusionad_client.scoring.results import Row
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffusionad_client import roi
+from diffusionad_client.artifacts import roi
 from diffusionad_client.errors import ImageError
 
 

@@ -18,9 +18,10 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from diffusionad_client import Client, images
+from diffusionad_client.artifacts.metadata import Thresholds
 from diffusionad_client.cli import main
-from diffusionad_client.metadata import Thresholds
-from diffusionad_client.scoring import batch, pictures, run
+from diffusionad_client.pages import pictures
+from diffusionad_client.scoring import batch, run
 from diffusionad_client.scoring.sources import ImageSet
 
 SaveImage = Callable[..., Path]

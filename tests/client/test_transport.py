@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from diffusionad_client import Client, Priority, contract, errors
-from diffusionad_client.grpc_transport import channel_options, check_url
+from diffusionad_client.sdk.transports.grpc import channel_options, check_url
 
 IMAGE = np.zeros((8, 8, 3), np.uint8)
 Code = grpc.StatusCode

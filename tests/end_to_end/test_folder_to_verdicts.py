@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 from diffusionad_client import Client, ImageError, ModelNotFoundError, ServerUnavailableError
-from diffusionad_client.metadata import ReleaseMetadata
-from diffusionad_training.checkpoint import load_run
-from diffusionad_training.scorers import TorchScorer
+from diffusionad_client.artifacts.metadata import ReleaseMetadata
+from diffusionad_training.evaluation.scorers import TorchScorer
+from diffusionad_training.run.checkpoint import load_run
 
 pytestmark = pytest.mark.server
 

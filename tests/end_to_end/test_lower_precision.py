@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffusionad_client import Client, roi
-from diffusionad_client.bundle import read_bundle
+from diffusionad_client import Client
+from diffusionad_client.artifacts import roi
+from diffusionad_client.artifacts.bundle import read_bundle
+from diffusionad_client.artifacts.metadata import Precision
 from diffusionad_client.local_server import serve_repository
-from diffusionad_client.metadata import Precision
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]
 

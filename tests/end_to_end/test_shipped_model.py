@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from diffusionad_client.metadata import ReleaseMetadata
+from diffusionad_client.artifacts.metadata import ReleaseMetadata
 
 ROOT = Path(__file__).resolve().parents[2]
 REPOSITORY = ROOT / "model_repository"

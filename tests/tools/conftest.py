@@ -31,7 +31,7 @@ from onnx import TensorProto, helper, numpy_helper
 from tritonclient.grpc import model_config_pb2 as pb
 
 from diffusionad_client import contract
-from diffusionad_client.bundle import (
+from diffusionad_client.artifacts.bundle import (
     AGREEMENT_FILE,
     METADATA_FILE,
     REFERENCES_FILE,
@@ -44,8 +44,7 @@ from diffusionad_client.bundle import (
     write_agreement_set,
     write_references,
 )
-from diffusionad_client.contract import Step
-from diffusionad_client.metadata import (
+from diffusionad_client.artifacts.metadata import (
     Agreement,
     Calibration,
     GateRecord,
@@ -55,6 +54,7 @@ from diffusionad_client.metadata import (
     TrainingSummary,
     release_digest,
 )
+from diffusionad_client.contract import NETWORK_STEPS, Step
 from diffusionad_tools.release import gate, model_config
 from diffusionad_tools.release.add import Addition, add_release
 from diffusionad_tools.release.candidate import Candidate, lay_out
@@ -217,9 +217,9 @@ class BundleMaker:
         thresholds = thresholds or Thresholds(accept=0.2, reject=0.3)
         folder = self.folder / f"bundle-{len(list(self.folder.iterdir()))}"
         folder.mkdir()
-        for step in Step:
+        for step in NETWORK_STEPS:
             onnx.save(model.graph(step), graph_path(folder, step))
-        digests = {step.value: file_digest(graph_path(folder, step)) for step in Step}
+        digests = {step.value: file_digest(graph_path(folder, step)) for step in NETWORK_STEPS}
         metadata = ReleaseMetadata(
             category=category,
             release=release_digest(

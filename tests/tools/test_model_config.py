@@ -11,8 +11,8 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
 
 from diffusionad_client import contract
-from diffusionad_client.contract import Step
-from diffusionad_client.metadata import ReleaseMetadata
+from diffusionad_client.artifacts.metadata import ReleaseMetadata
+from diffusionad_client.contract import NETWORK_STEPS, Step
 from diffusionad_tools.errors import RepositoryError
 from diffusionad_tools.release import model_config
 from diffusionad_tools.release.host_config import host_configs
@@ -132,7 +132,7 @@ def test_a_step_configuration_is_written_as_agreed() -> None:
     assert model_config.render(config) == GOLDEN_SEGMENTATION
 
 
-@pytest.mark.parametrize("step", list(Step))
+@pytest.mark.parametrize("step", list(NETWORK_STEPS))
 def test_a_step_configuration_reads_back_as_it_was_written(step: Step, tmp_path: Path) -> None:
     config = model_config.step_config("screw", step, 64, [2, 1])
     (tmp_path / "config.pbtxt").write_text(model_config.render(config))
@@ -140,7 +140,7 @@ def test_a_step_configuration_reads_back_as_it_was_written(step: Step, tmp_path:
     assert list(config.version_policy.specific.versions) == [1, 2]
 
 
-@pytest.mark.parametrize("step", list(Step))
+@pytest.mark.parametrize("step", list(NETWORK_STEPS))
 def test_a_step_configuration_names_every_tensor_of_the_contract(step: Step) -> None:
     config = model_config.step_config("screw", step, 64, [1])
     signature = contract.step_signature(step, 64)
@@ -152,7 +152,7 @@ def test_a_step_configuration_names_every_tensor_of_the_contract(step: Step) -> 
     ]
 
 
-@pytest.mark.parametrize("step", list(Step))
+@pytest.mark.parametrize("step", list(NETWORK_STEPS))
 def test_every_step_is_warmed_up_with_one_image_and_with_the_largest_batch(step: Step) -> None:
     config = model_config.step_config("screw", step, 64, [1])
     inputs = {t.name: (t.data_type, list(t.dims)) for t in config.input}
@@ -162,7 +162,7 @@ def test_every_step_is_warmed_up_with_one_image_and_with_the_largest_batch(step:
 
 
 def test_requests_wait_in_the_first_steps_queue_and_in_no_other() -> None:
-    first, *others = (model_config.step_config("screw", step, 64, [1]) for step in Step)
+    first, *others = (model_config.step_config("screw", step, 64, [1]) for step in NETWORK_STEPS)
     queue = first.dynamic_batching
     assert (queue.priority_levels, queue.default_priority_level) == (2, contract.Priority.BATCH)
     policy = queue.default_queue_policy
@@ -173,7 +173,7 @@ def test_requests_wait_in_the_first_steps_queue_and_in_no_other() -> None:
     assert all(other.dynamic_batching == pb.ModelDynamicBatching() for other in others)
 
 
-@pytest.mark.parametrize("step", list(Step))
+@pytest.mark.parametrize("step", list(NETWORK_STEPS))
 def test_a_host_configuration_is_the_default_but_for_where_and_how_it_runs(step: Step) -> None:
     default = model_config.step_config("screw", step, 64, [1, 2])
     for config in map(read_back, host_configs(default).values()):
@@ -251,7 +251,7 @@ def test_a_file_that_is_no_configuration_is_named(tmp_path: Path) -> None:
 
 
 def ensemble(metadata: ReleaseMetadata) -> pb.ModelConfig:
-    return model_config.ensemble_config(metadata, 1, dict.fromkeys(Step, 1))
+    return model_config.ensemble_config(metadata, 1, dict.fromkeys(NETWORK_STEPS, 1))
 
 
 def read_back(config: pb.ModelConfig) -> pb.ModelConfig:

@@ -17,9 +17,7 @@ import tritonclient.grpc as triton
 from click.testing import CliRunner, Result
 from tritonclient.utils import InferenceServerException
 
-from diffusionad_client.admin_key import ensure_admin_key, read_admin_key
 from diffusionad_client.cli import main
-from diffusionad_client.client import Client
 from diffusionad_client.errors import (
     AccessDeniedError,
     ModelLoadError,
@@ -27,6 +25,8 @@ from diffusionad_client.errors import (
     ServeError,
 )
 from diffusionad_client.local_server import READY_PREFIX
+from diffusionad_client.sdk.admin_key import ensure_admin_key, read_admin_key
+from diffusionad_client.sdk.client import Client
 from diffusionad_tools.server.checks import check_models
 from diffusionad_tools.server.process import (
     ExplicitControl,

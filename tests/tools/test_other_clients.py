@@ -16,7 +16,7 @@ from PIL import Image
 from tritonclient.grpc import service_pb2
 
 from diffusionad_client import Client
-from diffusionad_client.inspection import Inspection
+from diffusionad_client.sdk.inspection import Inspection
 
 ROOT = Path(__file__).resolve().parents[2]
 INTEROP = ROOT / "tests" / "interop"

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from diffusionad_client.contract import Step
+from diffusionad_client.contract import NETWORK_STEPS
 from diffusionad_tools.errors import ReleaseError
 from diffusionad_tools.release import model_config
 from diffusionad_tools.release.staging import staging
@@ -25,7 +25,7 @@ def test_a_second_release_takes_the_next_version_and_only_it_is_served(
     publish_ungated(second, tmp_path / "repository")
 
     assert what_triton_would_serve(tmp_path / "repository") == {"widget": second.metadata.release}
-    for step in Step:
+    for step in NETWORK_STEPS:
         model = tmp_path / "repository" / f"widget__{step.value}"
         assert sorted(p.name for p in model.iterdir()) == ["1", "2", "config.pbtxt", "configs"]
         for name in ("config.pbtxt", "configs/cuda.pbtxt", "configs/gpu.pbtxt"):

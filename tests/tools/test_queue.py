@@ -17,7 +17,7 @@ import tritonclient.grpc as triton
 
 from diffusionad_client import Client, Priority, errors
 from diffusionad_client.contract import Step
-from diffusionad_client.triton_errors import translate
+from diffusionad_client.sdk.transports.errors import translate
 from diffusionad_tools.release import model_config
 from diffusionad_tools.server.process import ServerSettings, TritonProcess, running_server
 

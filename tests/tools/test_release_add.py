@@ -20,12 +20,12 @@ import tritonclient.grpc as triton
 from click.testing import CliRunner, Result
 
 from diffusionad_client import images
-from diffusionad_client.bundle import AgreementSet, Bundle
+from diffusionad_client.artifacts.bundle import AgreementSet, Bundle
+from diffusionad_client.artifacts.metadata import Precision, Thresholds, Verdict, release_digest
 from diffusionad_client.cli import main
-from diffusionad_client.client import Client
 from diffusionad_client.errors import ServeError
 from diffusionad_client.local_server import STARTUP_S
-from diffusionad_client.metadata import Precision, Thresholds, Verdict, release_digest
+from diffusionad_client.sdk.client import Client
 from diffusionad_tools.errors import GateError
 from diffusionad_tools.release import gate
 from diffusionad_tools.release.candidate import lay_out

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
+from diffusionad_client.artifacts.metadata import Thresholds
 from diffusionad_client.cli import main
-from diffusionad_client.contract import Step
-from diffusionad_client.metadata import Thresholds
+from diffusionad_client.contract import NETWORK_STEPS
 from diffusionad_tools.errors import RepositoryError
 from diffusionad_tools.release import model_config
 from diffusionad_tools.release.promote import promote, rollback
@@ -51,7 +51,7 @@ def test_promote_serves_an_earlier_release_and_its_steps(
     assert "(before: version 3)" in result.stdout
     expected = find_release(three, "widget", 1).metadata.release
     assert what_triton_would_serve(three) == {"widget": expected}
-    for step in Step:
+    for step in NETWORK_STEPS:
         config = model_config.read(three / f"widget__{step.value}" / "config.pbtxt")
         assert list(config.version_policy.specific.versions) == [1]
 
@@ -211,7 +211,7 @@ def test_steps_that_a_kept_release_pins_are_not_pruned(
     assert added.pruned == [1, 2, 3]
     assert versions(three / "widget") == [4, 5]
     assert versions(three / "widget__segmentation") == [3, 5]
-    assert rollback(three, "widget").release.step_versions == dict.fromkeys(Step, 3)
+    assert rollback(three, "widget").release.step_versions == dict.fromkeys(NETWORK_STEPS, 3)
 
 
 def test_steps_that_an_ensemble_of_somebody_else_pins_are_not_pruned(

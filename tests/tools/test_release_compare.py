@@ -10,8 +10,8 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
+from diffusionad_client.artifacts.metadata import Thresholds
 from diffusionad_client.cli import main
-from diffusionad_client.metadata import Thresholds
 
 
 def compare(*arguments: object) -> Result:

@@ -25,10 +25,10 @@ from typing import Any
 import pytest
 import tritonclient.grpc as triton
 
-from diffusionad_client.bundle import Bundle
-from diffusionad_client.client import Client
+from diffusionad_client.artifacts.bundle import Bundle
 from diffusionad_client.errors import DiffusionADError
-from diffusionad_client.inspection import Inspection
+from diffusionad_client.sdk.client import Client
+from diffusionad_client.sdk.inspection import Inspection
 from diffusionad_tools.release import durable, model_config, publish
 from diffusionad_tools.release.model_config import versions_named
 from diffusionad_tools.release.promote import promote, rollback

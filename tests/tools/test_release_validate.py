@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from diffusionad_client.bundle import References, file_digest, read_references
+from diffusionad_client.artifacts.bundle import References, file_digest, read_references
 from diffusionad_client.cli import main
 from diffusionad_tools.release import references as kept
 from diffusionad_tools.release.repository import find_release

@@ -18,14 +18,14 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from diffusionad_client import contract
-from diffusionad_client.admin_key import ensure_admin_key
+from diffusionad_client.artifacts.metadata import Thresholds
 from diffusionad_client.cli import main
-from diffusionad_client.client import Client
-from diffusionad_client.contract import Step
+from diffusionad_client.contract import NETWORK_STEPS
 from diffusionad_client.errors import AddressError
-from diffusionad_client.grpc_transport import GrpcTransport
-from diffusionad_client.metadata import Thresholds
-from diffusionad_client.scoring import pictures
+from diffusionad_client.pages import pictures
+from diffusionad_client.sdk.admin_key import ensure_admin_key
+from diffusionad_client.sdk.client import Client
+from diffusionad_client.sdk.transports.grpc import GrpcTransport
 from diffusionad_tools.release import model_config
 from diffusionad_tools.release.promote import promote
 from diffusionad_tools.release.repository import find_release
@@ -46,7 +46,7 @@ def release(*arguments: object) -> Result:
 
 
 def named_by_the_steps(repository: Path) -> set[tuple[int, ...]]:
-    paths = [repository / contract.step_model("widget", s) / "config.pbtxt" for s in Step]
+    paths = [repository / contract.step_model("widget", s) / "config.pbtxt" for s in NETWORK_STEPS]
     return {tuple(model_config.read(path).version_policy.specific.versions) for path in paths}
 
 
@@ -210,7 +210,7 @@ def test_no_request_is_lost_while_a_server_is_promoted_and_rolled_back(
     (server,) = told["servers"]
     assert server["agrees"]
     assert (server["version"], server["release"]) == ("1", told["release"])
-    assert server["steps"] == {contract.step_model("widget", step): 1 for step in Step}
+    assert server["steps"] == {contract.step_model("widget", step): 1 for step in NETWORK_STEPS}
     with closing(GrpcTransport(plant.line.grpc_url)) as server_of_files:
         assert server_of_files.versions("widget__encoded", timeout=30) == ["1"]
     assert named_by_the_steps(plant.repository) == {(1,)}

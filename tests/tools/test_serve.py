@@ -16,9 +16,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from diffusionad_client.cli import main
-from diffusionad_client.client import Client
 from diffusionad_client.errors import ServeError
 from diffusionad_client.local_server import READY_PREFIX
+from diffusionad_client.sdk.client import Client
 from diffusionad_tools.server import process
 
 SHARED_MEMORY = Path("/dev/shm")

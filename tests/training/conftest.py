@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffusionad_training import training
 from diffusionad_training.config import (
     Config,
     GuidanceConfig,
@@ -16,6 +15,7 @@ from diffusionad_training.config import (
     SegmentationNetworkConfig,
     SynthesisConfig,
 )
+from diffusionad_training.fit import train
 
 SIZE = 64
 
@@ -86,7 +86,7 @@ def tiny_run(
     tiny_data: Path, tiny_config: Config, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     output = tmp_path_factory.mktemp("runs") / "plates"
-    training.train(tiny_data, output, tiny_config, held_out_share=0.3, workers=0, seed=3)
+    train.train(tiny_data, output, tiny_config, held_out_share=0.3, workers=0, seed=3)
     return output
 
 

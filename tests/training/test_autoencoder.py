@@ -8,16 +8,16 @@ import torch
 from click.testing import CliRunner
 
 from diffusionad_client.cli import main
-from diffusionad_training import training
-from diffusionad_training.checkpoint import load_run
 from diffusionad_training.config import Config
+from diffusionad_training.fit import train
+from diffusionad_training.run.checkpoint import load_run
 
 
 @pytest.fixture(scope="module")
 def run(tiny_data: Path, tiny_config: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("autoencoder") / "run"
     config = dataclasses.replace(tiny_config, restoration="autoencoder")
-    training.train(tiny_data, folder, config, workers=0, checkpoint_steps=3)
+    train.train(tiny_data, folder, config, workers=0, checkpoint_steps=3)
     return folder
 
 

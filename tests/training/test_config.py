@@ -16,9 +16,9 @@ from diffusionad_training.config import (
     SegmentationNetworkConfig,
     SynthesisConfig,
 )
+from diffusionad_training.config.presets import EDGE, PAPER, PRESETS, STANDARD, customised
+from diffusionad_training.config.settings import with_settings
 from diffusionad_training.errors import ConfigError
-from diffusionad_training.presets import EDGE, PAPER, PRESETS, STANDARD, customised
-from diffusionad_training.settings import with_settings
 
 
 @pytest.mark.parametrize("config", PRESETS.values(), ids=PRESETS)

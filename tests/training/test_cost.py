@@ -7,10 +7,10 @@ import pytest
 from click.testing import CliRunner
 
 from diffusionad_client.cli import main
-from diffusionad_training import presets, speed
-from diffusionad_training.config import Config
-from diffusionad_training.cost import blank_batch, cost, training_bytes
-from diffusionad_training.presets import EDGE, PAPER, STANDARD
+from diffusionad_training.config import Config, presets
+from diffusionad_training.config.presets import EDGE, PAPER, STANDARD
+from diffusionad_training.footprint import speed
+from diffusionad_training.footprint.cost import blank_batch, cost, training_bytes
 
 CARD = 24 * 2**30  # bytes
 LIBRARIES = 2 * 2**30  # what CUDA, its workspaces and fragmentation may take of it

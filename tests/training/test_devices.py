@@ -12,11 +12,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from diffusionad_training import parallel, resume, training
-from diffusionad_training.checkpoint import load_run
 from diffusionad_training.config import Config
 from diffusionad_training.errors import CheckpointError, ConfigError
-from diffusionad_training.training_module import TrainingModule
+from diffusionad_training.fit import parallel, train
+from diffusionad_training.fit.module import TrainingModule
+from diffusionad_training.run import resume
+from diffusionad_training.run.checkpoint import load_run
 
 # `diffusionad` with the tiny preset, and with each process noting what it saw and came to.
 COMMAND = """
@@ -24,9 +25,10 @@ import hashlib, json, os, shutil, sys
 from pathlib import Path
 from safetensors.torch import save_file
 from diffusionad_client.cli import main
-from diffusionad_training import callbacks, presets
+from diffusionad_training.fit import callbacks
+from diffusionad_training.config import presets
 from diffusionad_training.config import Config
-from diffusionad_training.training_module import TrainingModule
+from diffusionad_training.fit.module import TrainingModule
 
 notes = Path(os.environ["NOTES"])
 presets.PRESETS["tiny"] = Config.from_json((notes / "config.json").read_text())
@@ -149,7 +151,7 @@ def test_two_devices_learn_what_one_does_from_two_batches_a_step(
     one = dataclasses.replace(
         config, optimisation=dataclasses.replace(config.optimisation, steps=1, accumulate=2)
     )
-    training.train(tiny_data, tmp_path / "run", one, workers=0)
+    train.train(tiny_data, tmp_path / "run", one, workers=0)
     alone = load_file(tmp_path / "gradients.safetensors")
     together = load_file(trained.notes / "gradients.safetensors")
     assert any((gradient != 0).any() for gradient in alone.values())
@@ -184,7 +186,7 @@ def test_it_goes_on_with_as_many_devices_as_before(
     trained: Trained, tiny_data: Path, config: Config
 ) -> None:
     with pytest.raises(CheckpointError, match="its devices was 2 and is now 1"):
-        training.train(tiny_data, trained.run, config, workers=0, resumed=True)
+        train.train(tiny_data, trained.run, config, workers=0, resumed=True)
 
 
 def test_more_devices_than_there_are_is_said(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,8 +5,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diffusionad_training import diffusion
-from diffusionad_training.presets import EDGE, PAPER
+from diffusionad_training.config.presets import EDGE, PAPER
+from diffusionad_training.method import diffusion
 
 SHAPE = (2, 3, 4, 4)
 signal_shares = st.floats(min_value=0.01, max_value=0.99)

@@ -10,16 +10,21 @@ import torch
 from click.testing import CliRunner
 from PIL import Image
 
-from diffusionad_client import roi
+from diffusionad_client.artifacts import roi
+from diffusionad_client.artifacts.roi import to_png
 from diffusionad_client.cli import main
-from diffusionad_client.roi import to_png
-from diffusionad_training.checkpoint import load_run
 from diffusionad_training.data.images import load_mask
 from diffusionad_training.data.layout import read
+from diffusionad_training.data.roi import read_region
 from diffusionad_training.evaluation.measure import measure
 from diffusionad_training.evaluation.results import read_record
-from diffusionad_training.region import read_region
-from diffusionad_training.scorers import REQUESTS_AT_ONCE, Scored, ServerScorer, TorchScorer
+from diffusionad_training.evaluation.scorers import (
+    REQUESTS_AT_ONCE,
+    Scored,
+    ServerScorer,
+    TorchScorer,
+)
+from diffusionad_training.run.checkpoint import load_run
 
 
 class MaskScorer:

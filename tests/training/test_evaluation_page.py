@@ -18,16 +18,16 @@ from PIL import Image
 from diffusionad_client.cli import main
 from diffusionad_client.errors import OutputError
 from diffusionad_client.files import PART
-from diffusionad_client.report.histogram import stack_up
-from diffusionad_client.report.rendering import THUMBNAIL
+from diffusionad_client.pages.histogram import stack_up
+from diffusionad_client.pages.rendering import THUMBNAIL
 from diffusionad_training.data.layout import GOOD, Sample, read
 from diffusionad_training.evaluation import charts
 from diffusionad_training.evaluation.drawing import draw
 from diffusionad_training.evaluation.examples import OF_EACH_KIND, Example, Examples
 from diffusionad_training.evaluation.measure import Measured, measure
+from diffusionad_training.evaluation.metrics import Curve
 from diffusionad_training.evaluation.page import Subject, write_page
-from diffusionad_training.metrics import Curve
-from diffusionad_training.scorers import Scored
+from diffusionad_training.evaluation.scorers import Scored
 
 SIZE = 64
 

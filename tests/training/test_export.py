@@ -9,17 +9,17 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from diffusionad_client.bundle import References, read_bundle
+from diffusionad_client.artifacts.bundle import References, read_bundle
 from diffusionad_client.cli import main
-from diffusionad_client.contract import Step, step_signature
-from diffusionad_training.checkpoint import load_run
+from diffusionad_client.contract import NETWORK_STEPS, Step, step_signature
 from diffusionad_training.errors import ExportError
 from diffusionad_training.evaluation.results import METRICS
+from diffusionad_training.evaluation.scorers import TorchScorer
 from diffusionad_training.export.bundle import export
 from diffusionad_training.export.graphs import IR_VERSION, OPSET, export_step
 from diffusionad_training.export.parity import check_parity
 from diffusionad_training.export.runtime import GraphChain
-from diffusionad_training.scorers import TorchScorer
+from diffusionad_training.run.checkpoint import load_run
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ def bundle(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def graphs_of(bundle: Path) -> dict[Step, bytes]:
-    return {step: read_bundle(bundle).graph(step).read_bytes() for step in Step}
+    return {step: read_bundle(bundle).graph(step).read_bytes() for step in NETWORK_STEPS}
 
 
 def test_onnx_runtime_answers_as_torch_does_at_every_batch_size(
@@ -105,7 +105,7 @@ def test_a_graph_of_other_weights_has_another_name(bundle: Path, tiny_run: Path)
 
 def test_every_step_s_graph_has_a_name_of_its_own(bundle: Path) -> None:
     names = {onnx.load_from_string(data).graph.name for data in graphs_of(bundle).values()}
-    assert len(names) == len(Step)
+    assert len(names) == len(NETWORK_STEPS)
 
 
 def test_exporting_twice_gives_identical_files(

@@ -8,12 +8,12 @@ import torch
 from click.testing import CliRunner
 
 from diffusionad_client.cli import main
-from diffusionad_training import training
-from diffusionad_training.checkpoint import load_run
 from diffusionad_training.config import Config
 from diffusionad_training.errors import CheckpointError
-from diffusionad_training.initial_weights import load_initial_weights
-from diffusionad_training.training_module import TrainingModule
+from diffusionad_training.fit import train
+from diffusionad_training.fit.module import TrainingModule
+from diffusionad_training.run.checkpoint import load_run
+from diffusionad_training.run.initial_weights import load_initial_weights
 
 
 def still(config: Config, **optimisation: object) -> Config:
@@ -28,7 +28,7 @@ def test_a_training_begins_with_the_weights_of_another_run(
     tiny_data: Path, tiny_config: Config, tiny_run: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "run"
-    training.train(tiny_data, output, still(tiny_config), begin_from=tiny_run, workers=0, seed=7)
+    train.train(tiny_data, output, still(tiny_config), begin_from=tiny_run, workers=0, seed=7)
     ours, theirs = load_run(output), load_run(tiny_run)
     for name, parameter in ours.model.named_parameters():
         torch.testing.assert_close(parameter, theirs.model.get_parameter(name))
@@ -71,7 +71,7 @@ def test_a_run_may_be_trained_over_from_its_own_weights_and_resumed_without_them
 ) -> None:
     def train(steps: int, **options: bool) -> None:
         config = still(tiny_config, steps=steps)
-        training.train(tiny_data, copied_run, config, begin_from=copied_run, workers=0, **options)
+        train.train(tiny_data, copied_run, config, begin_from=copied_run, workers=0, **options)
 
     digest = load_run(copied_run).weights_digest
     train(2)

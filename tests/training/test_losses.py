@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from diffusionad_training import diffusion, losses
 from diffusionad_training.config import LossConfig
+from diffusionad_training.method import diffusion, losses
 
 
 def test_noise_loss_counts_normal_samples_only() -> None:

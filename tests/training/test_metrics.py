@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchmetrics.functional.classification import binary_auroc, binary_average_precision
 
-from diffusionad_training.metrics import (
+from diffusionad_training.evaluation.metrics import (
     PRO_LIMIT,
     PixelMetrics,
     image_auroc,

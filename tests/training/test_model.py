@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from diffusionad_client.contract import TOP_PIXELS
-from diffusionad_training import diffusion
 from diffusionad_training.config import Config
-from diffusionad_training.model import (
+from diffusionad_training.method import diffusion
+from diffusionad_training.method.model import (
     LARGE,
     SMALL,
     DiffusionAD,

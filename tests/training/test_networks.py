@@ -5,9 +5,9 @@ import torch
 from torch import nn
 
 from diffusionad_training.config import NoiseNetworkConfig, SegmentationNetworkConfig
+from diffusionad_training.config.presets import EDGE, PAPER
 from diffusionad_training.networks.noise_unet import NoiseUNet, sinusoidal_embedding
 from diffusionad_training.networks.segmentation_unet import SegmentationUNet
-from diffusionad_training.presets import EDGE, PAPER
 
 
 def parameters(module: nn.Module) -> int:

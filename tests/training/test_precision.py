@@ -10,17 +10,17 @@ from click.testing import CliRunner
 from onnx import TensorProto, numpy_helper
 from scipy import stats
 
-from diffusionad_client import agreement
-from diffusionad_client.bundle import read_bundle
+from diffusionad_client.artifacts import agreement
+from diffusionad_client.artifacts.bundle import read_bundle
+from diffusionad_client.artifacts.metadata import Agreement, Precision
 from diffusionad_client.cli import main
-from diffusionad_client.contract import NOISY, SCORE, Step, step_signature
-from diffusionad_client.metadata import Agreement, Precision
-from diffusionad_training import metrics
-from diffusionad_training.checkpoint import load_run
+from diffusionad_client.contract import NETWORK_STEPS, NOISY, SCORE, Step, step_signature
 from diffusionad_training.errors import ExportError
+from diffusionad_training.evaluation import metrics
 from diffusionad_training.export import bundle, detector, lowering
 from diffusionad_training.export.graphs import IR_VERSION, OPSET, serialise, trace_step
 from diffusionad_training.export.runtime import GraphChain
+from diffusionad_training.run.checkpoint import load_run
 
 LOWER = [Precision.FP16, Precision.INT8]
 NETWORKS = [Step.NOISE_PREDICTION, Step.SEGMENTATION]
@@ -35,12 +35,12 @@ def images(count: int = 4) -> np.ndarray:
 @pytest.fixture(scope="module")
 def traced(tiny_run: Path) -> dict[Step, onnx.ModelProto]:
     model = load_run(tiny_run).model
-    return {step: trace_step(model, step) for step in Step}
+    return {step: trace_step(model, step) for step in NETWORK_STEPS}
 
 
 @pytest.fixture(scope="module")
 def exact(traced: dict[Step, onnx.ModelProto]) -> Graphs:
-    return {step: serialise(traced[step], step) for step in Step}
+    return {step: serialise(traced[step], step) for step in NETWORK_STEPS}
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +72,7 @@ def test_scores_stay_close_to_float32_s(
 
 
 @pytest.mark.parametrize("precision", LOWER)
-@pytest.mark.parametrize("step", list(Step))
+@pytest.mark.parametrize("step", list(NETWORK_STEPS))
 def test_inputs_and_outputs_stay_the_contract_s(
     precision: Precision, step: Step, lowered: dict[Precision, Graphs]
 ) -> None:
@@ -221,12 +221,12 @@ def test_graphs_that_judge_differently_are_not_written(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     upside_down = {
-        step: onnx.ModelProto.FromString(traced[step].SerializeToString()) for step in Step
+        step: onnx.ModelProto.FromString(traced[step].SerializeToString()) for step in NETWORK_STEPS
     }
     for weights in upside_down[Step.SEGMENTATION].graph.initializer:
         if weights.name.endswith("segmentation_network.last.weight"):
             weights.CopyFrom(numpy_helper.from_array(-numpy_helper.to_array(weights), weights.name))
-    wrong = {step: serialise(upside_down[step], step) for step in Step}
+    wrong = {step: serialise(upside_down[step], step) for step in NETWORK_STEPS}
     monkeypatch.setattr(bundle, "trace_step", lambda model, step: traced[step])  # to save time
     monkeypatch.setattr(detector.lowering, "lower", lambda *_: wrong)
     with pytest.raises(ExportError, match="fp16 does not agree with fp32 on 6 images"):
@@ -259,7 +259,7 @@ def test_a_lower_precision_carries_its_figures_and_the_set_that_they_were_measur
     assert agreement.is_within_limits(metadata.agreement)
     assert expected is not None
     assert expected.anomalous.tolist() == [False] * 3 + [True] * 3
-    graphs = {step: exported.graph(step).read_bytes() for step in Step}
+    graphs = {step: exported.graph(step).read_bytes() for step in NETWORK_STEPS}
     scores = [one.score for one in GraphChain(graphs).score(expected.images)]
     assert agreement.measure(expected, scores, metadata.thresholds) == metadata.agreement
 
@@ -268,7 +268,7 @@ def test_thresholds_are_those_of_the_precision_that_is_served(
     half_bundle: Path, tiny_run: Path
 ) -> None:
     exported = read_bundle(half_bundle)
-    graphs = {step: exported.graph(step).read_bytes() for step in Step}
+    graphs = {step: exported.graph(step).read_bytes() for step in NETWORK_STEPS}
     held_out = load_run(tiny_run).held_out_images()
     highest = max(one.score for one in GraphChain(graphs).score(held_out))
     assert exported.metadata.thresholds.reject == np.nextafter(np.float32(highest), np.float32(2))
@@ -277,6 +277,6 @@ def test_thresholds_are_those_of_the_precision_that_is_served(
 def test_the_references_of_a_lower_precision_hold_its_own_answers(half_bundle: Path) -> None:
     exported = read_bundle(half_bundle)
     references = exported.references()
-    graphs = {step: exported.graph(step).read_bytes() for step in Step}
+    graphs = {step: exported.graph(step).read_bytes() for step in NETWORK_STEPS}
     scores = [one.score for one in GraphChain(graphs).score(references.images)]
     np.testing.assert_allclose(references.scores, scores, atol=1e-6)

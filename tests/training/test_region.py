@@ -13,20 +13,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from diffusionad_client import roi
-from diffusionad_client.bundle import ROI_FILE, read_bundle
+from diffusionad_client.artifacts import roi
+from diffusionad_client.artifacts.bundle import ROI_FILE, read_bundle
+from diffusionad_client.artifacts.metadata import ReleaseMetadata
 from diffusionad_client.cli import main
-from diffusionad_client.contract import ANOMALY_MAP, SCORE, TOP_PIXELS, Step
-from diffusionad_client.metadata import ReleaseMetadata
-from diffusionad_training.checkpoint import load_run
+from diffusionad_client.contract import ANOMALY_MAP, NETWORK_STEPS, SCORE, TOP_PIXELS
 from diffusionad_training.config import Config
+from diffusionad_training.data.roi import read_region, served_region
 from diffusionad_training.errors import RegionError
 from diffusionad_training.evaluation import detectors
 from diffusionad_training.evaluation.results import METRICS
 from diffusionad_training.export.runtime import GraphChain
 from diffusionad_training.export.samples import draw_samples
-from diffusionad_training.model import DiffusionAD, Segmentation
-from diffusionad_training.region import read_region, served_region
+from diffusionad_training.method.model import DiffusionAD, Segmentation
+from diffusionad_training.run.checkpoint import load_run
 
 SIZE = 64
 
@@ -99,7 +99,7 @@ def bundle(tiny_run: Path, mask_file: Path, tmp_path_factory: pytest.TempPathFac
 
 def test_the_region_is_a_constant_of_the_exported_graphs(bundle: Path, mask_file: Path) -> None:
     mask = read_region(mask_file, SIZE)
-    graphs = {step: read_bundle(bundle).graph(step).read_bytes() for step in Step}
+    graphs = {step: read_bundle(bundle).graph(step).read_bytes() for step in NETWORK_STEPS}
     images = np.random.default_rng(0).integers(0, 256, (3, SIZE, SIZE, 3), dtype=np.uint8)
     tensors = GraphChain(graphs).run(images)
     assert (tensors[ANOMALY_MAP][:, ~mask] == 0).all()

@@ -11,14 +11,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from diffusionad_training import resume, training
-from diffusionad_training.callbacks import Checkpoints
-from diffusionad_training.checkpoint import load_run
 from diffusionad_training.config import Config
 from diffusionad_training.data.batches import Batch
 from diffusionad_training.errors import CheckpointError
-from diffusionad_training.training_module import TrainingModule
-from diffusionad_training.validation import Validation, ValidationSet
+from diffusionad_training.fit import train as fit
+from diffusionad_training.fit.callbacks import Checkpoints
+from diffusionad_training.fit.module import TrainingModule
+from diffusionad_training.fit.validation import Validation, ValidationSet
+from diffusionad_training.run import resume
+from diffusionad_training.run.checkpoint import load_run
 
 
 @pytest.fixture(scope="module")
@@ -36,8 +37,8 @@ def config(tiny_config: Config) -> Config:
     )
 
 
-def train(data: Path, output: Path, config: Config, **options: object) -> TrainingModule:
-    return training.train(data, output, config, workers=0, checkpoint_steps=2, **options)
+def run_training(data: Path, output: Path, config: Config, **options: object) -> TrainingModule:
+    return fit.train(data, output, config, workers=0, checkpoint_steps=2, **options)
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +46,7 @@ def uninterrupted(
     tiny_data: Path, config: Config, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     output = tmp_path_factory.mktemp("whole") / "run"
-    train(tiny_data, output, config)
+    run_training(tiny_data, output, config)
     return output
 
 
@@ -64,7 +65,7 @@ def killed(tiny_data: Path, config: Config, tmp_path: Path) -> Path:
 
         TrainingModule.training_step = deadly  # type: ignore[method-assign]
         try:
-            train(tiny_data, output, config)
+            run_training(tiny_data, output, config)
         finally:
             os._exit(1)
     _, status = os.waitpid(child, 0)
@@ -86,7 +87,7 @@ def test_a_killed_training_goes_on_to_the_very_same_weights(
     tiny_data: Path, config: Config, uninterrupted: Path, killed: Path
 ) -> None:
     assert resume.load(killed).step == 4
-    module = train(tiny_data, killed, config, resumed=True)
+    module = run_training(tiny_data, killed, config, resumed=True)
     assert module.step == 6
     assert load_run(killed).weights_digest == load_run(uninterrupted).weights_digest
     assert load_run(killed).record == load_run(uninterrupted).record
@@ -98,7 +99,7 @@ def test_a_killed_training_goes_on_to_the_very_same_weights(
 def test_a_resumed_training_logs_the_losses_of_an_uninterrupted_one(
     tiny_data: Path, config: Config, uninterrupted: Path, killed: Path
 ) -> None:
-    train(tiny_data, killed, config, resumed=True)
+    run_training(tiny_data, killed, config, resumed=True)
     whole, after = losses(uninterrupted), losses(killed / "logs" / "from-000004")
     assert after
     assert {step: whole[step] for step in after} == after
@@ -111,14 +112,14 @@ def test_other_settings_are_not_resumed_with(
         config, optimisation=dataclasses.replace(config.optimisation, steps=7)
     )
     with pytest.raises(CheckpointError, match="trained with other settings"):
-        train(tiny_data, uninterrupted, other, resumed=True)
+        run_training(tiny_data, uninterrupted, other, resumed=True)
     with pytest.raises(CheckpointError, match="its seed was 0 and is now 1"):
-        train(tiny_data, uninterrupted, config, resumed=True, seed=1)
+        run_training(tiny_data, uninterrupted, config, resumed=True, seed=1)
 
 
 def test_nothing_to_resume_is_said(tiny_data: Path, config: Config, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no unfinished training to go on with"):
-        train(tiny_data, tmp_path / "run", config, resumed=True)
+        run_training(tiny_data, tmp_path / "run", config, resumed=True)
 
 
 def test_a_training_by_time_goes_on_with_the_rate_that_it_had_come_to(
@@ -137,7 +138,7 @@ def test_a_training_by_time_goes_on_with_the_rate_that_it_had_come_to(
 def test_a_damaged_state_is_named(tiny_data: Path, config: Config, killed: Path) -> None:
     (killed / resume.RESUME_FILE).write_bytes(b"damaged")
     with pytest.raises(CheckpointError, match="cannot be resumed"):
-        train(tiny_data, killed, config, resumed=True)
+        run_training(tiny_data, killed, config, resumed=True)
 
 
 @pytest.fixture
@@ -152,11 +153,11 @@ def test_the_best_weights_are_kept_if_asked_for(
     tiny_data: Path, config: Config, tmp_path: Path, judged: list[float]
 ) -> None:
     judged[:] = [0.2, 0.8, 0.6]
-    train(tiny_data, tmp_path / "best", config, keep_best=True)
+    run_training(tiny_data, tmp_path / "best", config, keep_best=True)
     assert load_run(tmp_path / "best").record.steps == 4
     assert load_run(tmp_path / "best").record.validation_score == 0.4
     judged[:] = [0.2, 0.8, 0.6]
-    train(tiny_data, tmp_path / "last", config)
+    run_training(tiny_data, tmp_path / "last", config)
     assert load_run(tmp_path / "last").record.steps == 6
 
 
@@ -164,7 +165,7 @@ def test_training_stops_when_nothing_better_comes(
     tiny_data: Path, config: Config, tmp_path: Path, judged: list[float]
 ) -> None:
     judged[:] = [0.8, 0.6, 0.9]
-    module = train(tiny_data, tmp_path / "run", config, keep_best=True, patience=1)
+    module = run_training(tiny_data, tmp_path / "run", config, keep_best=True, patience=1)
     assert module.step == 4
     assert load_run(tmp_path / "run").record.steps == 2
 
@@ -189,7 +190,7 @@ def test_checkpoints_come_once_a_step_however_many_batches_make_one(
         return original(self, module)
 
     monkeypatch.setattr(Checkpoints, "_save", record)
-    train(tiny_data, tmp_path / "run", config)
+    run_training(tiny_data, tmp_path / "run", config)
     assert saved == [2, 4, 6]
 
 
@@ -201,7 +202,7 @@ def test_two_batches_a_step_are_one_batch_of_twice_the_size_in_learning(
         optimisation=dataclasses.replace(config.optimisation, precision="bf16"),
         noise_network=dataclasses.replace(config.noise_network, recompute=True),
     )
-    module = train(tiny_data, tmp_path / "run", bf16)
+    module = run_training(tiny_data, tmp_path / "run", bf16)
     assert module.step == 6
     weights = load_run(tmp_path / "run").model.state_dict()
     assert all(torch.isfinite(tensor).all() for tensor in weights.values())

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from diffusionad_client.cli import main
 from diffusionad_training.config import Config
 from diffusionad_training.data.batches import TrainingBatches
-from diffusionad_training.training_module import TrainingModule
+from diffusionad_training.fit.module import TrainingModule
 
 DEEP = 32  # pixels a side, and the stride of both networks: their deepest maps are 1 x 1
 

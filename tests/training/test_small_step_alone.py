@@ -8,18 +8,25 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from diffusionad_client.bundle import read_bundle
+from diffusionad_client.artifacts.bundle import read_bundle
 from diffusionad_client.cli import main
-from diffusionad_client.contract import Step
-from diffusionad_training import diffusion, pictures, training
-from diffusionad_training.checkpoint import load_run
+from diffusionad_client.contract import NETWORK_STEPS
 from diffusionad_training.config import Config
-from diffusionad_training.cost import blank_batch, cost
+from diffusionad_training.evaluation.scorers import TorchScorer
 from diffusionad_training.export.bundle import export
 from diffusionad_training.export.runtime import GraphChain
-from diffusionad_training.model import LARGE, SMALL, DiffusionAD, NoisePrediction, Reconstruction
-from diffusionad_training.scorers import TorchScorer
-from diffusionad_training.training_module import TrainingModule
+from diffusionad_training.fit import sample_sheet, train
+from diffusionad_training.fit.module import TrainingModule
+from diffusionad_training.footprint.cost import blank_batch, cost
+from diffusionad_training.method import diffusion
+from diffusionad_training.method.model import (
+    LARGE,
+    SMALL,
+    DiffusionAD,
+    NoisePrediction,
+    Reconstruction,
+)
+from diffusionad_training.run.checkpoint import load_run
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +38,7 @@ def config(tiny_config: Config) -> Config:
 @pytest.fixture(scope="module")
 def run(tiny_data: Path, config: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("small-step") / "run"
-    training.train(tiny_data, folder, config, workers=0, checkpoint_steps=3)
+    train.train(tiny_data, folder, config, workers=0, checkpoint_steps=3)
     return folder
 
 
@@ -94,7 +101,7 @@ def test_it_costs_one_pass_of_the_noise_network(config: Config, tiny_config: Con
 
 
 def test_the_sample_sheet_has_no_columns_of_the_large_step(config: Config) -> None:
-    sheet = pictures.sample_sheet(DiffusionAD(config).eval(), blank_batch(config))
+    sheet = sample_sheet.sample_sheet(DiffusionAD(config).eval(), blank_batch(config))
     assert sheet.shape == (4 * 64, 5 * 64, 3)  # x0, x_ts, x0_s, mask, anomaly map
 
 
@@ -102,7 +109,7 @@ def test_what_is_exported_answers_as_torch_does(run: Path, tmp_path: Path) -> No
     trained = load_run(run)
     export(trained, tmp_path / "bundle", category="plates")
     bundle = read_bundle(tmp_path / "bundle")
-    chain = GraphChain({step: bundle.graph(step).read_bytes() for step in Step})
+    chain = GraphChain({step: bundle.graph(step).read_bytes() for step in NETWORK_STEPS})
     images = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), dtype=np.uint8)
     for ours, served in zip(
         TorchScorer(trained.model).score_arrays(images), chain.score(images), strict=True

@@ -9,8 +9,8 @@ from scipy import ndimage
 
 from diffusionad_training.config import Config
 from diffusionad_training.errors import ConfigError
-from diffusionad_training.model import DiffusionAD, Segmentation
-from diffusionad_training.smoothing import smooth
+from diffusionad_training.method.model import DiffusionAD, Segmentation
+from diffusionad_training.method.smoothing import smooth
 
 SIGMA = 2.0
 

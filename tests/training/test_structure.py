@@ -8,14 +8,14 @@ import pytest
 from PIL import Image
 from scipy import ndimage
 
-from diffusionad_training import training
-from diffusionad_training.checkpoint import load_run
 from diffusionad_training.config import Config
+from diffusionad_training.config.presets import ON_TEXTURES, PRESETS, customised, on_texture
+from diffusionad_training.config.settings import values, with_settings
 from diffusionad_training.data.images import load_all
 from diffusionad_training.data.layout import read
 from diffusionad_training.data.structure import Surface, is_texture, shared_structure
-from diffusionad_training.presets import ON_TEXTURES, PRESETS, customised, on_texture
-from diffusionad_training.settings import values, with_settings
+from diffusionad_training.fit import train
+from diffusionad_training.run.checkpoint import load_run
 
 SHARED_DATA = Path(__file__).parents[3] / "shared" / "data"
 
@@ -89,7 +89,7 @@ def test_edge_is_adapted_to_a_texture(
     synthesis = dataclasses.replace(tiny_config.synthesis, relocation_share=0.4)
     config = dataclasses.replace(tiny_config, preset="edge", synthesis=synthesis)
     lines: list[str] = []
-    training.train(
+    train.train(
         tmp_path / "data",
         tmp_path / "run",
         config,
@@ -109,8 +109,8 @@ def test_a_preset_without_changes_for_textures_does_not_look(
     def never(images: np.ndarray) -> bool:
         raise AssertionError("looked for a texture")
 
-    monkeypatch.setattr(training, "is_texture", never)
-    training.train(tiny_data, tmp_path / "run", tiny_config, workers=0)
+    monkeypatch.setattr(train, "is_texture", never)
+    train.train(tiny_data, tmp_path / "run", tiny_config, workers=0)
 
 
 def test_on_a_texture_what_was_changed_stays() -> None:

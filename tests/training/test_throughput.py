@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from diffusionad_training import training
 from diffusionad_training.config import Config
 from diffusionad_training.data.batches import Batch, TrainingBatches
-from diffusionad_training.throughput import Pace
+from diffusionad_training.fit import train
+from diffusionad_training.fit.throughput import Pace
 
 
 def test_a_pace_without_waiting_is_said_without_advice() -> None:
@@ -36,7 +36,7 @@ def test_a_training_that_waits_for_its_data_says_so(
 
     monkeypatch.setattr(TrainingBatches, "__getitem__", slow)
     lines: list[str] = []
-    training.train(
+    train.train(
         *(tiny_data, tmp_path / "run", tiny_config),
         workers=0,
         checkpoint_steps=3,

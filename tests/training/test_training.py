@@ -13,14 +13,14 @@ from click.testing import CliRunner
 from PIL import Image
 
 from diffusionad_client.cli import main
-from diffusionad_training import callbacks, training
-from diffusionad_training.checkpoint import load_run
 from diffusionad_training.config import Config, GuidanceConfig
 from diffusionad_training.data.batches import Batch, TrainingBatches
 from diffusionad_training.data.images import load_all
 from diffusionad_training.data.layout import read
 from diffusionad_training.errors import CheckpointError, DataError, TrainingError
-from diffusionad_training.training_module import TrainingModule
+from diffusionad_training.fit import callbacks, train
+from diffusionad_training.fit.module import TrainingModule
+from diffusionad_training.run.checkpoint import load_run
 
 
 def test_a_run_says_what_it_was_made_from(tiny_run: Path) -> None:
@@ -52,7 +52,7 @@ def test_a_run_logs_losses_and_draws_samples(tiny_run: Path) -> None:
 def test_a_loaded_run_answers_as_the_saved_model_did(
     tiny_data: Path, tiny_config: Config, tmp_path: Path
 ) -> None:
-    module = training.train(tiny_data, tmp_path / "run", tiny_config, workers=0)
+    module = train.train(tiny_data, tmp_path / "run", tiny_config, workers=0)
     images = torch.from_numpy(load_all(read(tiny_data).require_train()[:2], 64))
     with torch.no_grad():
         before = module.trained_model().eval()(images)
@@ -65,7 +65,7 @@ def test_the_same_seed_trains_the_same_weights(
     tiny_data: Path, tiny_config: Config, tmp_path: Path
 ) -> None:
     for name, seed, workers in (("a", 1, 0), ("b", 1, 1), ("c", 2, 0)):
-        training.train(tiny_data, tmp_path / name, tiny_config, workers=workers, seed=seed)
+        train.train(tiny_data, tmp_path / name, tiny_config, workers=workers, seed=seed)
     runs = [load_run(tmp_path / name) for name in "abc"]
     assert runs[0].weights_digest == runs[1].weights_digest
     first, other = (run.model.noise_network.first.weight for run in (runs[0], runs[2]))
@@ -76,7 +76,7 @@ def test_training_lowers_both_losses(tiny_data: Path, tiny_config: Config, tmp_p
     longer = dataclasses.replace(
         tiny_config, optimisation=dataclasses.replace(tiny_config.optimisation, steps=60)
     )
-    training.train(tiny_data, tmp_path / "run", longer, workers=0)
+    train.train(tiny_data, tmp_path / "run", longer, workers=0)
     lines = (tmp_path / "run" / "logs" / "metrics.csv").read_text().splitlines()
     columns = lines[0].split(",")
     first, last = (
@@ -90,7 +90,7 @@ def test_training_lowers_both_losses(tiny_data: Path, tiny_config: Config, tmp_p
 def test_both_parametrisations_train(tiny_data: Path, tiny_config: Config, tmp_path: Path) -> None:
     network = dataclasses.replace(tiny_config.noise_network, parametrisation="epsilon")
     config = dataclasses.replace(tiny_config, noise_network=network, signed_range=False)
-    module = training.train(tiny_data, tmp_path / "run", config, workers=0)
+    module = train.train(tiny_data, tmp_path / "run", config, workers=0)
     assert module.global_step == 6
 
 
@@ -120,13 +120,13 @@ def test_a_loss_that_is_no_number_stops_training_with_the_place(
     )
     config = dataclasses.replace(tiny_config, optimisation=hot)
     with pytest.raises(TrainingError, match="at step .*lower the learning rates"):
-        training.train(tiny_data, tmp_path / "run", config, workers=0)
+        train.train(tiny_data, tmp_path / "run", config, workers=0)
 
 
 def test_one_image_is_too_few(tmp_path: Path, tiny_config: Config) -> None:
     Image.new("RGB", (64, 64)).save(tmp_path / "only.png")
     with pytest.raises(DataError, match="1 good image"):
-        training.train(tmp_path, tmp_path / "run", tiny_config, workers=0)
+        train.train(tmp_path, tmp_path / "run", tiny_config, workers=0)
 
 
 def test_a_time_budget_ends_the_run_early(
@@ -135,7 +135,7 @@ def test_a_time_budget_ends_the_run_early(
     endless = dataclasses.replace(
         tiny_config, optimisation=dataclasses.replace(tiny_config.optimisation, steps=100_000)
     )
-    module = training.train(tiny_data, tmp_path / "run", endless, workers=0, time_budget=3)
+    module = train.train(tiny_data, tmp_path / "run", endless, workers=0, time_budget=3)
     assert 0 < module.global_step < 100_000
     assert module.optimizers().optimizer.param_groups[0]["lr"] < 1e-4  # decayed to the end
 
@@ -168,7 +168,7 @@ def test_training_over_a_run_leaves_nothing_of_the_old_one(
         tiny_config, optimisation=dataclasses.replace(too_hot, gradient_clip=0.0, warmup_steps=0)
     )
     with pytest.raises(TrainingError):
-        training.train(tiny_data, copied_run, config, workers=0)
+        train.train(tiny_data, copied_run, config, workers=0)
     with pytest.raises(CheckpointError, match="not a finished run"):
         load_run(copied_run)
 
@@ -185,7 +185,7 @@ def test_what_a_checkpoint_holds_is_averaged_up_to_its_step(
         return original(self, module)
 
     monkeypatch.setattr(callbacks.Checkpoints, "_save", record)
-    training.train(tiny_data, tmp_path / "run", tiny_config, workers=0, checkpoint_steps=2)
+    train.train(tiny_data, tmp_path / "run", tiny_config, workers=0, checkpoint_steps=2)
     assert seen == [(2, 2), (4, 4), (6, 6)]
 
 
@@ -202,7 +202,7 @@ def test_an_interrupted_training_says_what_is_saved(
     monkeypatch.setattr(TrainingModule, "training_step", interrupted)
     lines: list[str] = []
     with pytest.raises(KeyboardInterrupt):
-        training.train(
+        train.train(
             *(tiny_data, tmp_path / "run", tiny_config),
             workers=0,
             checkpoint_steps=3,
@@ -258,7 +258,7 @@ def test_the_segmentation_network_may_begin_later(
         return step(self, batch, index)
 
     monkeypatch.setattr(TrainingModule, "training_step", watched)
-    training.train(tiny_data, tmp_path / "run", config, workers=0)
+    train.train(tiny_data, tmp_path / "run", config, workers=0)
     changed = [not torch.equal(*pair) for pair in itertools.pairwise(seen)]
     assert changed == [False, False, False, True, True]  # the fourth step is the first to
 
@@ -281,7 +281,7 @@ def test_averages_begin_anew_where_networks_or_images_change(
 ) -> None:
     optimisation = dataclasses.replace(tiny_config.optimisation, **settings)
     config = dataclasses.replace(tiny_config, optimisation=optimisation)  # 6 steps
-    module = training.train(tiny_data, tmp_path / "run", config, workers=0)
+    module = train.train(tiny_data, tmp_path / "run", config, workers=0)
     assert module.averaged is not None
     assert int(module.averaged.n_averaged) == averaged
 
@@ -292,7 +292,7 @@ def test_a_step_reads_the_clock_once(
     readings = itertools.count()
     clock = property(lambda self: 10.0 * next(readings))
     monkeypatch.setattr(TrainingModule, "seconds", clock)
-    module = training.train(tiny_data, tmp_path / "run", tiny_config, workers=0, time_budget=1000)
+    module = train.train(tiny_data, tmp_path / "run", tiny_config, workers=0, time_budget=1000)
     # A step each, one for the trainer's limit before and two for the last checkpoint's record.
     assert next(readings) <= tiny_config.optimisation.steps + 3
     assert module.step == tiny_config.optimisation.steps
@@ -330,7 +330,7 @@ def test_images_grouped_with_test_images_are_left_out(
     rows = [f"{name},{group}" for name, group in group_of.items()]
     (data / "groups.csv").write_text("\n".join(["path,group", *rows]))
     lines: list[str] = []
-    training.train(data, tmp_path / "run", tiny_config, workers=0, report=lines.append)
+    train.train(data, tmp_path / "run", tiny_config, workers=0, report=lines.append)
     record = load_run(tmp_path / "run").record
     assert record.left_out == 1
     assert record.training_images + len(record.held_out) == 9
@@ -341,7 +341,7 @@ def test_a_run_with_other_weights_than_its_config_is_refused(
     tiny_data: Path, tiny_config: Config, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
-    training.train(tiny_data, run, tiny_config, workers=0)
+    train.train(tiny_data, run, tiny_config, workers=0)
     document = json.loads((run / "config.json").read_text())
     document["segmentation_network"]["widths"] = [8, 32]
     (run / "config.json").write_text(json.dumps(document))

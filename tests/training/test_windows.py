@@ -9,12 +9,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diffusionad_training import training
 from diffusionad_training.config import Config
 from diffusionad_training.data.batches import TrainingBatches
 from diffusionad_training.errors import ConfigError
+from diffusionad_training.fit import train
 from diffusionad_training.synthesis.anomalies import AnomalySynthesiser
-from diffusionad_training.windows import choose_window
+from diffusionad_training.synthesis.windows import choose_window
 
 sides = st.integers(min_value=4, max_value=32)
 seeds = st.integers(min_value=0, max_value=2**32 - 1)
@@ -110,7 +110,7 @@ def test_a_crop_that_the_networks_cannot_halve_is_refused(tiny_config: Config) -
 def test_a_run_trains_on_crops(
     workers: int, cropping: Config, tiny_data: Path, tmp_path: Path
 ) -> None:
-    module = training.train(
+    module = train.train(
         tiny_data, tmp_path / "run", cropping, workers=workers, time_budget=60, checkpoint_steps=2
     )
     assert module.step == cropping.optimisation.steps

@@ -11,7 +11,7 @@ import click
 from diffusionad_client.commands.options import json_option
 
 if TYPE_CHECKING:
-    from diffusionad_client.metadata import Calibration, Thresholds
+    from diffusionad_client.artifacts.metadata import Calibration, Thresholds
     from diffusionad_client.scoring.labelled import Labelled
 
 _RATE = click.FloatRange(0, 1, min_open=True, max_open=True)
@@ -72,7 +72,7 @@ def calibrate(
       diffusionad calibrate results --false-reject-rate 0.005
       diffusionad calibrate results --good 'good/*' --defects 'scratch/*' --miss-rate 0.02
     """
-    from diffusionad_client import calibration
+    from diffusionad_client.artifacts import calibration
     from diffusionad_client.scoring.labelled import read_labelled
 
     labelled = read_labelled(results, good=good or ("*",), defects=defects)

@@ -20,7 +20,7 @@ def health(ctx: click.Context, url: str, timeout: float, as_json: bool) -> None:
 
     Exits with 0 if they are, with 1 if they are not or no server answers.
     """
-    from diffusionad_client.client import Client
+    from diffusionad_client.sdk.client import Client
 
     with Client(url, timeout=timeout) as client:
         answer = client.health()

@@ -18,7 +18,7 @@ from diffusionad_client.commands.options import (
 )
 
 if TYPE_CHECKING:
-    from diffusionad_client.releases import Catalogue, IdleModel, ServedModel
+    from diffusionad_client.sdk.releases import Catalogue, IdleModel, ServedModel
 
 _LOAD_S = 600.0  # warming up a large model on a CPU takes minutes
 
@@ -53,7 +53,7 @@ def models(
     if ctx.invoked_subcommand is not None:
         _refuse_options_before(ctx, ctx.invoked_subcommand)
         return
-    from diffusionad_client.client import Client
+    from diffusionad_client.sdk.client import Client
 
     with Client(url, timeout=timeout, admin_key=_key(admin_key_file)) as client:
         found = client.catalogue()
@@ -70,7 +70,7 @@ def models(
 @_load_timeout_option
 def load(names: tuple[str, ...], url: str, admin_key_file: Path | None, timeout: float) -> None:
     """Load categories, or load them anew as they stand in the server's repository now."""
-    from diffusionad_client.client import Client
+    from diffusionad_client.sdk.client import Client
 
     with Client(url, timeout=timeout, admin_key=_key(admin_key_file)) as client:
         for name in names:
@@ -86,7 +86,7 @@ def load(names: tuple[str, ...], url: str, admin_key_file: Path | None, timeout:
 @timeout_option
 def unload(names: tuple[str, ...], url: str, admin_key_file: Path | None, timeout: float) -> None:
     """Unload categories; what is under way is answered still."""
-    from diffusionad_client.client import Client
+    from diffusionad_client.sdk.client import Client
 
     with Client(url, timeout=timeout, admin_key=_key(admin_key_file)) as client:
         for name in names:
@@ -103,14 +103,17 @@ def _refuse_options_before(ctx: click.Context, command: str) -> None:
 
 
 def _key(file: Path | None) -> str | None:
-    from diffusionad_client.admin_key import read_admin_key
+    from diffusionad_client.sdk.admin_key import read_admin_key
 
     return None if file is None else read_admin_key(file)
 
 
 def _documents(found: Catalogue) -> list[dict[str, Any]]:
     return [
-        *({**asdict(model), "state": "READY"} for model in found.served),
+        *(
+            {**asdict(m), "metadata": m.metadata.to_document(), "state": "READY"}
+            for m in found.served
+        ),
         *(
             {"model": m.model, "version": m.version, "state": "READY", "error": str(m.reason)}
             for m in found.refused

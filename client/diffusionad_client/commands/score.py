@@ -82,8 +82,8 @@ def score(
     from diffusionad_client.commands.progress import scoring_progress
     from diffusionad_client.files import PART
     from diffusionad_client.local_server import serve_repository
+    from diffusionad_client.pages.rendering import check_can_render
     from diffusionad_client.report.page import write_report
-    from diffusionad_client.report.rendering import check_can_render
     from diffusionad_client.scoring.batch import Settings, score_batch
     from diffusionad_client.scoring.results import RESULTS_JSONL, check_free
     from diffusionad_client.scoring.sources import find_images

@@ -7,12 +7,12 @@ from datetime import datetime
 from pathlib import Path
 
 from diffusionad_client import __version__
+from diffusionad_client.artifacts.metadata import Verdict
 from diffusionad_client.comparison.pairing import ClassCounts, Comparison, Pair, Side
 from diffusionad_client.comparison.scatter import SIDE, scatter
 from diffusionad_client.files import write_aside
-from diffusionad_client.metadata import Verdict
-from diffusionad_client.report.rendering import open_picture, render, thumbnail
-from diffusionad_client.scoring import pictures
+from diffusionad_client.pages import pictures
+from diffusionad_client.pages.rendering import open_picture, render, thumbnail
 
 MAX_CHANGES = 60  # shown with pictures
 MAX_FAILURES = 200  # listed
@@ -39,6 +39,7 @@ def write_page(result: Comparison, path: Path) -> None:
     has_heatmaps = any(pair.base.heatmap or pair.candidate.heatmap for pair in shown)
     page = render(
         _TEMPLATE,
+        templates=Path(__file__).parent,
         result=result,
         sides=(result.base, result.candidate),
         chart=scatter(result.points, base, candidate) if has_chart and base and candidate else None,

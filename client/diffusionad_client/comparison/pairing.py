@@ -15,9 +15,9 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from diffusionad_client.artifacts.metadata import Thresholds, Verdict
+from diffusionad_client.artifacts.rank_statistics import auroc, spearman
 from diffusionad_client.errors import ReportError
-from diffusionad_client.metadata import Thresholds, Verdict
-from diffusionad_client.rank_statistics import auroc, spearman
 from diffusionad_client.scoring.results import Row, RunSummary, read_rows, read_summary
 
 GOOD = "good"  # the folder of good parts in MVTec AD's layout: test/good, test/scratch, ...

@@ -16,15 +16,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from diffusionad_client.client import Client
+from diffusionad_client.artifacts.metadata import Verdict
 from diffusionad_client.comparison.page import write_page
 from diffusionad_client.comparison.pairing import ClassCounts, Comparison, Side, compare_results
 from diffusionad_client.errors import ContractError, OutputError
 from diffusionad_client.files import output_errors, write_aside
-from diffusionad_client.metadata import Verdict
 from diffusionad_client.scoring.batch import Settings, score_batch
 from diffusionad_client.scoring.results import Row, check_free
 from diffusionad_client.scoring.sources import ImageSet
+from diffusionad_client.sdk.client import Client
 
 COMPARE_HTML, COMPARE_JSON = "compare.html", "compare.json"
 _BASE, _CANDIDATE = "base", "candidate"

@@ -5,9 +5,9 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
+from diffusionad_client.artifacts.metadata import Thresholds
 from diffusionad_client.comparison.pairing import Points
-from diffusionad_client.metadata import Thresholds
-from diffusionad_client.report.histogram import Mark, axis
+from diffusionad_client.pages.histogram import Mark, axis
 
 SIDE = 620  # of the plot, without its labels
 MAX_POINTS = 4000  # drawn: a browser is slow with more

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from diffusionad_client import __version__
+from diffusionad_client.artifacts.metadata import Thresholds, Verdict
 from diffusionad_client.files import write_aside
-from diffusionad_client.metadata import Thresholds, Verdict
-from diffusionad_client.report import histogram, selection
-from diffusionad_client.report.rendering import check_can_render, open_picture, render, thumbnail
-from diffusionad_client.scoring import pictures
+from diffusionad_client.pages import histogram, pictures
+from diffusionad_client.pages.rendering import check_can_render, open_picture, render, thumbnail
+from diffusionad_client.report import selection
 from diffusionad_client.scoring.results import (
     HEATMAPS,
     REPORT_HTML,
@@ -49,6 +49,7 @@ def write_report(output: Path, *, image_root: Path | None = None) -> Path:
         chart = histogram.histogram(view.scores, Thresholds(main.accept, main.reject))
     page = render(
         _TEMPLATE,
+        templates=Path(__file__).parent,
         summary=summary,
         view=view,
         releases=releases,

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from diffusionad_client.metadata import Verdict
+from diffusionad_client.artifacts.metadata import Verdict
 from diffusionad_client.scoring.results import Row
 
 HIGHEST = 110  # images with the highest scores

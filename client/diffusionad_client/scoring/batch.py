@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
-from diffusionad_client.client import Client
+from diffusionad_client.artifacts.metadata import Verdict
 from diffusionad_client.contract import Priority
 from diffusionad_client.errors import DiffusionADError
 from diffusionad_client.files import PART
-from diffusionad_client.metadata import Verdict
 from diffusionad_client.scoring.results import RESULTS_JSONL, ResultsWriter, Row, RunSummary
 from diffusionad_client.scoring.run import Scorer, score_all
 from diffusionad_client.scoring.sources import ImageSet
+from diffusionad_client.sdk.client import Client
 
 _GREETING_S = 10.0  # long enough for any server that is there to say what it serves
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from diffusionad_client.calibration import pixel_level
+from diffusionad_client.artifacts.calibration import pixel_level
 from diffusionad_client.errors import CalibrationError
-from diffusionad_client.scoring.pictures import read_map_png
+from diffusionad_client.pages.pictures import read_map_png
 from diffusionad_client.scoring.results import Row, read_rows
 
 

@@ -28,7 +28,7 @@ from typing import Any, TextIO
 
 from diffusionad_client.errors import OutputError, ReportError
 from diffusionad_client.files import PART, output_errors, publish, write_aside
-from diffusionad_client.inspection import Inspection
+from diffusionad_client.sdk.inspection import Inspection
 
 RESULTS_JSONL = "results.jsonl"
 RESULTS_CSV = "results.csv"

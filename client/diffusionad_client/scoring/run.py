@@ -14,7 +14,6 @@ import numpy as np
 from PIL import Image
 
 from diffusionad_client import images
-from diffusionad_client.client import Client
 from diffusionad_client.errors import (
     AccessDeniedError,
     ContractError,
@@ -25,10 +24,11 @@ from diffusionad_client.errors import (
     ServerUnavailableError,
 )
 from diffusionad_client.files import write_aside
-from diffusionad_client.inspection import Inspection
-from diffusionad_client.scoring import pictures
+from diffusionad_client.pages import pictures
 from diffusionad_client.scoring.results import ANOMALY_MAPS, HEATMAPS, RECONSTRUCTIONS, Row
 from diffusionad_client.scoring.sources import ImageSet
+from diffusionad_client.sdk.client import Client
+from diffusionad_client.sdk.inspection import Inspection
 
 # Errors that are the server's, not the image's. So many in a row end the run, if
 # they cannot pass by themselves or nothing has been answered for so long: a dead

@@ -31,7 +31,7 @@ import click
 import numpy as np
 from PIL import Image
 
-from diffusionad_client.client import Client
+from diffusionad_client.sdk.client import Client
 from diffusionad_tools.demo_data.part import sample_part
 from diffusionad_tools.demo_data.rendering import render
 from diffusionad_tools.server.process import ServerSettings, running_server

@@ -13,9 +13,9 @@ from types import FrameType
 
 import click
 
-from diffusionad_client.admin_key import ensure_admin_key
 from diffusionad_client.errors import ServeError
 from diffusionad_client.local_server import READY_PREFIX, STARTUP_S
+from diffusionad_client.sdk.admin_key import ensure_admin_key
 from diffusionad_tools.server.ports import is_loopback, resolve_host
 from diffusionad_tools.server.process import ExplicitControl, ServerSettings, started_server
 

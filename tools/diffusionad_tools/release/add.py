@@ -7,10 +7,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from diffusionad_client import contract
-from diffusionad_client.agreement import describe
-from diffusionad_client.bundle import read_bundle
+from diffusionad_client.artifacts.agreement import describe
+from diffusionad_client.artifacts.bundle import read_bundle
+from diffusionad_client.artifacts.metadata import ReleaseMetadata
 from diffusionad_client.local_server import STARTUP_S
-from diffusionad_client.metadata import ReleaseMetadata
 from diffusionad_tools.errors import ReleaseError
 from diffusionad_tools.release import gate
 from diffusionad_tools.release.candidate import lay_out, record

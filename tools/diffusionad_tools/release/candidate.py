@@ -14,9 +14,9 @@ from pathlib import Path
 from tritonclient.grpc import model_config_pb2 as pb
 
 from diffusionad_client import contract
-from diffusionad_client.bundle import Bundle
-from diffusionad_client.contract import Step
-from diffusionad_client.metadata import GateRecord, ReleaseMetadata
+from diffusionad_client.artifacts.bundle import Bundle
+from diffusionad_client.artifacts.metadata import GateRecord, ReleaseMetadata
+from diffusionad_client.contract import NETWORK_STEPS, Step
 from diffusionad_tools.errors import ReleaseError
 from diffusionad_tools.release import decoding, durable, model_config, references
 from diffusionad_tools.release.host_config import host_configs
@@ -66,7 +66,7 @@ def lay_out(bundle: Bundle, repository: Path, folder: Path, *, encoded: bool = T
     version = highest_version(repository, metadata.category) + 1
     candidate = Candidate(folder, metadata, version)
     durable.make_folder(folder)
-    for step in Step:
+    for step in NETWORK_STEPS:
         model = candidate.model(step)
         durable.make_folder(model)
         durable.make_folder(model / str(version))
@@ -77,7 +77,7 @@ def lay_out(bundle: Bundle, repository: Path, folder: Path, *, encoded: bool = T
         if not (repository / model.name).exists():
             _lay_out_host_configs(config, model)
     references.keep(bundle.references(), candidate.model(references.LAST_STEP) / str(version))
-    pins = dict.fromkeys(Step, version)
+    pins = dict.fromkeys(NETWORK_STEPS, version)
     decoder = decoding.lay_out(repository, metadata.size, folder) if encoded else None
     configs = model_config.ensemble_configs(metadata, version, pins, decoder)
     lay_out_ensembles(configs, version, folder)

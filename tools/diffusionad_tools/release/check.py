@@ -14,8 +14,8 @@ from typing import Any
 from tritonclient.grpc import model_config_pb2 as pb
 
 from diffusionad_client import contract
-from diffusionad_client.bundle import file_digest
-from diffusionad_client.contract import Step
+from diffusionad_client.artifacts.bundle import file_digest
+from diffusionad_client.contract import NETWORK_STEPS, Step
 from diffusionad_tools.errors import RepositoryError
 from diffusionad_tools.release import decoding, model_config
 from diffusionad_tools.release.repository import (
@@ -79,7 +79,7 @@ def category_problems(repository: Path, category: str) -> list[str]:
             return [str(exc)]
     if problems:  # what follows compares configurations with each other
         return problems
-    for step in Step:
+    for step in NETWORK_STEPS:
         model = contract.step_model(category, step)
         if model in configs:
             problems += _missing_versions(repository / model, configs[model], GRAPH_FILE)
@@ -108,7 +108,7 @@ def served_forms(repository: Path, category: str) -> dict[str, Release]:
 def graph_problems(repository: Path, release: Release) -> list[str]:
     """Say which graphs of a release are not the files that were published."""
     problems = []
-    for step in Step:
+    for step in NETWORK_STEPS:
         path = graph(repository, release, step)
         if not path.is_file():
             problems.append(f"{path}: missing")
@@ -160,7 +160,7 @@ def _contract_problems(
     if category not in configs:
         yield f"{repository}: the metadata of a model is that of {category!r}"
         return
-    for step in Step:
+    for step in NETWORK_STEPS:
         model = contract.step_model(category, step)
         path, config = repository / model / CONFIG_FILE, configs[model]
         expected = model_config.step_config(category, step, size, [])

@@ -5,7 +5,7 @@ client, first for one image at a time, then for all at once, which Triton's
 batcher may run together. So the graphs, their configuration, their batching
 and the client are on trial. The encoded form, if there is one, must give each
 image's file the score that its pixels got. A lower precision is held against
-float32 besides, on more images: see `diffusionad_client.agreement`.
+float32 besides, on more images: see `diffusionad_client.artifacts.agreement`.
 """
 
 from __future__ import annotations
@@ -21,11 +21,9 @@ import onnxruntime
 from numpy.typing import NDArray
 from PIL import Image
 
-from diffusionad_client import agreement
-from diffusionad_client.bundle import AgreementSet, References
-from diffusionad_client.client import Client
-from diffusionad_client.errors import ServerUnavailableError
-from diffusionad_client.metadata import (
+from diffusionad_client.artifacts import agreement
+from diffusionad_client.artifacts.bundle import AgreementSet, References
+from diffusionad_client.artifacts.metadata import (
     Agreement,
     GateRecord,
     Precision,
@@ -33,6 +31,8 @@ from diffusionad_client.metadata import (
     Thresholds,
     Verdict,
 )
+from diffusionad_client.errors import ServerUnavailableError
+from diffusionad_client.sdk.client import Client
 from diffusionad_tools.errors import GateError
 from diffusionad_tools.release.candidate import Candidate
 from diffusionad_tools.server.process import ServerSettings, running_server

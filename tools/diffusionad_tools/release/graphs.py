@@ -9,8 +9,8 @@ import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_state
 
 from diffusionad_client import contract
-from diffusionad_client.bundle import Bundle
-from diffusionad_client.contract import Step, TensorSpec
+from diffusionad_client.artifacts.bundle import Bundle
+from diffusionad_client.contract import NETWORK_STEPS, Step, TensorSpec
 from diffusionad_tools.errors import ReleaseError
 
 _TYPES = {"UINT8": "tensor(uint8)", "FP32": "tensor(float)"}
@@ -26,7 +26,7 @@ _LOAD_ERRORS = (  # onnxruntime's statuses have no base class of their own
 
 def check_graphs(bundle: Bundle) -> None:
     """Raise `ReleaseError` unless every graph loads and has exactly its step's tensors."""
-    for step in Step:
+    for step in NETWORK_STEPS:
         check_graph(bundle.graph(step), step, bundle.metadata.size)
 
 

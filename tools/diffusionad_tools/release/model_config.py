@@ -15,9 +15,9 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
 
 from diffusionad_client import contract
-from diffusionad_client.contract import Priority, Signature, Step, TensorSpec
+from diffusionad_client.artifacts.metadata import ReleaseMetadata
+from diffusionad_client.contract import NETWORK_STEPS, Priority, Signature, Step, TensorSpec
 from diffusionad_client.images import Limits
-from diffusionad_client.metadata import ReleaseMetadata
 from diffusionad_tools.errors import RepositoryError
 
 MAX_BATCH_SIZE = 8  # images; on a CPU larger batches bring nothing, on a GPU they are the caller's
@@ -33,7 +33,7 @@ DECODERS = 2  # processes, each decodes one image at a time; they add up to the 
 SERVED_BEFORE = "diffusionad_served_before"
 _REMEMBERED = 20  # a line that goes to and fro between two releases must not grow its file
 
-_FIRST = next(iter(Step))  # where requests wait; what has got past it is worth finishing
+_FIRST = next(iter(NETWORK_STEPS))  # where requests wait; what has got past it is worth finishing
 _PARAMETERS = {  # strings, whatever they mean
     "intra_op_thread_count": "0",  # as many threads as there are cores
     # Of the Python backend, on which the embedded server's runs: leave on the
@@ -118,7 +118,7 @@ def ensemble_config(
     """Configure a category's public model: one release, pinned to exact step versions."""
     return _ensemble(
         metadata.category,
-        contract.ensemble_signature(metadata.size),
+        contract.ensemble_signature(metadata.size, metadata.contract),
         _steps(metadata, step_versions),
         metadata,
         version,
@@ -139,7 +139,7 @@ def encoded_config(
     )
     return _ensemble(
         contract.encoded_model(metadata.category),
-        contract.encoded_signature(metadata.size),
+        contract.encoded_signature(metadata.size, metadata.contract),
         [decoding, *_steps(metadata, step_versions)],
         metadata,
         version,
@@ -237,7 +237,7 @@ def _steps(
             step_versions[step],
             contract.step_signature(step, metadata.size),
         )
-        for step in Step
+        for step in NETWORK_STEPS
     ]
 
 

@@ -25,7 +25,7 @@ from pathlib import Path
 from tritonclient.grpc import model_config_pb2 as pb
 
 from diffusionad_client import contract
-from diffusionad_client.contract import Step
+from diffusionad_client.contract import NETWORK_STEPS
 from diffusionad_tools.release import durable, model_config
 from diffusionad_tools.release.candidate import Candidate, lay_out_ensembles
 from diffusionad_tools.release.repository import (
@@ -95,7 +95,7 @@ def switch(
     model_config.remember(face, before)
     category = face.name
 
-    steps = [contract.step_model(category, step) for step in Step]
+    steps = [contract.step_model(category, step) for step in NETWORK_STEPS]
     current = [model_config.read(path) for path in _ensemble_files(repository, category)]
     new = {step: model_config.pinned_versions(ensemble_configs, step) for step in steps}
     pinned = (

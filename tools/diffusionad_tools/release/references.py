@@ -13,7 +13,12 @@ from pathlib import Path
 import numpy as np
 
 from diffusionad_client import contract
-from diffusionad_client.bundle import REFERENCES_FILE, References, read_references, write_references
+from diffusionad_client.artifacts.bundle import (
+    REFERENCES_FILE,
+    References,
+    read_references,
+    write_references,
+)
 from diffusionad_client.contract import Step
 from diffusionad_tools.errors import RepositoryError
 from diffusionad_tools.release import durable

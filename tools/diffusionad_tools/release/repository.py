@@ -33,9 +33,9 @@ from pathlib import Path
 from tritonclient.grpc import model_config_pb2 as pb
 
 from diffusionad_client import contract
-from diffusionad_client.contract import Step
+from diffusionad_client.artifacts.metadata import ReleaseMetadata
+from diffusionad_client.contract import NETWORK_STEPS, Step
 from diffusionad_client.errors import MetadataError
-from diffusionad_client.metadata import ReleaseMetadata
 from diffusionad_tools.errors import RepositoryError
 from diffusionad_tools.release import model_config
 
@@ -69,7 +69,7 @@ def ensembles(repository: Path, category: str) -> tuple[str, ...]:
 
 def models(repository: Path, category: str) -> tuple[str, ...]:
     """Name every model that is a category's own: its ensembles and its steps."""
-    steps = (contract.step_model(category, step) for step in Step)
+    steps = (contract.step_model(category, step) for step in NETWORK_STEPS)
     return (*ensembles(repository, category), *steps)
 
 
@@ -94,7 +94,7 @@ def category_folders(repository: Path) -> list[str]:
 
     A folder is told from a foreign model by its metadata, or by steps beside it.
     """
-    ends = tuple(contract.step_model("", step) for step in Step)
+    ends = tuple(contract.step_model("", step) for step in NETWORK_STEPS)
     with_steps = {
         path.name.removesuffix(end)
         for path in repository.iterdir()
@@ -248,6 +248,6 @@ def _is_ours(config: pb.ModelConfig) -> bool:
 def _pins(path: Path, config: pb.ModelConfig, category: str) -> dict[Step, int]:
     pinned = {step.model_name: step.model_version for step in config.ensemble_scheduling.step}
     try:
-        return {step: pinned[contract.step_model(category, step)] for step in Step}
+        return {step: pinned[contract.step_model(category, step)] for step in NETWORK_STEPS}
     except KeyError as exc:
         raise RepositoryError(f"{path}: the ensemble lacks the step {exc}") from exc

@@ -20,10 +20,10 @@ from functools import partial
 from pathlib import Path
 
 from diffusionad_client import contract
-from diffusionad_client.client import Client
-from diffusionad_client.contract import Step
+from diffusionad_client.contract import NETWORK_STEPS
 from diffusionad_client.errors import DiffusionADError
-from diffusionad_client.grpc_transport import GrpcTransport, check_url
+from diffusionad_client.sdk.client import Client
+from diffusionad_client.sdk.transports.grpc import GrpcTransport, check_url
 from diffusionad_tools.release.repository import Release, ensembles, find_release
 
 LOAD_S = 600.0  # warming up a large model on a CPU takes minutes
@@ -138,7 +138,9 @@ def _examine(
             "loading; is its repository this one, or a copy that is not up to date?",
         )
     problems = []
-    expected = {contract.step_model(category, step): release.step_versions[step] for step in Step}
+    expected = {
+        contract.step_model(category, step): release.step_versions[step] for step in NETWORK_STEPS
+    }
     needed = dict(expected)
     for form in forms:
         if version not in server.versions(form, timeout=_ASK_S):

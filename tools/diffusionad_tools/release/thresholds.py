@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from diffusionad_client.metadata import ReleaseMetadata
+from diffusionad_client.artifacts.metadata import ReleaseMetadata
 from diffusionad_tools.errors import ReleaseError
 from diffusionad_tools.release import durable, model_config
 from diffusionad_tools.release.candidate import Candidate, lay_out_ensembles

@@ -21,12 +21,12 @@ import numpy as np
 import tritonclient.grpc as triton
 
 from diffusionad_client import contract
-from diffusionad_client.bundle import References
-from diffusionad_client.client import Client
-from diffusionad_client.contract import Step
+from diffusionad_client.artifacts.bundle import References
+from diffusionad_client.contract import NETWORK_STEPS
 from diffusionad_client.errors import DiffusionADError, ServerUnavailableError
-from diffusionad_client.grpc_transport import GrpcTransport
 from diffusionad_client.local_server import STARTUP_S
+from diffusionad_client.sdk.client import Client
+from diffusionad_client.sdk.transports.grpc import GrpcTransport
 from diffusionad_tools.errors import RepositoryError
 from diffusionad_tools.release import gate, model_config
 from diffusionad_tools.release.check import (
@@ -129,7 +129,7 @@ def _config_problems(repository: Path, category: str) -> list[str]:
 def _graph_problems(repository: Path, served: Release) -> list[str]:
     problems = graph_problems(repository, served)
     if not problems:
-        for step in Step:
+        for step in NETWORK_STEPS:
             check_graph(graph(repository, served, step), step, served.metadata.size)
     return problems
 

@@ -23,9 +23,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from diffusionad_client.admin_key import ADMIN_HEADER
 from diffusionad_client.errors import ServeError
 from diffusionad_client.local_server import STARTUP_S
+from diffusionad_client.sdk.admin_key import ADMIN_HEADER
 from diffusionad_tools.server import tether
 from diffusionad_tools.server.backends import assemble, environment, plain_path
 from diffusionad_tools.server.binaries import locate

@@ -67,14 +67,14 @@ def export(
       diffusionad export runs/screw --output bundles/screw --name screw
       diffusionad export runs/screw --output bundles/fast --name screw --precision int8
     """
-    from diffusionad_client import roi as region
-    from diffusionad_client.agreement import describe
-    from diffusionad_client.metadata import Precision
-    from diffusionad_training.checkpoint import load_run
+    from diffusionad_client.artifacts import roi as region
+    from diffusionad_client.artifacts.agreement import describe
+    from diffusionad_client.artifacts.metadata import Precision
+    from diffusionad_training.data.roi import read_region
     from diffusionad_training.errors import ExportError
     from diffusionad_training.evaluation.results import read_record
     from diffusionad_training.export import bundle
-    from diffusionad_training.region import read_region
+    from diffusionad_training.run.checkpoint import load_run
 
     trained = load_run(run)
     inspected = None if roi is None else read_region(roi, trained.model.config.size)

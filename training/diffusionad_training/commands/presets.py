@@ -9,8 +9,8 @@ import click
 
 if TYPE_CHECKING:
     from diffusionad_training.config import Config
-    from diffusionad_training.cost import Cost
-    from diffusionad_training.speed import Speed
+    from diffusionad_training.footprint.cost import Cost
+    from diffusionad_training.footprint.speed import Speed
 
 
 @click.command()
@@ -31,9 +31,9 @@ def presets(preset: str | None, measure: bool, as_json: bool) -> None:
     \b
       diffusionad presets --measure --preset edge
     """
-    from diffusionad_training import speed
-    from diffusionad_training.cost import cost
-    from diffusionad_training.presets import ON_TEXTURES, PRESETS, customised
+    from diffusionad_training.config.presets import ON_TEXTURES, PRESETS, customised
+    from diffusionad_training.footprint import speed
+    from diffusionad_training.footprint.cost import cost
 
     configs = PRESETS if preset is None else {preset: customised(preset, with_textures=True)}
     costs = {name: cost(config) for name, config in configs.items()}

@@ -175,11 +175,11 @@ def train(
     \b
       diffusionad train images/screw --output runs/screw --time-budget 45m
     """
-    from diffusionad_training import training
-    from diffusionad_training.checkpoint import CONFIG_FILE
+    from diffusionad_training.config.presets import customised
+    from diffusionad_training.config.settings import with_settings
     from diffusionad_training.errors import ConfigError
-    from diffusionad_training.presets import customised
-    from diffusionad_training.settings import with_settings
+    from diffusionad_training.fit.train import train as fit
+    from diffusionad_training.run.checkpoint import CONFIG_FILE
 
     if resume and overwrite:
         raise click.UsageError("give --resume or --overwrite, not both")
@@ -196,7 +196,7 @@ def train(
         with_textures=textures is not None,
     )
     config = with_settings(config, settings)
-    module = training.train(
+    module = fit(
         data,
         output,
         config,

@@ -17,7 +17,7 @@ from torch.utils.data import Dataset
 
 from diffusionad_training.config import AugmentationConfig, Config
 from diffusionad_training.synthesis.anomalies import AnomalySynthesiser
-from diffusionad_training.windows import Window, choose_window
+from diffusionad_training.synthesis.windows import Window, choose_window
 
 _OF_BATCHES, _OF_EPOCHS = 1, 2  # streams of random numbers that share nothing
 

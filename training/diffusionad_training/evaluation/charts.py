@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from diffusionad_client.report.histogram import Mark
-from diffusionad_training.metrics import Curve
+from diffusionad_client.pages.histogram import Mark
+from diffusionad_training.evaluation.metrics import Curve
 
 WIDTH, HEIGHT = 340, 260  # of a plot, without its labels
 _TICKS = 5  # steps of an axis

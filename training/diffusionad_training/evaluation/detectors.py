@@ -9,13 +9,14 @@ from pathlib import Path
 
 import torch
 
-from diffusionad_client import Client, Priority, roi
+from diffusionad_client import Client, Priority
+from diffusionad_client.artifacts import roi
 from diffusionad_client.local_server import serve_repository
-from diffusionad_training.checkpoint import load_run
-from diffusionad_training.denoising import Denoising
-from diffusionad_training.model import draw_noise
-from diffusionad_training.region import read_region, served_region
-from diffusionad_training.scorers import Scorer, ServerScorer, TorchScorer
+from diffusionad_training.data.roi import read_region, served_region
+from diffusionad_training.evaluation.scorers import Scorer, ServerScorer, TorchScorer
+from diffusionad_training.method.ablations import Denoising
+from diffusionad_training.method.model import draw_noise
+from diffusionad_training.run.checkpoint import load_run
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
-from diffusionad_client import roi
+from diffusionad_client.artifacts import roi
 from diffusionad_client.images import RGBImage
-from diffusionad_client.inspection import stretch_map
-from diffusionad_client.report.rendering import THUMBNAIL, open_picture, thumbnail
-from diffusionad_client.scoring import pictures
+from diffusionad_client.pages import pictures
+from diffusionad_client.pages.rendering import THUMBNAIL, open_picture, thumbnail
+from diffusionad_client.sdk.inspection import stretch_map
 from diffusionad_training.evaluation.examples import Example
 
 _TRUTH = (0, 229, 255)  # no colour of the map's, nor of most products

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffusionad_training.data.layout import Sample
-from diffusionad_training.scorers import Scored
+from diffusionad_training.evaluation.scorers import Scored
 
 OF_EACH_KIND = 6  # images kept: lowest defective, highest defective, highest good
 

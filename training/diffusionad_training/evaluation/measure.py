@@ -13,13 +13,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from diffusionad_client import roi
+from diffusionad_client.artifacts import roi
 from diffusionad_training.data.images import load_mask
 from diffusionad_training.data.layout import GOOD, Sample
 from diffusionad_training.errors import DataError
 from diffusionad_training.evaluation.examples import Examples
-from diffusionad_training.evaluation.results import ClassFigures, Evaluation, ImageScore
-from diffusionad_training.metrics import (
+from diffusionad_training.evaluation.metrics import (
     Curve,
     PixelMetrics,
     image_auroc,
@@ -27,7 +26,8 @@ from diffusionad_training.metrics import (
     image_f1_max,
     image_roc,
 )
-from diffusionad_training.scorers import Scorer
+from diffusionad_training.evaluation.results import ClassFigures, Evaluation, ImageScore
+from diffusionad_training.evaluation.scorers import Scorer
 
 
 @dataclass(frozen=True)

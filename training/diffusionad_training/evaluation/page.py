@@ -8,16 +8,16 @@ from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
 
-from diffusionad_client import roi
+from diffusionad_client.artifacts import roi
 from diffusionad_client.files import write_aside
-from diffusionad_client.report import histogram
-from diffusionad_client.report.rendering import render
+from diffusionad_client.pages import histogram
+from diffusionad_client.pages.rendering import render
 from diffusionad_training.data.layout import GOOD
 from diffusionad_training.evaluation import charts
 from diffusionad_training.evaluation.drawing import Card, draw
 from diffusionad_training.evaluation.measure import Curves, Measured
+from diffusionad_training.evaluation.metrics import PRO_LIMIT, Curve
 from diffusionad_training.evaluation.results import Evaluation
-from diffusionad_training.metrics import PRO_LIMIT, Curve
 
 _TEMPLATE = "page.html.j2"
 _MAP_MIDDLE = 0.5  # of the map's colours, where no threshold can be derived from the scores

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import torch
 
-from diffusionad_client import roi
-from diffusionad_client.bundle import (
+from diffusionad_client.artifacts import roi
+from diffusionad_client.artifacts.bundle import (
     AGREEMENT_FILE,
     METADATA_FILE,
     REFERENCES_FILE,
@@ -20,19 +20,19 @@ from diffusionad_client.bundle import (
     write_agreement_set,
     write_references,
 )
-from diffusionad_client.contract import Step, check_category
-from diffusionad_client.metadata import (
+from diffusionad_client.artifacts.metadata import (
     Precision,
     ReleaseMetadata,
     TrainingSummary,
     release_digest,
 )
-from diffusionad_training.checkpoint import Run
+from diffusionad_client.contract import NETWORK_STEPS, check_category
 from diffusionad_training.errors import ExportError
 from diffusionad_training.export.detector import Detector, Rates, in_float32, in_precision
 from diffusionad_training.export.graphs import trace_step
 from diffusionad_training.export.parity import Parity, check_parity
 from diffusionad_training.export.samples import GOOD_REFERENCES, draw_samples
+from diffusionad_training.run.checkpoint import Run
 
 AGREEMENT_IMAGES = 64  # good ones at most, which a lower precision is held against; as many altered
 
@@ -82,7 +82,7 @@ def export(
         held_out, AGREEMENT_IMAGES if is_lowered else GOOD_REFERENCES, roi=inspected
     )
     traced = {}
-    for step in Step:
+    for step in NETWORK_STEPS:
         report(f"exporting {step.value}")
         traced[step] = trace_step(run.model, step)
     report(f"scoring {len(held_out)} held-out good images")
@@ -107,7 +107,9 @@ def _describe(
     metrics: dict[str, float | None],
 ) -> ReleaseMetadata:
     limits = detector.limits
-    digests = {step.value: hashlib.sha256(detector.graphs[step]).hexdigest() for step in Step}
+    digests = {
+        step.value: hashlib.sha256(detector.graphs[step]).hexdigest() for step in NETWORK_STEPS
+    }
     return ReleaseMetadata(
         category=category,
         release=release_digest(
@@ -142,7 +144,7 @@ def _write(
     partial = output.with_name(output.name + ".part")
     shutil.rmtree(partial, ignore_errors=True)  # of an export that was killed
     partial.mkdir(parents=True)
-    for step in Step:
+    for step in NETWORK_STEPS:
         graph_path(partial, step).write_bytes(detector.graphs[step])
     write_references(partial / REFERENCES_FILE, detector.references)
     if detector.agreement_set is not None:

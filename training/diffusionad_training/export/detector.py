@@ -9,18 +9,18 @@ from functools import partial
 import numpy as np
 import onnx
 
-from diffusionad_client import agreement
-from diffusionad_client.bundle import AgreementSet, References
-from diffusionad_client.calibration import calibrate, pixel_level, threshold_for
-from diffusionad_client.contract import Step
-from diffusionad_client.metadata import Agreement, Calibration, Precision, Thresholds
-from diffusionad_client.roi import Mask
+from diffusionad_client.artifacts import agreement
+from diffusionad_client.artifacts.bundle import AgreementSet, References
+from diffusionad_client.artifacts.calibration import calibrate, pixel_level, threshold_for
+from diffusionad_client.artifacts.metadata import Agreement, Calibration, Precision, Thresholds
+from diffusionad_client.artifacts.roi import Mask
+from diffusionad_client.contract import NETWORK_STEPS, Step
+from diffusionad_training.evaluation.scorers import BATCH, Scored, TorchScorer
 from diffusionad_training.export import lowering, samples
 from diffusionad_training.export.graphs import serialise
 from diffusionad_training.export.runtime import GraphChain
 from diffusionad_training.export.samples import Answers, Images, Samples
-from diffusionad_training.model import DiffusionAD
-from diffusionad_training.scorers import BATCH, Scored, TorchScorer
+from diffusionad_training.method.model import DiffusionAD
 
 RANGE_IMAGES = 16  # good ones at most that set the ranges of int8; as many altered
 _RANGE_SEED = 1_000_000  # of their anomalies, which are not those that agreement is measured on
@@ -61,7 +61,7 @@ def in_float32(
     """Take the model as it was trained; torch gives the answers to the samples."""
     answers = samples.answer(drawn, partial(_score, TorchScorer(model)))
     detector = Detector(
-        graphs={step: serialise(traced[step], step) for step in Step},
+        graphs={step: serialise(traced[step], step) for step in NETWORK_STEPS},
         limits=_set_limits(answers, rates),
         references=samples.references(drawn, answers),
     )

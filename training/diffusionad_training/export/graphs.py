@@ -18,7 +18,12 @@ from torch import Tensor, nn
 
 from diffusionad_client.contract import Step, step_signature
 from diffusionad_training.errors import ExportError
-from diffusionad_training.model import DiffusionAD, NoisePrediction, Reconstruction, Segmentation
+from diffusionad_training.method.model import (
+    DiffusionAD,
+    NoisePrediction,
+    Reconstruction,
+    Segmentation,
+)
 
 OPSET = 20
 IR_VERSION = 10

@@ -9,9 +9,9 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from diffusionad_client.agreement import describe, is_within_limits
-from diffusionad_client.contract import Step
-from diffusionad_client.metadata import Agreement, Precision
+from diffusionad_client.artifacts.agreement import describe, is_within_limits
+from diffusionad_client.artifacts.metadata import Agreement, Precision
+from diffusionad_client.contract import NETWORK_STEPS, Step
 from diffusionad_training.errors import ExportError
 from diffusionad_training.export.graphs import serialise
 from diffusionad_training.export.half import to_half
@@ -35,7 +35,7 @@ def lower(
         lowered = {step: to_half(graph) for step, graph in traced.items()}
     elif precision is Precision.INT8:
         lowered[Step.NOISE_PREDICTION] = to_int8(traced[Step.NOISE_PREDICTION], images)
-    return {step: serialise(lowered[step], step) for step in Step}
+    return {step: serialise(lowered[step], step) for step in NETWORK_STEPS}
 
 
 def check_agreement(precision: Precision, agreement: Agreement) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from diffusionad_client.bundle import References
+from diffusionad_client.artifacts.bundle import References
 from diffusionad_client.contract import ANOMALY_MAP, SCORE, Step
 from diffusionad_training.errors import ExportError
 from diffusionad_training.export.runtime import GraphChain

@@ -10,8 +10,8 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from diffusionad_client.contract import ANOMALY_MAP, IMAGE, SCORE, Step
-from diffusionad_training.scorers import Scored
+from diffusionad_client.contract import ANOMALY_MAP, IMAGE, NETWORK_STEPS, SCORE, Step
+from diffusionad_training.evaluation.scorers import Scored
 
 Tensors = dict[str, NDArray[Any]]
 
@@ -22,7 +22,7 @@ class GraphChain:
     """The three graphs of a category, loaded."""
 
     def __init__(self, graphs: Mapping[Step, bytes]) -> None:
-        self._sessions = [_open(graphs[step]) for step in Step]
+        self._sessions = [_open(graphs[step]) for step in NETWORK_STEPS]
 
     def run(self, images: NDArray[np.uint8]) -> Tensors:
         """Put images (N, S, S, 3) through as one batch; give every tensor, by name."""

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from diffusionad_client.bundle import AgreementSet, References
-from diffusionad_client.metadata import Thresholds
-from diffusionad_client.roi import Mask
+from diffusionad_client.artifacts.bundle import AgreementSet, References
+from diffusionad_client.artifacts.metadata import Thresholds
+from diffusionad_client.artifacts.roi import Mask
 from diffusionad_training.config import SynthesisConfig
 from diffusionad_training.errors import ExportError
-from diffusionad_training.scorers import Scored
+from diffusionad_training.evaluation.scorers import Scored
 from diffusionad_training.synthesis.anomalies import AnomalySynthesiser
 
 GOOD_REFERENCES = 4  # held-out good images; as many again get a synthetic anomaly

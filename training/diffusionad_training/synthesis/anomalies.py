@@ -10,7 +10,7 @@ from diffusionad_training.config import SynthesisConfig
 from diffusionad_training.errors import ConfigError
 from diffusionad_training.synthesis import masks, sources
 from diffusionad_training.synthesis.relocation import relocate
-from diffusionad_training.windows import Window, choose_window
+from diffusionad_training.synthesis.windows import Window, choose_window
 
 MIN_PIXELS = 8  # a mask smaller than this teaches nothing
 MIN_CONTRAST = 6.0  # grey levels; what nobody can see would teach to reject good parts

@@ -49,7 +49,7 @@ def rolls_out(command: Callable[..., None]) -> Callable[..., None]:
         load_timeout: float,
         **others: Any,
     ) -> None:
-        from diffusionad_client.admin_key import read_admin_key
+        from diffusionad_client.sdk.admin_key import read_admin_key
 
         key = None if admin_key_file is None else read_admin_key(admin_key_file)
         fleet = Fleet(urls=urls, admin_key=key, timeout=load_timeout)

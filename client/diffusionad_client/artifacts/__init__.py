@@ -1,0 +1,1 @@
+"""What the sides exchange: metadata, release bundles, regions, thresholds and their agreement."""

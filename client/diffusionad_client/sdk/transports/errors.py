@@ -1,0 +1,108 @@
+"""Where Triton's errors become ours."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from tritonclient.utils import InferenceServerException
+
+from diffusionad_client.contract import BAD_IMAGE
+from diffusionad_client.errors import (
+    AccessDeniedError,
+    ContractError,
+    DeadlineExceededError,
+    DiffusionADError,
+    ImageError,
+    InferenceError,
+    ModelLoadError,
+    ModelNotFoundError,
+    ServerBusyError,
+    ServerUnavailableError,
+)
+from diffusionad_client.sdk.admin_key import ADMIN_HEADER
+from diffusionad_client.sdk.deadline import MORE_TIME
+
+# Triton's own prefix, for gRPC alone, to the name that its option gives a key.
+ADMIN_METADATA = f"triton-grpc-protocol-{ADMIN_HEADER}"
+
+# Loading fails with one of several statuses; that of a model that is not there looks like any.
+_NOT_THERE = "failed to poll from model repository"
+_NO_CONTROL = "explicit model load / unload is not allowed"
+_PYTHON_TRACE = re.compile(r"\s*\bAt:\n(\s+/.*\n?)+;?")  # a stub's own stack, of no use to a user
+
+# Triton's words for a full queue, and for a request that waited too long in one.
+_QUEUE_FULL = "queue"
+_WAITED_TOO_LONG = "request timeout expired"
+
+
+def translate(status: str | None, message: str, about: str, timeout: float) -> DiffusionADError:
+    """Turn a gRPC status and message into the error of ours that it means.
+
+    Triton answers UNAVAILABLE for a full queue and for restricted calls, gRPC
+    itself for a server that is not there: only the message tells them apart.
+    """
+    text = message.lower()
+    code = (status or "").rpartition(".")[2]
+    if code == "UNAVAILABLE":
+        if _WAITED_TOO_LONG in text:
+            return ServerBusyError(f"{about}: waited too long in the server's queue ({message})")
+        if _QUEUE_FULL in text:
+            return ServerBusyError(f"{about}: the server's queue is full ({message})")
+        if "restricted" in text:
+            return AccessDeniedError(_restricted(message, about))
+        if "unknown model" not in text:
+            return ServerUnavailableError(f"{about}: no server answers ({_hint(message)})")
+    if code in ("PERMISSION_DENIED", "UNAUTHENTICATED"):
+        return AccessDeniedError(f"{about}: access refused ({message})")
+    if code == "DEADLINE_EXCEEDED":
+        return DeadlineExceededError(f"{about}: no answer in {timeout:.3g} s; {MORE_TIME}")
+    if code == "NOT_FOUND" or "unknown model" in text:
+        return ModelNotFoundError(f"{about}: the server does not serve it ({message})")
+    if code == "UNIMPLEMENTED":
+        return ContractError(f"{about}: what answers there is not a Triton server ({message})")
+    if code == "INVALID_ARGUMENT" and BAD_IMAGE in message:
+        return ImageError(f"{about}: {message[message.index(BAD_IMAGE) :]}")
+    return InferenceError(f"{about}: the server failed the request: {message}")
+
+
+def _restricted(message: str, about: str) -> str:
+    if ADMIN_METADATA in message:
+        return (
+            f"{about}: the server opens this call to the holder of its admin key alone; give the "
+            "file that it was started with as --admin-key-file"
+        )
+    return f"{about}: the server restricts this call ({message})"
+
+
+def _hint(message: str) -> str:
+    if "http1" in message.lower().replace("/", "").replace(".", ""):
+        return "an HTTP server listens there; give the port of Triton's gRPC service, usually 8001"
+    return message
+
+
+@contextmanager
+def load_errors(about: str) -> Iterator[None]:
+    """Turn what Triton says of a model that it cannot load into errors of ours."""
+    try:
+        yield
+    except InferenceServerException as exc:
+        message = without_trace(exc.message()).strip()
+        if _NOT_THERE in message:
+            raise ModelNotFoundError(
+                f"{about}: there is no such model in the server's repository"
+            ) from exc
+        if _NO_CONTROL in message:
+            raise AccessDeniedError(
+                f"{about}: the server loads and unloads nothing while it runs; start it with "
+                "--model-control-mode explicit"
+            ) from exc
+        if exc.status() in ("StatusCode.INVALID_ARGUMENT", "StatusCode.INTERNAL"):
+            raise ModelLoadError(f"{about}: the server cannot load it: {message}") from exc
+        raise
+
+
+def without_trace(message: str) -> str:
+    """Leave out a stub's own stack."""
+    return _PYTHON_TRACE.sub("", message)

@@ -1,0 +1,190 @@
+"""The one place that speaks to Triton over gRPC."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import tritonclient.grpc as triton
+from tritonclient.grpc import model_config_pb2
+from tritonclient.utils import InferenceServerException
+
+from diffusionad_client.contract import IMAGE, IMAGE_BYTES, Priority, Signature, TensorSpec
+from diffusionad_client.errors import AddressError, DiffusionADError
+from diffusionad_client.sdk.transports.base import Answer, Batch, Health, IndexEntry, ModelConfig
+from diffusionad_client.sdk.transports.errors import (
+    ADMIN_METADATA,
+    load_errors,
+    translate,
+    without_trace,
+)
+
+# Given as `channel_args`, these replace tritonclient's own, so the message
+# lengths must be among them: gRPC's default refuses answers over 4 MB.
+_CHANNEL_OPTIONS = (
+    ("grpc.max_send_message_length", -1),
+    ("grpc.max_receive_message_length", -1),
+    # A server that hangs is noticed by an unanswered ping. More pings than two
+    # without data, or pings between calls, make a server hang up on us.
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.keepalive_permit_without_calls", 0),
+    ("grpc.http2.max_pings_without_data", 2),
+    # A line that waits for its server to come back should not wait two minutes more.
+    ("grpc.initial_reconnect_backoff_ms", 500),
+    ("grpc.max_reconnect_backoff_ms", 5_000),
+)
+# No proxy reaches this machine's own servers, yet gRPC would ask the one in http_proxy to.
+_LOOPBACK = re.compile(r"((dns:/*|ipv4:)?(localhost|127(\.\d+){3})|(dns:/*|ipv6:)?\[::1\]):\d+")
+_PAST_THE_PROXY = ("grpc.enable_http_proxy", 0)
+_SCHEMES = ("dns:", "ipv4:", "ipv6:", "unix:", "unix-abstract:", "xds:")  # gRPC's own
+
+
+class GrpcTransport:
+    """A `Transport` over one gRPC channel.
+
+    Many threads may share it: of tritonclient only unary calls are used, which
+    hold no state of their own but the channel. `admin_key` is sent with the
+    calls on the server's repository alone.
+    """
+
+    def __init__(self, url: str, *, admin_key: str | None = None) -> None:
+        self._url = check_url(url)
+        self._admin = {} if admin_key is None else {ADMIN_METADATA: admin_key}
+        self._closed = False
+        self._triton = triton.InferenceServerClient(url, channel_args=channel_options(url))
+
+    def health(self, *, timeout: float) -> Health:
+        """Ask whether the server is ready."""
+        with self._our_errors(timeout):
+            ready = self._triton.is_server_ready(client_timeout=timeout)
+            about = self._triton.get_server_metadata(client_timeout=timeout)
+        return Health(ready=bool(ready), server=about.name, version=about.version)
+
+    def index(self, *, timeout: float) -> Sequence[IndexEntry]:
+        """List the server's repository."""
+        with self._our_errors(timeout):
+            answer = self._triton.get_model_repository_index(
+                headers=self._admin, client_timeout=timeout
+            )
+        return [
+            IndexEntry(m.name, m.version, m.state == "READY", m.state, without_trace(m.reason))
+            for m in answer.models
+        ]
+
+    def versions(self, model: str, *, timeout: float) -> Sequence[str]:
+        """List the versions of a model that are served."""
+        with self._our_errors(timeout, model):
+            answer = self._triton.get_model_metadata(model, client_timeout=timeout)
+        return list(answer.versions)
+
+    def config(self, model: str, version: str, *, timeout: float) -> ModelConfig:
+        """Read the configuration of one version of a model."""
+        with self._our_errors(timeout, model):
+            answer = self._triton.get_model_config(model, version, client_timeout=timeout)
+        config = answer.config
+        return ModelConfig(
+            batched=config.max_batch_size > 0,
+            signature=Signature(_specs(config.input), _specs(config.output)),
+            parameters={key: value.string_value for key, value in config.parameters.items()},
+            steps={step.model_name: step.model_version for step in config.ensemble_scheduling.step},
+        )
+
+    def infer(
+        self,
+        model: str,
+        batch: Batch,
+        outputs: Sequence[str],
+        *,
+        priority: Priority,
+        timeout: float,
+    ) -> Answer:
+        """Run the newest version of a model on a batch for the named outputs.
+
+        The server is told of the timeout: what still waits in its queue by then
+        nobody waits for any more, and it is dropped there.
+        """
+        name, kind = (IMAGE, "UINT8") if batch.dtype == np.uint8 else (IMAGE_BYTES, "BYTES")
+        tensor = triton.InferInput(name, batch.shape, kind).set_data_from_numpy(batch)
+        with self._our_errors(timeout, model):
+            result = self._triton.infer(
+                model,
+                [tensor],
+                outputs=[triton.InferRequestedOutput(name) for name in outputs],
+                priority=int(priority),
+                timeout=max(1, int(timeout * 1e6)),  # in us; 0 would mean none
+                client_timeout=timeout,
+            )
+        arrays = {name: result.as_numpy(name) for name in outputs}
+        return Answer(
+            version=result.get_response().model_version,
+            outputs={name: array for name, array in arrays.items() if array is not None},
+        )
+
+    def load(self, model: str, *, timeout: float) -> None:
+        """Load a model, or load it anew as it stands in the server's repository now.
+
+        What it is made of is loaded first. Raises `ModelLoadError` with the
+        server's reason; what was loaded before is then served on.
+        """
+        with self._our_errors(timeout, model), load_errors(f"{model} on {self._url}"):
+            self._triton.load_model(model, headers=self._admin, client_timeout=timeout)
+
+    def unload(self, model: str, *, timeout: float) -> None:
+        """Unload a model and those that it alone is made of; answers when that has begun."""
+        with self._our_errors(timeout, model), load_errors(f"{model} on {self._url}"):
+            self._triton.unload_model(
+                model, headers=self._admin, unload_dependents=True, client_timeout=timeout
+            )
+
+    def close(self) -> None:
+        """Let go of the connection; calls under way end with an error."""
+        self._closed = True
+        self._triton.close()
+
+    @contextmanager
+    def _our_errors(self, timeout: float, model: str | None = None) -> Iterator[None]:
+        try:
+            yield
+        except InferenceServerException as exc:
+            if self._closed:  # it was under way, and was cancelled
+                raise self._closed_error() from exc
+            about = self._url if model is None else f"{model} on {self._url}"
+            raise translate(exc.status(), exc.message(), about, timeout) from exc
+        except ValueError as exc:  # what gRPC raises for a closed channel
+            if not self._closed:
+                raise
+            raise self._closed_error() from exc
+
+    def _closed_error(self) -> DiffusionADError:
+        return DiffusionADError(f"{self._url}: this client is closed; make a new one")
+
+
+def channel_options(url: str) -> list[tuple[str, int]]:
+    """Give the options of a channel to `url`."""
+    local = all(_LOOPBACK.fullmatch(address) for address in url.split(","))
+    return [*_CHANNEL_OPTIONS, _PAST_THE_PROXY] if local else [*_CHANNEL_OPTIONS]
+
+
+def check_url(url: str) -> str:
+    """Return `url` if gRPC can dial it: HOST:PORT or one of gRPC's own schemes."""
+    if url.startswith(_SCHEMES):
+        return url
+    if "://" in url or not re.fullmatch(r"(\[[^\]]+\]|[^:/\s]+):\d{1,5}", url):
+        raise AddressError(
+            f"{url!r} is not a server's address; give HOST:PORT of its gRPC service, "
+            "such as 127.0.0.1:8001"
+        )
+    return url
+
+
+def _specs(tensors: Any) -> tuple[TensorSpec, ...]:
+    return tuple(TensorSpec(t.name, _data_type(t.data_type), tuple(t.dims)) for t in tensors)
+
+
+def _data_type(number: int) -> str:
+    name: str = model_config_pb2.DataType.Name(number)
+    return "BYTES" if name == "TYPE_STRING" else name.removeprefix("TYPE_")

@@ -1,0 +1,52 @@
+"""Read the region of interest that a user drew, to export it or to measure in it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from diffusionad_client.artifacts import roi
+from diffusionad_client.artifacts.metadata import ReleaseMetadata
+from diffusionad_client.contract import TOP_PIXELS
+from diffusionad_client.errors import ImageError
+from diffusionad_training.errors import RegionError
+
+
+def read_region(path: Path, size: int) -> roi.Mask:
+    """Read a mask of any size, stretched to the model's. Raises `RegionError`.
+
+    The score is a mean over TOP_PIXELS of the map: a smaller region could
+    never reach the scores that the thresholds are made for.
+    """
+    try:
+        mask = roi.read(path, size)
+    except ImageError as exc:
+        raise RegionError(
+            f"the region of interest {exc}; give an image that is black where nothing is inspected"
+        ) from exc
+    inside = int(mask.sum())
+    if inside < TOP_PIXELS:
+        raise RegionError(
+            f"{path}: {inside or 'none'} of its pixels lie inside at {size} x {size}, and a score "
+            f"needs {TOP_PIXELS}; what is to be inspected must not be black, and larger"
+        )
+    return mask
+
+
+def served_region(path: Path, name: str, metadata: ReleaseMetadata) -> roi.Mask:
+    """Read the region that a release inspects: a constant of its graphs, so no other will do.
+
+    `name` is the release's, for messages. Raises `RegionError` if the mask is
+    of another region, or the release has none.
+    """
+    mask = read_region(path, metadata.size)
+    if metadata.roi is None:
+        raise RegionError(
+            f"{path}: {name} inspects the whole image, and that cannot be changed on a server; "
+            "export the run with --roi, or measure the run itself: --run RUN --roi MASK"
+        )
+    if (digest := roi.digest(mask)) != metadata.roi:
+        raise RegionError(
+            f"{path}: its region is {digest[:12]} at {metadata.size} x {metadata.size}, and {name} "
+            f"inspects {metadata.roi[:12]}; give the mask that was exported, roi.png in the bundle"
+        )
+    return mask

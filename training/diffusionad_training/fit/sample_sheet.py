@@ -1,0 +1,71 @@
+"""Pictures of a detector at work, for whoever watches a training run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from diffusionad_training.data.batches import Batch
+from diffusionad_training.method import diffusion
+from diffusionad_training.method.model import (
+    DiffusionAD,
+    NoisePrediction,
+    Reconstruction,
+    Segmentation,
+)
+
+MAX_ROWS = 16  # images of a sheet: a whole batch of the paper's
+
+
+@torch.no_grad()
+def sample_sheet(model: DiffusionAD, batch: Batch) -> NDArray[np.uint8]:
+    """Draw one row an image: x0, x_ts, x_tb, x0_s, n, x0_g, mask, anomaly map.
+
+    (H, W, 3) uint8. Without guidance x_tb, n and x0_g are left out, of an autoencoder x_ts too.
+    """
+    images = batch["images"][:MAX_ROWS]
+    if not model.config.is_diffusion:
+        detection = model(images)
+        mask, found = _grey(batch["masks"][:MAX_ROWS, 0]), _grey(detection.anomaly_map)
+        return _joined([images, detection.reconstruction, mask, found])
+    guidance = model.config.guidance
+    noisy, predicted = NoisePrediction(model)(images)
+    clean: list[Tensor] = []
+    if guidance.is_guided:  # otherwise the one estimate is the reconstruction
+        for scale, step in enumerate(guidance.steps):
+            alpha_bar = model.alpha_bar_at(torch.tensor([step], device=images.device))
+            clean.append(diffusion.predict_x0(noisy[:, scale], predicted[:, scale], alpha_bar))
+    reconstruction, picture = Reconstruction(model)(noisy, predicted)
+    anomaly_map, _ = Segmentation(model)(images, reconstruction)
+    return _joined(
+        [
+            images,
+            *(model.to_picture(noisy[:, scale]) for scale in range(len(guidance.steps))),
+            *(model.to_picture(x0) for x0 in clean),
+            picture,
+            _grey(batch["masks"][:MAX_ROWS, 0]),
+            _grey(anomaly_map),
+        ]
+    )
+
+
+def _joined(columns: list[Tensor]) -> NDArray[np.uint8]:
+    """Set columns of images (N, H, W, 3) side by side, and the images one above the other."""
+    sheet: NDArray[np.uint8] = torch.cat(columns, dim=2).flatten(0, 1).cpu().numpy()
+    return sheet
+
+
+def save_sheet(sheet: NDArray[np.uint8], path: Path) -> None:
+    """Write a sheet as a PNG."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(sheet).save(path)
+
+
+def _grey(values: Tensor) -> Tensor:
+    """(N, H, W) in [0, 1] -> (N, H, W, 3) uint8."""
+    return (values.clamp(0, 1) * 255).round().to(torch.uint8)[..., None].expand(-1, -1, -1, 3)

@@ -1,0 +1,1 @@
+"""What a preset costs: counted from its networks, or measured here."""

@@ -1,0 +1,1 @@
+"""A run on disk: its checkpoint, how it goes on, and weights to begin from."""

@@ -168,6 +168,13 @@ def ensemble_signature(size: int, contract: int) -> Signature:
     return Signature(steps[Step.NOISE_PREDICTION].inputs, outputs)
 
 
+def judgement_outputs(contract: int) -> tuple[str, ...]:
+    """Name the outputs that say what an answer was judged by; none under contract 1."""
+    if Step.JUDGEMENT not in CONTRACTS[contract]:
+        return ()
+    return tuple(spec.name for spec in step_signature(Step.JUDGEMENT, DEFAULT_SIZE).outputs)
+
+
 def decoding_signature(size: int) -> Signature:
     """Give the tensors of the model that decodes image files to squares of `size` pixels."""
     file = TensorSpec(IMAGE_BYTES, "BYTES", (1,))

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from tritonclient.grpc import model_config_pb2, service_pb2, service_pb2_grpc
+from tritonclient.utils import serialize_byte_tensor
 
 from diffusionad_client import contract
 from diffusionad_client.artifacts.metadata import (
@@ -22,6 +23,7 @@ from diffusionad_client.artifacts.metadata import (
     ReleaseMetadata,
     Thresholds,
     TrainingSummary,
+    Verdict,
 )
 
 SIZE = 32
@@ -48,10 +50,31 @@ def make_config(metadata: ReleaseMetadata) -> model_config_pb2.ModelConfig:
     signature = contract.ensemble_signature(metadata.size, metadata.contract)
     for tensors, added in ((signature.inputs, config.input), (signature.outputs, config.output)):
         for spec in tensors:
-            kind = model_config_pb2.DataType.Value(f"TYPE_{spec.dtype}")
+            name = "STRING" if spec.dtype == "BYTES" else spec.dtype
+            kind = model_config_pb2.DataType.Value(f"TYPE_{name}")
             added.add(name=spec.name, data_type=kind, dims=spec.dims)
     config.parameters[contract.METADATA_PARAMETER].string_value = metadata.to_json()
     return config
+
+
+def judgement(score: Any, config: model_config_pb2.ModelConfig) -> dict[str, Any]:
+    """Give the outputs by which a release of contract 2 says what it judged by."""
+    metadata = ReleaseMetadata.from_json(
+        config.parameters[contract.METADATA_PARAMETER].string_value
+    )
+    limits = metadata.thresholds
+    numbers = np.array([[limits.accept, limits.reject, metadata.pixel_threshold]], np.float32)
+    accept, reject, _ = numbers[0]
+    verdict = limits.verdict(float("nan"))
+    if score[0, 0] >= reject:
+        verdict = Verdict.NG
+    elif score[0, 0] < accept:
+        verdict = Verdict.OK
+    return {
+        contract.VERDICT: np.array([[verdict.value.encode()]], np.object_),
+        contract.THRESHOLDS: numbers,
+        contract.RELEASE: np.array([[metadata.release.encode()]], np.object_),
+    }
 
 
 @dataclass
@@ -64,6 +87,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
     failures: dict[str, tuple[grpc.StatusCode, str]] = field(default_factory=dict)
     before_infer: Callable[[], None] = lambda: None
     omitted: set[str] = field(default_factory=set)  # outputs left out of answers
+    altered: dict[str, np.ndarray[Any, Any]] = field(default_factory=dict)  # outputs sent instead
     ready: bool = True
     url: str = ""
     # explicit model control
@@ -135,13 +159,18 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
         self.before_infer()
         self.requests.append(request)
         version = self._versions(request.model_name, context)[-1]
+        config = self.configs[request.model_name, version]
+        self._check_tensors(request, config, context)
         batch = np.frombuffer(request.raw_input_contents[0], np.uint8)
         batch = batch.reshape(tuple(request.inputs[0].shape))
         red = batch[..., 0].astype(np.float32) / 255
+        score = red.mean(axis=(1, 2))[:, np.newaxis].astype(np.float32)
         outputs = {
-            contract.SCORE: red.mean(axis=(1, 2))[:, np.newaxis].astype(np.float32),
+            contract.SCORE: score,
             contract.ANOMALY_MAP: red,
             contract.RECONSTRUCTION: 255 - batch,
+            **judgement(score, config),
+            **self.altered,
         }
         answer = service_pb2.ModelInferResponse(
             model_name=request.model_name, model_version=version
@@ -150,10 +179,22 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
             if asked.name in self.omitted:
                 continue
             array = outputs[asked.name]
-            kind = "UINT8" if array.dtype == np.uint8 else "FP32"
+            kind = {"u": "UINT8", "f": "FP32", "O": "BYTES"}[array.dtype.kind]
             answer.outputs.add(name=asked.name, datatype=kind, shape=array.shape)
-            answer.raw_output_contents.append(array.tobytes())
+            content = serialize_byte_tensor(array).item() if kind == "BYTES" else array.tobytes()
+            answer.raw_output_contents.append(content)
         return answer
+
+    def _check_tensors(self, request: Any, config: Any, context: grpc.ServicerContext) -> None:
+        model, declared = request.model_name, [-1, *config.input[0].dims]
+        sent = list(request.inputs[0].shape)
+        if sent[1:] != declared[1:]:
+            message = f"unexpected shape for input 'IMAGE' for model '{model}'. Expected "
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"{message}{declared}, got {sent}")
+        for asked in request.outputs:
+            if asked.name not in {output.name for output in config.output}:
+                message = f"unexpected inference output '{asked.name}' for model '{model}'"
+                context.abort(grpc.StatusCode.INVALID_ARGUMENT, message)
 
     def _versions(self, model: str, context: grpc.ServicerContext) -> list[str]:
         versions = [version for name, version in self.configs if name == model]

@@ -2,35 +2,20 @@
 
 from __future__ import annotations
 
-import random
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
-
-import numpy as np
 
 from diffusionad_client import contract, images
 from diffusionad_client.artifacts.metadata import Thresholds
 from diffusionad_client.contract import Priority
-from diffusionad_client.errors import (
-    ContractError,
-    DeadlineExceededError,
-    DiffusionADError,
-    ImageError,
-    ModelNotFoundError,
-    ServerBusyError,
-    ServerUnavailableError,
-)
+from diffusionad_client.errors import ImageError
 from diffusionad_client.sdk.deadline import Deadline
+from diffusionad_client.sdk.inference import Inference, Request
 from diffusionad_client.sdk.inspection import Inspection, Timings
+from diffusionad_client.sdk.judgement import judge_by_metadata, judgement_that_came
 from diffusionad_client.sdk.releases import Catalogue, Releases, ServedModel
-from diffusionad_client.sdk.transports.base import Answer, Batch, Health, Transport
+from diffusionad_client.sdk.transports.base import Health, Transport
 from diffusionad_client.sdk.transports.grpc import GrpcTransport
-
-FIRST_PAUSE_S = 0.1  # before a request is tried again; doubled each time
-LONGEST_PAUSE_S = 2.0
 
 
 class Client:
@@ -67,6 +52,7 @@ class Client:
             GrpcTransport(url, admin_key=admin_key) if transport is None else transport
         )
         self._releases = Releases(self._transport, url)
+        self._inference = Inference(self._transport, self._releases, retry=retry)
 
     def __enter__(self) -> Client:
         return self
@@ -112,29 +98,34 @@ class Client:
         outputs += [contract.ANOMALY_MAP] if anomaly_map else []
         outputs += [contract.RECONSTRUCTION] if reconstruction else []
         urgency = self._priority if priority is None else priority
-        request = _Request(loaded, model, outputs, urgency)
+        category = self._model if model is None else contract.check_category(model)
+        request = Request(loaded, category, outputs, urgency)
         try:
-            reply = self._infer(request, self._deadline(timeout))
+            reply = self._inference.run(request, self._deadline(timeout))
         except ImageError as exc:  # the server's, which knows no name of the file
             where = "" if isinstance(image, bytes) else f"{image}: "
             raise ImageError(f"{where}{exc}") from exc
-        served = reply.served
-        tensors = _of_one_image(reply.answer, outputs, served)
+        served, tensors = reply.served, reply.tensors
         score = float(tensors[contract.SCORE][0])
-        limits = thresholds or self._thresholds or served.metadata.thresholds
-        return Inspection(
+        if reply.judged:
+            judgement = judgement_that_came(tensors, served.metadata)
+        else:
+            judgement = judge_by_metadata(score, served.metadata)
+        inspection = Inspection(
             score=score,
-            verdict=limits.verdict(score),
-            thresholds=limits,
+            verdict=judgement.verdict,
+            thresholds=judgement.thresholds,
             anomaly_map=tensors.get(contract.ANOMALY_MAP),
             reconstruction=tensors.get(contract.RECONSTRUCTION),
-            pixel_threshold=served.metadata.pixel_threshold,
+            pixel_threshold=judgement.pixel_threshold,
             model=served.metadata.category,
             version=served.version,
-            release=served.metadata.release,
+            release=judgement.release,
             roi=served.metadata.roi,
             timings=Timings(decode_s, reply.resize_s, reply.request_s),
         )
+        limits = thresholds or self._thresholds
+        return inspection if limits is None else inspection.judged_by(limits)
 
     def served(self, model: str | None = None, *, timeout: float | None = None) -> ServedModel:
         """Ask which release of a category, by default the client's, the server serves now."""
@@ -180,58 +171,6 @@ class Client:
             return contract.check_category(model)
         return self._model or self._releases.only_category(deadline)
 
-    def _infer(self, request: _Request, deadline: Deadline) -> _Reply:
-        """Ask until there is an answer. Retries are made here and nowhere else.
-
-        Tried again, inside the deadline, is what passes by itself: a full
-        queue, and a server that is gone but has answered before. One that was
-        never reached is an error at once: more likely its address is wrong.
-        """
-        pauses = _pauses()
-        failure: DiffusionADError | None = None
-        while True:
-            try:
-                return self._infer_once(request, deadline)
-            except (ServerBusyError, ServerUnavailableError) as exc:
-                pause = next(pauses)
-                if not (self._retry and self._releases.reached and deadline.allows(pause)):
-                    raise
-                failure = exc
-            except DeadlineExceededError as exc:
-                if failure is None:
-                    raise
-                raise failure from exc  # why it took so long, not that a last try had no time
-            time.sleep(pause)
-
-    def _infer_once(self, request: _Request, deadline: Deadline) -> _Reply:
-        category = self._choose(request.model, deadline)
-        image = request.image
-        face = contract.encoded_model(category) if isinstance(image, bytes) else category
-        served = self._releases.newest(face, deadline)
-        started = time.perf_counter()
-        batch = _batch_of_one(image, served.metadata.size)
-        resize_s = time.perf_counter() - started
-        started = time.perf_counter()
-        try:
-            answer = self._transport.infer(
-                served.model,
-                batch,
-                request.outputs,
-                priority=request.priority,
-                timeout=deadline.left(),
-            )
-        except ModelNotFoundError as exc:
-            raise self._releases.explain_missing(served.model, exc, deadline) from exc
-        except (ServerUnavailableError, DeadlineExceededError):
-            # What comes back may number its releases differently; the last try of an outage
-            # may just run out of time.
-            self._releases.forget(served.model)
-            raise
-        request_s = time.perf_counter() - started
-        if answer.version != served.version:  # so that score and thresholds are of one release
-            served = self._releases.of_version(served.model, answer.version, deadline)
-        return _Reply(served, answer, resize_s, request_s)
-
     def _deadline(self, timeout: float | None) -> Deadline:
         return Deadline(self._timeout if timeout is None else timeout)
 
@@ -240,54 +179,3 @@ def _check_form(model: str) -> str:
     """Return `model` if it names a category or its encoded form."""
     category = model.partition("__")[0]
     return model if model == contract.encoded_model(category) else contract.check_category(model)
-
-
-@dataclass(frozen=True, eq=False)
-class _Request:
-    """What one call of `inspect` asks for, however often it has to ask."""
-
-    image: images.RGBImage | bytes  # bytes: a file for the server to decode
-    model: str | None  # None: the server's only category
-    outputs: Sequence[str]
-    priority: Priority
-
-
-@dataclass(frozen=True)
-class _Reply:
-    """An answer with the release that gave it, and where the time went."""
-
-    served: ServedModel
-    answer: Answer
-    resize_s: float
-    request_s: float
-
-
-def _pauses() -> Iterator[float]:
-    """Yield the seconds to wait before each next try; at random, so that clients spread out."""
-    longest = FIRST_PAUSE_S
-    while True:
-        yield random.uniform(longest / 2, longest)
-        longest = min(2 * longest, LONGEST_PAUSE_S)
-
-
-def _batch_of_one(image: images.RGBImage | bytes, size: int) -> Batch:
-    if isinstance(image, bytes):
-        return np.array([[image]], dtype=np.object_)
-    return images.resize(image, size)[np.newaxis]
-
-
-def _of_one_image(answer: Answer, outputs: Sequence[str], served: ServedModel) -> dict[str, Any]:
-    """Check the outputs that were asked for and strip their batch dimension."""
-    size, agreed = served.metadata.size, served.metadata.contract
-    specs = {spec.name: spec for spec in contract.ensemble_signature(size, agreed).outputs}
-    tensors: dict[str, Any] = {}
-    for name in outputs:
-        expected = (1, *specs[name].dims)
-        array = answer.outputs.get(name)
-        if array is None or array.shape != expected:
-            raise ContractError(
-                f"{served.model} version {answer.version}: expected {name} of shape {expected}, "
-                f"the server sent {'nothing' if array is None else array.shape}"
-            )
-        tensors[name] = array[0]
-    return tensors

@@ -43,6 +43,8 @@ class Inspection:
 
     def judged_by(self, thresholds: Thresholds) -> Inspection:
         """Give the same answer with the verdict of other thresholds."""
+        if thresholds == self.thresholds:
+            return self  # in float32 the server may have judged a score at the very threshold
         return replace(self, thresholds=thresholds, verdict=thresholds.verdict(self.score))
 
     def anomaly_map_at(self, height: int, width: int) -> NDArray[np.float32]:

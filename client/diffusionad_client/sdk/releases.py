@@ -28,7 +28,7 @@ from diffusionad_client.sdk.deadline import Deadline
 from diffusionad_client.sdk.transports.base import IndexEntry, ModelConfig, Transport
 
 # An idle client may meet another server at the same address, whose version 1
-# is another release. Asking again is two small calls.
+# is another release; an answer of contract 1 does not say so. Asking again is two small calls.
 CONFIRM_AFTER_S = 30.0
 
 _ASKED_AT_ONCE = 16
@@ -98,10 +98,16 @@ class Releases:
         return self._reached
 
     def newest(self, model: str, deadline: Deadline) -> ServedModel:
-        """Give the newest release of a category; ask the server unless it told of it just now."""
+        """Give the newest release of a category; ask the server unless it told of it just now.
+
+        Or unless its answers say which release they are of: they are checked.
+        """
         with self._lock:
             known = self._newest.get(model)
-            if known and time.monotonic() - self._confirmed[model] <= CONFIRM_AFTER_S:
+            if known and (
+                contract.judgement_outputs(known.metadata.contract)
+                or time.monotonic() - self._confirmed[model] <= CONFIRM_AFTER_S
+            ):
                 return known
         return self.fetch_newest(model, deadline)
 
@@ -127,11 +133,19 @@ class Releases:
             self._newest.pop(model, None)
         return max(versions, key=_number)
 
-    def of_version(self, model: str, version: str, deadline: Deadline) -> ServedModel:
-        """Give the release behind one version, which need not be the newest."""
+    def of_version(
+        self, model: str, version: str, deadline: Deadline, *, release: str | None = None
+    ) -> ServedModel:
+        """Give the release behind one version, which need not be the newest.
+
+        The server is asked unless it told of that version before, as `release`
+        if that is given.
+        """
         with self._lock:
             known = self._known.get((model, version))
-        return known or self._fetch(model, version, deadline)
+        if known is not None and release in (None, known.metadata.release):
+            return known
+        return self._fetch(model, version, deadline)
 
     def only_category(self, deadline: Deadline) -> str:
         """Name the one category of the server. Raises `ModelNotFoundError` if there are more."""

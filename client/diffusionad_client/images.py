@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from diffusionad_client.errors import ImageError
+from diffusionad_client import regular_files
+from diffusionad_client.errors import DeadlineExceededError, ImageError
 
 RGBImage = NDArray[np.uint8]  # (H, W, 3)
 ImageSource = Union[str, "Path", bytes, Image.Image, RGBImage]
@@ -34,8 +35,6 @@ _FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "GIF", "PPM")
 
 _TO_8_BITS = np.rint(np.arange(2**16) / 257).astype(np.uint8)
 
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
-
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
@@ -45,13 +44,16 @@ class Limits:
     max_pixels: int = 100_000_000  # height times width; a pixel takes some 15 bytes on the way
 
 
-def load(source: ImageSource, *, limits: Limits | None = None) -> RGBImage:
+def load(
+    source: ImageSource, *, limits: Limits | None = None, timeout: float | None = None
+) -> RGBImage:
     """Read an image into RGB, (H, W, 3) uint8, of its own size.
 
     EXIF orientation is applied; grey, palette, CMYK and 16-bit images are
     converted; an alpha channel is dropped; of several frames the first is
     taken. `limits` hold for files; no pixel of one that breaks them is
-    decoded. Raises `ImageError`.
+    decoded. `timeout` is for reading the file, in seconds. Raises `ImageError`,
+    or `DeadlineExceededError` when that is over.
     """
     if isinstance(source, np.ndarray):
         return _check_array(source)
@@ -60,14 +62,18 @@ def load(source: ImageSource, *, limits: Limits | None = None) -> RGBImage:
     if isinstance(source, bytes):
         return _decode(source, f"the image of {len(source)} bytes", limits)
     if isinstance(source, (str, Path)):
-        return _decode(read_file(source), str(source), limits)
+        return _decode(read_file(source, timeout=timeout), str(source), limits)
     raise ImageError(
         f"an image must be a path, bytes, a PIL image or an array, not {type(source).__name__}"
     )
 
 
-def read_file(source: ImageSource) -> bytes:
-    """Give an image's file as it is, from a path or its bytes. Raises `ImageError`."""
+def read_file(source: ImageSource, *, timeout: float | None = None) -> bytes:
+    """Give an image's file as it is, from a path or its bytes.
+
+    Only regular files are read, and with a `timeout` in seconds nothing is
+    waited for longer. Raises `ImageError` or `DeadlineExceededError`.
+    """
     if isinstance(source, bytes):
         return source
     if not isinstance(source, (str, Path)):
@@ -76,7 +82,11 @@ def read_file(source: ImageSource) -> bytes:
             "leave out encoded=True"
         )
     try:
-        return Path(source).read_bytes()
+        return regular_files.read(source, timeout=timeout)
+    except TimeoutError as exc:
+        raise DeadlineExceededError(
+            f"{source}: {exc.strerror}; is its drive there? Allow more with timeout= or --timeout"
+        ) from exc
     except OSError as exc:
         raise ImageError(f"{source}: cannot be read: {exc.strerror or exc}") from exc
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from diffusionad_client.errors import SourceError
-from diffusionad_client.images import IMAGE_SUFFIXES
+from diffusionad_client.folders import IMAGE_SUFFIXES
 from diffusionad_client.scoring.results import PICTURE_FOLDERS, RESULTS_JSONL, RUN_JSON
 
 

@@ -91,7 +91,9 @@ class Client:
         timeout. Raises a `DiffusionADError`.
         """
         started = time.perf_counter()
-        loaded = images.read_file(image) if encoded else images.load(image)
+        deadline = self._deadline(timeout)
+        read = images.read_file if encoded else images.load
+        loaded = read(image, timeout=deadline.left())
         decode_s = time.perf_counter() - started
 
         outputs = [contract.SCORE]
@@ -101,7 +103,7 @@ class Client:
         category = self._model if model is None else contract.check_category(model)
         request = Request(loaded, category, outputs, urgency)
         try:
-            reply = self._inference.run(request, self._deadline(timeout))
+            reply = self._inference.run(request, deadline)
         except ImageError as exc:  # the server's, which knows no name of the file
             where = "" if isinstance(image, bytes) else f"{image}: "
             raise ImageError(f"{where}{exc}") from exc

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from diffusionad_client.images import IMAGE_SUFFIXES
+from diffusionad_client.folders import IMAGE_SUFFIXES
 from diffusionad_training.data.images import load_mask
 from diffusionad_training.errors import DataError
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from diffusionad_client.images import IMAGE_SUFFIXES
+from diffusionad_client.folders import IMAGE_SUFFIXES
 from diffusionad_training.errors import DataError
 
 GOOD = "good"

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from diffusionad_client.images import IMAGE_SUFFIXES
+from diffusionad_client.folders import IMAGE_SUFFIXES
 from diffusionad_training.config import Config
 from diffusionad_training.data import foregrounds, groups, layout
 from diffusionad_training.data.digest import digest

@@ -72,7 +72,7 @@ def serve_command(repository: Path, startup_s: float = STARTUP_S) -> list[str]:
     return [
         *(sys.executable, "-m", "diffusionad_client", "serve"),
         *("--repository", str(repository)),
-        *("--grpc-port", "0", "--http-port", "0", "--metrics-port", "0"),
+        *("--grpc-port", "0", "--metrics-port", "0"),
         *("--ready-timeout", str(startup_s)),
         "--stop-on-stdin-eof",
     ]

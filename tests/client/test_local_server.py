@@ -124,7 +124,7 @@ def test_the_command_runs_in_this_environment_and_takes_free_ports(
     monkeypatch.setattr(local_server, "entry_points", lambda **_: ["the tools are installed"])
     command = local_server.serve_command(tmp_path)
     assert command[:4] == [sys.executable, "-m", "diffusionad_client", "serve"]
-    assert command.count("0") == 3
+    assert command.count("0") == 2
     assert command[-1] == "--stop-on-stdin-eof"
 
 

@@ -359,7 +359,8 @@ def encoded_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def encoded_server(encoded_repository: Path) -> Iterator[TritonProcess]:
-    with running_server(ServerSettings(repository=encoded_repository)) as server:
+    settings = ServerSettings(repository=encoded_repository, http_port=0, metrics_port=0)
+    with running_server(settings) as server:
         yield server
 
 
@@ -400,7 +401,7 @@ def start_serve(tmp_path: Path) -> Iterator[Callable[..., ServeCommand]]:
             [
                 *(sys.executable, "-m", "diffusionad_client", "serve"),
                 *("--repository", str(repository), "--log-file", str(tmp_path / "triton.log")),
-                *("--grpc-port", "0", "--http-port", "0", "--metrics-port", "0"),
+                *("--grpc-port", "0", "--metrics-port", "0"),
                 *options,
             ],
             stdin=subprocess.PIPE,

@@ -66,6 +66,7 @@ def explicit(
     key_file = folder / "admin.key"
     settings = ServerSettings(
         repository=folder / "repository",
+        http_port=0,
         log_file=folder / "triton.log",
         explicit=ExplicitControl(load=["widget"], admin_key=ensure_admin_key(key_file)),
     )

@@ -19,7 +19,8 @@ from diffusionad_client.cli import main
 from diffusionad_client.errors import ServeError
 from diffusionad_client.local_server import READY_PREFIX
 from diffusionad_client.sdk.client import Client
-from diffusionad_tools.server import process
+from diffusionad_tools.server import site, supervisor
+from diffusionad_tools.server.site import Site
 
 SHARED_MEMORY = Path("/dev/shm")
 
@@ -105,10 +106,10 @@ def test_a_killed_command_takes_the_server_with_it(
 
 
 @pytest.mark.server
-def test_a_server_that_dies_ends_the_command_with_an_error(
+def test_a_server_that_dies_and_is_not_to_be_started_again_ends_the_command_with_an_error(
     start_serve: Any, repository: Path, is_alive: Any
 ) -> None:
-    command = start_serve(repository)
+    command = start_serve(repository, "--max-restarts", "0")
     assert command.read_line().startswith(READY_PREFIX)
     below = command.descendants()
 
@@ -116,7 +117,8 @@ def test_a_server_that_dies_ends_the_command_with_an_error(
     code, stderr = command.finish()
 
     assert code == 1
-    assert "Error: Triton stopped: it was killed by signal 9 (log: " in stderr
+    assert "Error: Triton stopped: it was killed by signal 9, perhaps for want of memory" in stderr
+    assert "the server has failed once and is not started again (log: " in stderr
     wait_until(lambda: not any(map(is_alive, below)))
 
 
@@ -181,7 +183,7 @@ def test_a_temporary_folder_that_triton_cannot_start_from_is_named(
     odd = tmp_path / "my files"
     odd.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(odd))
-    result = serve("--repository", repository)
+    result = serve("--repository", repository, "--grpc-port", 0, "--metrics-port", 0)
     assert result.exit_code == 1
     assert "my files" in result.stderr
     assert "set TMPDIR" in result.stderr
@@ -222,13 +224,13 @@ def test_a_log_goes_when_all_went_well_unless_it_was_asked_for(
 ) -> None:
     made: list[Path] = []
 
-    def start(settings: Any, folder: Path, log_file: Path) -> FakeTriton:
-        made.append(log_file)
-        return FakeTriton(log_file, error)
+    def start(site: Site) -> FakeTriton:
+        made.append(site.log_file)
+        return FakeTriton(site.log_file, error)
 
-    monkeypatch.setattr(process, "TritonProcess", start)
+    monkeypatch.setattr(supervisor, "TritonProcess", start)
     options = ("--log-file", tmp_path / "mine.log") if own else ()
-    result = serve("--repository", repository, *options)
+    result = serve("--repository", repository, "--grpc-port", 0, "--metrics-port", 0, *options)
     assert result.exit_code == (0 if error is None else 1)
     assert made[0].exists() is kept
     assert str(made[0]) in result.stderr
@@ -237,10 +239,42 @@ def test_a_log_goes_when_all_went_well_unless_it_was_asked_for(
 def test_a_taken_port_is_named_before_triton_starts(repository: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-        result = serve("--repository", repository, "--grpc-port", port)
+        result = serve("--repository", repository, "--grpc-port", port, "--metrics-port", 0)
     assert result.exit_code == 1
     assert f"port {port} on 127.0.0.1 is taken" in result.stderr
     assert "--grpc-port 0" in result.stderr
+
+
+@pytest.mark.server
+def test_a_port_that_is_taken_while_models_load_is_named_too(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:  # after the look at the port
+        port = listener.getsockname()[1]
+        monkeypatch.setattr(site, "choose_port", lambda *_: port)
+        result = serve("--repository", repository, "--metrics-port", 0)
+    assert result.exit_code == 1
+    assert f"Error: Triton stopped: port {port} on 127.0.0.1 is taken; stop what" in result.stderr
+    assert "--grpc-port 0 takes a free one" in result.stderr
+
+
+@pytest.mark.server
+def test_explicit_control_with_nothing_loaded_says_so_and_how_to_load(
+    start_serve: Any, repository: Path, tmp_path: Path
+) -> None:
+    options = ("--model-control-mode", "explicit", "--admin-key-file", str(tmp_path / "key"))
+    command = start_serve(repository, *options)
+    assert command.read_line().startswith(READY_PREFIX)
+    command.process.send_signal(signal.SIGTERM)
+    assert "No model is loaded yet: `diffusionad models load NAME`" in command.finish()[1]
+
+
+def test_explicit_control_under_which_nothing_could_ever_be_loaded_is_refused(
+    repository: Path,
+) -> None:
+    result = serve("--repository", repository, "--model-control-mode", "explicit")
+    assert result.exit_code == 2
+    assert "give --load-model, --admin-key-file or both" in result.stderr
 
 
 def test_an_address_that_others_can_reach_needs_unsafe_bind(repository: Path) -> None:

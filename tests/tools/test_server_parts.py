@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from diffusionad_client.errors import ServeError
-from diffusionad_tools.server import binaries, tether
+from diffusionad_tools.server import binaries, die_with_parent
 from diffusionad_tools.server.backends import environment
-from diffusionad_tools.server.ports import choose_ports, is_loopback, resolve_host
+from diffusionad_tools.server.ports import choose_port, is_loopback, listen, resolve_host
 from diffusionad_tools.server.process import ServerSettings, running_server
 from diffusionad_tools.server.reasons import failure_reason
 
@@ -89,24 +89,24 @@ def test_the_users_own_libraries_come_last_and_never_the_working_directory(
 
 def test_a_taken_port_is_named_with_the_way_out(taken_port: int) -> None:
     with pytest.raises(ServeError, match=rf"port {taken_port} .* is taken.*--grpc-port 0"):
-        choose_ports("127.0.0.1", {"grpc": taken_port, "http": 0})
+        choose_port("127.0.0.1", "grpc", taken_port)
 
 
-def test_port_0_chooses_a_port_of_its_own_for_each_protocol() -> None:
-    ports = choose_ports("127.0.0.1", {"grpc": 0, "http": 0, "metrics": 0})
-    assert len(set(ports.values())) == 3
-    assert 0 not in ports.values()
+def test_port_0_chooses_one_that_nobody_listens_on() -> None:
+    port = choose_port("127.0.0.1", "grpc", 0)
+    listen("127.0.0.1", "http", port).close()
 
 
 def test_one_port_for_two_protocols_is_refused() -> None:
-    (port,) = choose_ports("127.0.0.1", {"grpc": 0}).values()
-    with pytest.raises(ServeError, match=f"port {port} .* is taken.*--http-port 0"):
-        choose_ports("127.0.0.1", {"grpc": port, "http": port})
+    with listen("127.0.0.1", "http", 0) as http:
+        port = http.getsockname()[1]
+        with pytest.raises(ServeError, match=f"port {port} .* is taken.*--grpc-port 0"):
+            choose_port("127.0.0.1", "grpc", port)
 
 
 def test_an_address_that_is_not_this_machines_is_refused() -> None:
     with pytest.raises(ServeError, match=r"cannot listen on 192\.0\.2\.1:0"):
-        choose_ports("192.0.2.1", {"grpc": 0})
+        choose_port("192.0.2.1", "grpc", 0)
 
 
 def test_localhost_is_loopback_and_every_address_is_not() -> None:
@@ -148,10 +148,18 @@ def test_an_empty_repository_says_how_to_fill_it(tmp_path: Path) -> None:
         start(tmp_path)
 
 
-def test_the_tether_does_not_start_a_program_whose_parent_is_already_gone() -> None:
+def test_no_program_is_started_for_a_parent_that_is_already_gone() -> None:
     not_its_parent = "1" if os.getpid() != 1 else "2"
     result = subprocess.run(
-        [sys.executable, "-I", "-S", tether.__file__, not_its_parent, "/bin/echo", "started"],
+        [
+            sys.executable,
+            "-I",
+            "-S",
+            die_with_parent.__file__,
+            not_its_parent,
+            "/bin/echo",
+            "started",
+        ],
         capture_output=True,
         check=True,
     )

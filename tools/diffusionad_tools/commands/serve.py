@@ -17,9 +17,9 @@ from diffusionad_client.errors import ServeError
 from diffusionad_client.local_server import READY_PREFIX, STARTUP_S
 from diffusionad_client.sdk.admin_key import ensure_admin_key
 from diffusionad_tools.server.ports import is_loopback, resolve_host
-from diffusionad_tools.server.process import ExplicitControl, ServerSettings, started_server
-
-_LOOK_EVERY_S = 0.2  # at whether the server still lives
+from diffusionad_tools.server.process import ExplicitControl, ServerSettings, TritonProcess
+from diffusionad_tools.server.site import Site, open_site
+from diffusionad_tools.server.supervisor import MAX_RESTARTS, WITHIN_S, Restarts, Supervisor
 
 _PORT = click.IntRange(0, 65535)
 _FREE = "0 takes a free one."
@@ -36,8 +36,10 @@ _FREE = "0 takes a free one."
     help="Allow an address that other machines can reach. Put a gateway in front.",
 )
 @click.option("--grpc-port", type=_PORT, default=8001, show_default=True, help=_FREE)
-@click.option("--http-port", type=_PORT, default=8000, show_default=True, help=_FREE)
-@click.option("--metrics-port", type=_PORT, default=8002, show_default=True, help=_FREE)
+@click.option("--http-port", type=_PORT, help=f"{_FREE} [default: no HTTP]")
+@click.option(
+    "--metrics-port", type=_PORT, default=8002, show_default=True, help=f"For GET /metrics; {_FREE}"
+)
 @click.option(
     "--model-config-name",
     metavar="NAME",
@@ -67,6 +69,13 @@ _FREE = "0 takes a free one."
     help="Key for loading, unloading and listing models; made, for its owner only, if missing.",
 )
 @click.option(
+    "--max-restarts",
+    type=click.IntRange(min=0),
+    default=MAX_RESTARTS,
+    show_default=True,
+    help=f"How often a failed server is started again within {WITHIN_S / 60:g} minutes.",
+)
+@click.option(
     "--stop-on-stdin-eof",
     is_flag=True,
     help="Stop when standard input closes, as it does when the process that started this one ends.",
@@ -76,7 +85,7 @@ def serve(
     host: str,
     unsafe_bind: bool,
     grpc_port: int,
-    http_port: int,
+    http_port: int | None,
     metrics_port: int,
     model_config_name: str | None,
     log_file: Path | None,
@@ -84,12 +93,14 @@ def serve(
     control: str,
     load: tuple[str, ...],
     admin_key_file: Path | None,
+    max_restarts: int,
     stop_on_stdin_eof: bool,
 ) -> None:
     """Serve a model repository with an embedded Triton Inference Server.
 
-    When its models are ready, prints its gRPC address on standard output. Stop
-    it with Ctrl-C.
+    When its models are ready, prints its gRPC address on standard output. Should
+    a process of the server die, everything is started again on the same ports.
+    Stop it with Ctrl-C.
 
     \b
     Example:
@@ -109,21 +120,39 @@ def serve(
         ready_timeout=ready_timeout,
         explicit=_explicit(control, load, admin_key_file),
     )
-    with _stop_requests(stop_on_stdin_eof) as stop, started_server(settings) as server:
-        click.echo(f"Starting Triton on {repository}; its log: {server.log_file}", err=True)
-        if not server.wait_until_ready(cancelled=stop.is_set):
-            return
-        click.echo(f"{READY_PREFIX}{server.grpc_url}")
-        sys.stdout.flush()
-        while not stop.wait(_LOOK_EVERY_S):
-            server.check_alive()
-        click.echo("Stopping.", err=True)
+    with _stop_requests(stop_on_stdin_eof) as stop, open_site(settings) as site:
+        _say(f"Starting Triton on {repository}; its log: {site.log_file}")
+        supervisor = Supervisor(site, Restarts(max_restarts), _say)
+        supervisor.run(stop, lambda server: _announce(site, server))
+
+
+def _say(line: str) -> None:
+    click.echo(line, err=True)
+
+
+def _announce(site: Site, server: TritonProcess) -> None:
+    if site.http_port is not None:
+        _say(f"HTTP on {server.http_url}, through a filter: see docs/serving.md.")
+    explicit = site.settings.explicit
+    if explicit is not None and not explicit.load:
+        _say(
+            "No model is loaded yet: `diffusionad models load NAME` loads one, with "
+            f"--url {server.grpc_url} and the admin key's file."
+        )
+    click.echo(f"{READY_PREFIX}{server.grpc_url}")
+    sys.stdout.flush()
 
 
 def _explicit(
     control: str, load: tuple[str, ...], admin_key_file: Path | None
 ) -> ExplicitControl | None:
     if control == "explicit":
+        if not load and admin_key_file is None:
+            raise click.UsageError(
+                "--model-control-mode explicit loads what --load-model names and what the holder "
+                "of the admin key asks for; give --load-model, --admin-key-file or both, or "
+                "nothing is ever loaded"
+            )
         key = None if admin_key_file is None else ensure_admin_key(admin_key_file)
         return ExplicitControl(load=load, admin_key=key)
     if load or admin_key_file is not None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import ipaddress
 import socket
-from contextlib import ExitStack
 
 from diffusionad_client.errors import ServeError
 
@@ -25,30 +24,36 @@ def is_loopback(address: str) -> bool:
     return ipaddress.IPv4Address(address).is_loopback
 
 
-def choose_ports(address: str, wanted: dict[str, int]) -> dict[str, int]:
-    """Check that each wanted port is free, and choose a free one for each 0.
+def choose_port(address: str, protocol: str, port: int) -> int:
+    """Check that a port is free, or choose a free one for 0. Raises `ServeError`.
 
-    `wanted` maps a protocol such as "grpc" to its port. Another process may
-    still take a port between this check and the server's start.
+    Another process may still take it between this check and the server's start.
     """
-    with ExitStack() as held:  # all at once, so that none is chosen twice
-        return {protocol: _hold(held, address, protocol, port) for protocol, port in wanted.items()}
+    with listen(address, protocol, port) as listener:
+        chosen: int = listener.getsockname()[1]
+    return chosen
 
 
-def _hold(held: ExitStack, address: str, protocol: str, port: int) -> int:
-    listener = held.enter_context(socket.socket(socket.AF_INET, socket.SOCK_STREAM))
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server does
+def listen(address: str, protocol: str, port: int) -> socket.socket:
+    """Listen on a port, on a free one for 0. Raises `ServeError` that names it and the way out."""
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server does
         listener.bind((address, port))
         listener.listen()  # or else SO_REUSEADDR would let a second one bind
     except OSError as exc:
+        listener.close()
         if exc.errno == errno.EADDRINUSE:
-            raise ServeError(
-                f"port {port} on {address} is taken; stop what uses it, or serve on another: "
-                f"--{protocol}-port 0 takes a free one"
-            ) from exc
+            raise ServeError(taken(address, protocol, port)) from exc
         raise ServeError(
             f"cannot listen on {address}:{port} (--{protocol}-port): {exc.strerror}"
         ) from exc
-    chosen: int = listener.getsockname()[1]
-    return chosen
+    return listener
+
+
+def taken(address: str, protocol: str, port: int) -> str:
+    """Say that a port is taken, and the way out."""
+    return (
+        f"port {port} on {address} is taken; stop what uses it, or serve on another: "
+        f"--{protocol}-port 0 takes a free one"
+    )

@@ -4,105 +4,68 @@
         ...  # gRPC answers on server.grpc_url
 
 What Triton and its stubs print goes to the log file. A server that fails says
-why in one `ServeError`.
+why in one `ServeError`. One that fails *later* stays down here; `supervisor`
+brings it back.
 """
 
 from __future__ import annotations
 
-import http.client
 import os
 import secrets
 import signal
+import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
-from diffusionad_client.errors import ServeError
-from diffusionad_client.local_server import STARTUP_S
-from diffusionad_client.sdk.admin_key import ADMIN_HEADER
-from diffusionad_tools.server import tether
-from diffusionad_tools.server.backends import assemble, environment, plain_path
-from diffusionad_tools.server.binaries import locate
-from diffusionad_tools.server.checks import check_config_name, check_models, check_repository
-from diffusionad_tools.server.ports import choose_ports, resolve_host
+from diffusionad_client.errors import DiffusionADError, ServeError
+from diffusionad_tools.server import arguments, die_with_parent, linux
 from diffusionad_tools.server.reasons import failure_reason
+from diffusionad_tools.server.site import ExplicitControl, ServerSettings, Site, open_site
+from diffusionad_tools.server.watch import Watch, how_it_ended
+
+__all__ = [
+    "ExplicitControl",
+    "ServerSettings",
+    "TritonProcess",
+    "running_server",
+    "started_server",
+]
 
 _POLL_S = 0.05
-_EXIT_TIMEOUT_S = 10  # for requests in flight, when the server is asked to stop
-_KILL_AFTER_S = _EXIT_TIMEOUT_S + 10  # Triton unloads its models after that
+_ANSWER_S = 1.0  # for "are you ready?"
+_KILL_AFTER_S = arguments.EXIT_TIMEOUT_S + 10  # Triton unloads its models after that
 _SHARED_MEMORY = Path("/dev/shm")
 
 
-@dataclass(frozen=True, kw_only=True)
-class ExplicitControl:
-    """Load at start only what is named, and more or less of it when the holder of the key asks.
+class TritonProcess:
+    """A started tritonserver. Made by `running_server`, which also stops it.
 
-    Triton takes the key on its command line and in no other way. So whoever may
-    list this machine's processes can read it: it keeps the network out, not the
-    machine's own users.
+    One that takes the place of another is told what was loaded `again`.
     """
 
-    load: Sequence[str] = ()  # models, with those that they are made of; "*" alone is all of them
-    admin_key: str | None = None  # None: nobody can load anything later
-
-
-@dataclass(frozen=True, kw_only=True)
-class ServerSettings:
-    """What to serve, and where. A port of 0 takes a free one."""
-
-    repository: Path
-    host: str = "127.0.0.1"
-    grpc_port: int = 0
-    http_port: int = 0
-    metrics_port: int = 0
-    config_name: str | None = None  # <model>/configs/NAME.pbtxt goes before its config.pbtxt
-    log_file: Path | None = None  # default: a temporary file, kept only if something fails
-    ready_timeout: float = STARTUP_S  # seconds, for all models to load
-    explicit: ExplicitControl | None = None  # None: every model is loaded at start, and stays
-
-
-class TritonProcess:
-    """A started tritonserver. Made by `running_server`, which also stops it."""
-
-    def __init__(self, settings: ServerSettings, folder: Path, log_file: Path) -> None:
-        check_repository(settings.repository)
-        if settings.explicit is not None:
-            check_models(settings.repository, settings.explicit.load)
-        if settings.config_name is not None:
-            check_config_name(settings.repository, settings.config_name)
-        self.log_file = log_file
-        self._settings = settings
-        address = resolve_host(settings.host)
-        # A server bound to every address is reached on this machine's own.
-        self._reached_at = "127.0.0.1" if address == "0.0.0.0" else address
-        self._ports = choose_ports(
-            address,
-            {
-                "grpc": settings.grpc_port,
-                "http": settings.http_port,
-                "metrics": settings.metrics_port,
-            },
-        )
+    def __init__(self, site: Site, *, again: Sequence[str] | None = None) -> None:
+        self.log_file = site.log_file
+        self._site = site
+        self._again = again
+        self._watch: Watch | None = None  # once all processes are there
+        self._ended = False
         self._shared_memory_prefix = f"diffusionad-{secrets.token_hex(4)}-"
-        triton = locate()
-        backends = assemble(folder, triton)
-        self._repository = plain_path(settings.repository.resolve(), folder)
+        for left in (site.http_socket, site.metrics_socket):  # by the one before
+            left.unlink(missing_ok=True)
         command = [
-            *(sys.executable, "-I", "-S", str(Path(tether.__file__)), str(os.getpid())),
-            str(triton.server),
-            *self._arguments(address, backends),
+            *(sys.executable, "-I", "-S", str(Path(die_with_parent.__file__)), str(os.getpid())),
+            str(site.triton.server),
+            *self._arguments(),
         ]
-        with _open_log(log_file) as log:
+        with site.log() as log:
             self._log_start = log.tell()
             self._process = subprocess.Popen(
                 command,
-                env=environment(folder, triton),
+                env=site.environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -112,12 +75,17 @@ class TritonProcess:
     @property
     def grpc_url(self) -> str:
         """Where gRPC answers, as HOST:PORT."""
-        return f"{self._reached_at}:{self._ports['grpc']}"
+        return self._site.grpc_url
 
     @property
     def http_url(self) -> str:
-        """Where HTTP answers, as HOST:PORT."""
-        return f"{self._reached_at}:{self._ports['http']}"
+        """Where HTTP answers, as HOST:PORT, if it was asked for."""
+        return f"{self._site.reached_at}:{self._site.http_port}"
+
+    @property
+    def metrics_url(self) -> str:
+        """Where `/metrics` answers, as HOST:PORT, if they were asked for."""
+        return f"{self._site.reached_at}:{self._site.metrics_port}"
 
     @property
     def pid(self) -> int:
@@ -129,32 +97,36 @@ class TritonProcess:
 
         Raises `ServeError` if the server stops or the time is up.
         """
-        deadline = time.monotonic() + self._settings.ready_timeout
+        import diffusionad_client.sdk.client  # noqa: F401  takes a while, in which Triton loads
+
+        settings = self._site.settings
+        deadline = time.monotonic() + settings.ready_timeout
         while not cancelled():
             self.check_alive()
             if self._answers_ready():
+                self._watch = Watch(self.pid, models_change=settings.explicit is not None)
                 return True
             if time.monotonic() > deadline:
                 raise ServeError(
-                    f"the models in {self._settings.repository} were not ready after "
-                    f"{self._settings.ready_timeout:g} s; allow more with --ready-timeout of "
+                    f"the models in {settings.repository} were not ready after "
+                    f"{settings.ready_timeout:g} s; allow more with --ready-timeout of "
                     f"`diffusionad serve` or `release add`, or read {self.log_file}"
                 )
             time.sleep(_POLL_S)
         return False
 
     def check_alive(self) -> None:
-        """Raise `ServeError`, with the server's reason, if it has stopped by itself."""
+        """Raise `ServeError`, with the reason, if a process that serving needs is not well."""
+        if (fault := self.fault()) is not None:
+            raise ServeError(f"{fault} (log: {self.log_file})")
+
+    def fault(self) -> str | None:
+        """Say what is wrong with the server or with a process of its models; None if nothing is."""
         status = self._process.poll()
         if status is None:
-            return
-        with self.log_file.open("rb") as log:
-            log.seek(self._log_start)
-            reason = failure_reason(log.read().decode(errors="replace"))
-        if reason is None:
-            how = f"was killed by signal {-status}" if status < 0 else f"exited with code {status}"
-            reason = f"it {how}"
-        raise ServeError(f"Triton stopped: {reason} (log: {self.log_file})")
+            return None if self._watch is None else self._watch.fault()
+        reason = None if self._watch is not None else self._reason_in_log()
+        return f"Triton stopped: {reason or 'it ' + how_it_ended(status)}"
 
     def stop(self) -> None:
         """Stop the server and its stubs; leave neither a process nor shared memory behind."""
@@ -162,55 +134,85 @@ class TritonProcess:
             self._process.terminate()
             with suppress(subprocess.TimeoutExpired):
                 self._process.wait(_KILL_AFTER_S)
+        self.kill()
+
+    def kill(self) -> None:
+        """Stop everything at once. Calls under way end as those on a server that is gone."""
+        if self._ended:  # another group may have its number by now
+            return
+        self._ended = True
         with suppress(ProcessLookupError):  # the group is empty when all went well
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
         for leftover in _SHARED_MEMORY.glob(f"{self._shared_memory_prefix}*"):
             leftover.unlink(missing_ok=True)
 
-    def _arguments(self, address: str, backends: Path) -> list[str]:
+    def _arguments(self) -> list[str]:
+        site = self._site
+        settings = site.settings
+        explicit = settings.explicit
+        load = self._again if explicit is None or self._again is not None else explicit.load
         return [
-            f"--model-repository={self._repository}",
-            *self._config_choice(),
-            f"--backend-directory={backends}",
-            *_model_control(self._settings.explicit),
-            "--disable-auto-complete-config",  # our configurations are whole; loads are faster
-            "--exit-on-error=true",
-            f"--exit-timeout-secs={_EXIT_TIMEOUT_S}",
-            f"--backend-config=python,shm-region-prefix-name={self._shared_memory_prefix}",
-            *_restrictions(self._settings.explicit),
-            *(f"--{protocol}-address={address}" for protocol in self._ports),
-            *(f"--{protocol}-port={port}" for protocol, port in self._ports.items()),
+            *arguments.files(site.repository, site.backends, self._shared_memory_prefix),
+            *(
+                []
+                if settings.config_name is None
+                else [f"--model-config-name={settings.config_name}"]
+            ),
+            *arguments.model_control(load, again=self._again is not None),
+            *arguments.restrictions(site.keys, explicit=explicit is not None),
+            *arguments.endpoints(
+                site.address,
+                site.grpc_port,
+                None if site.http_port is None else site.http_socket,
+                None if site.metrics_port is None else site.metrics_socket,
+            ),
         ]
 
-    def _config_choice(self) -> list[str]:
-        name = self._settings.config_name
-        return [] if name is None else [f"--model-config-name={name}"]
+    def _reason_in_log(self) -> str | None:
+        """Why the server did not come up, in its own words."""
+        with self.log_file.open("rb") as log:
+            log.seek(self._log_start)
+            return failure_reason(log.read().decode(errors="replace"))
 
     def _answers_ready(self) -> bool:
-        """Ask over HTTP, which Triton opens after gRPC and which has no back-off of its own."""
-        connection = http.client.HTTPConnection(self._reached_at, self._ports["http"], timeout=1)
-        try:
-            connection.request("GET", "/v2/health/ready")
-            return connection.getresponse().status == http.client.OK
-        except (OSError, http.client.HTTPException):
+        """Ask over gRPC, once it is this very process that listens there.
+
+        Triton listens when its models are loaded. Until then another server
+        may answer on that port, and be ready.
+        """
+        if not linux.listens_on(self.pid, self._site.grpc_port):
             return False
-        finally:
-            connection.close()
+        from diffusionad_client.sdk.client import Client
+
+        try:
+            with Client(self.grpc_url, retry=False) as client:
+                ready = client.health(timeout=_ANSWER_S).ready
+        except DiffusionADError:
+            return False
+        return ready and all(map(_accepts, self._sockets()))
+
+    def _sockets(self) -> list[Path]:
+        site = self._site
+        return [
+            path
+            for path, port in (
+                (site.http_socket, site.http_port),
+                (site.metrics_socket, site.metrics_port),
+            )
+            if port is not None
+        ]
 
 
 @contextmanager
 def started_server(settings: ServerSettings) -> Iterator[TritonProcess]:
     """Start a server, which may not be ready yet, and stop it at the end."""
-    with tempfile.TemporaryDirectory(prefix="diffusionad-triton-") as folder:
-        log_file = settings.log_file or _new_log_file()
-        server = TritonProcess(settings, Path(folder), log_file)
+    with open_site(settings) as site:
+        server = TritonProcess(site)
         try:
             yield server
         finally:
             server.stop()
-        if settings.log_file is None:  # all went well, and nobody asked for it
-            log_file.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -224,44 +226,6 @@ def running_server(settings: ServerSettings) -> Iterator[TritonProcess]:
         yield server
 
 
-def _model_control(explicit: ExplicitControl | None) -> list[str]:
-    if explicit is None:
-        return ["--model-control-mode=none", "--strict-readiness=true"]
-    return [
-        "--model-control-mode=explicit",
-        # What is named must load, or the server does not start. Later, one category that
-        # cannot be loaded must not take all the others away from a load balancer.
-        "--strict-readiness=false",
-        *(f"--load-model={name}" for name in explicit.load),
-    ]
-
-
-def _restrictions(explicit: ExplicitControl | None) -> list[str]:
-    """Close the calls that change a server, on both protocols."""
-    # Nobody learns the key: these calls are of no use here, and two of this
-    # server version's known holes start with registering shared memory.
-    closed = [f"shared-memory,trace,logging:diffusionad-key={secrets.token_hex(16)}"]
-    if explicit is not None:
-        key = explicit.admin_key or secrets.token_hex(16)
-        closed.append(f"model-repository:{ADMIN_HEADER}={key}")
-    return [
-        f"--{option}={calls}"
-        for option in ("grpc-restricted-protocol", "http-restricted-api")
-        for calls in closed
-    ]
-
-
-def _new_log_file() -> Path:
-    """Name a log file in the temporary directory that does not exist yet."""
-    return Path(tempfile.gettempdir(), f"diffusionad-serve-{secrets.token_hex(4)}.log")
-
-
-@contextmanager
-def _open_log(path: Path) -> Iterator[BinaryIO]:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        log = path.open("ab")
-    except OSError as exc:
-        raise ServeError(f"--log-file {path}: cannot be written: {exc.strerror}") from exc
-    with log:
-        yield log
+def _accepts(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as caller:
+        return caller.connect_ex(str(path)) == 0

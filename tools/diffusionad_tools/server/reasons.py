@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import re
 
+from diffusionad_tools.server.ports import taken
+
 # Logged as: E1124 03:54:25.465842 4717 file.cc:642] "failed to load 'm' version 1: Internal: ..."
 _ERROR = re.compile(r'^E\d{4} [^\]]*\] "(?P<message>.*)"$')
 _FAILED_TO_LOAD = re.compile(
     r"failed to load '(?P<model>[^']+)' version (?P<version>\d+): (?P<why>.+)"
 )
 _POLL_FAILED = re.compile(r"Poll failed for model directory '(?P<model>[^']+)': (?P<why>.+)")
+_TAKEN = re.compile(
+    r"failed to start (?P<protocol>\w+) service: .*'(?P<address>.+):(?P<port>\d+)' already in use"
+)
 _LAST_WORD = re.compile(r"^error: (?P<why>.+)$")
 _PYTHON_TRACE = re.compile(r"(\\n)*\s*At:.*$")  # the stub's own stack, of no use to a user
 _STATUS = re.compile(
@@ -27,6 +32,8 @@ def failure_reason(log: str) -> str | None:
         if len(reasons) > _SHOWN:
             shown.append(f"and {len(reasons) - _SHOWN} more")
         return "; ".join(shown)
+    for found in filter(None, map(_TAKEN.search, messages)):
+        return taken(found["address"], found["protocol"].lower(), int(found["port"]))
     last_words = [m["why"] for line in log.splitlines() if (m := _LAST_WORD.match(line))]
     return last_words[-1] if last_words else None
 

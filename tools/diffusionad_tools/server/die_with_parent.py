@@ -1,6 +1,6 @@
 """Become another program, one that is told to stop when its parent dies.
 
-    python -I -S tether.py PARENT_PID PROGRAM [ARGUMENT ...]
+    python -I -S die_with_parent.py PARENT_PID PROGRAM [ARGUMENT ...]
 
 Run as a script in front of tritonserver, so that a server never outlives the
 process that started it, not even one killed with SIGKILL. Linux only: the

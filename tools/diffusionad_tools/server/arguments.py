@@ -1,0 +1,80 @@
+"""The command line of tritonserver."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from diffusionad_client.sdk.admin_key import ADMIN_HEADER
+
+EXIT_TIMEOUT_S = 10  # for requests in flight, when the server is asked to stop
+
+
+@dataclass(frozen=True)
+class Keys:
+    """What calls that change a server are closed with. Drawn once, for as long as it is served."""
+
+    # Of the calls on the repository, which only explicit control closes.
+    admin: str = field(default_factory=lambda: secrets.token_hex(16))
+    # Nobody learns this one: these calls are of no use here, and two of this server version's
+    # known holes start with registering shared memory.
+    unused: str = field(default_factory=lambda: secrets.token_hex(16))
+
+
+def files(repository: Path, backends: Path, shared_memory_prefix: str) -> list[str]:
+    """Say where the models and the backends lie."""
+    return [
+        f"--model-repository={repository}",
+        f"--backend-directory={backends}",
+        "--disable-auto-complete-config",  # our configurations are whole; loads are faster
+        f"--exit-timeout-secs={EXIT_TIMEOUT_S}",
+        f"--backend-config=python,shm-region-prefix-name={shared_memory_prefix}",
+    ]
+
+
+def model_control(load: Sequence[str] | None, *, again: bool) -> list[str]:
+    """Load what `load` names, None for everything for good; `again` in place of a dead server."""
+    if load is None:
+        return [
+            "--model-control-mode=none",
+            "--strict-readiness=true",
+            "--exit-on-error=true",
+        ]
+    return [
+        "--model-control-mode=explicit",
+        # What is named must load, or the server does not start. Later, one category that
+        # cannot be loaded must not take all the others away from a load balancer.
+        "--strict-readiness=false",
+        f"--exit-on-error={'false' if again else 'true'}",
+        *(f"--load-model={name}" for name in load),
+    ]
+
+
+def restrictions(keys: Keys, *, explicit: bool) -> list[str]:
+    """Close the calls that change a server, on both protocols."""
+    closed = [f"shared-memory,trace,logging:diffusionad-key={keys.unused}"]
+    if explicit:
+        closed.append(f"model-repository:{ADMIN_HEADER}={keys.admin}")
+    return [
+        f"--{option}={calls}"
+        for option in ("grpc-restricted-protocol", "http-restricted-api")
+        for calls in closed
+    ]
+
+
+def endpoints(address: str, grpc_port: int, http: Path | None, metrics: Path | None) -> list[str]:
+    """Listen for gRPC on a port, for HTTP and metrics on Unix sockets, if at all."""
+    return [
+        f"--grpc-address={address}",
+        f"--grpc-port={grpc_port}",
+        *_unix("http", http),
+        *_unix("metrics", metrics),
+    ]
+
+
+def _unix(protocol: str, path: Path | None) -> list[str]:
+    if path is None:
+        return [f"--allow-{protocol}=false"]
+    return [f"--allow-{protocol}=true", f"--{protocol}-address=unix:{path}"]

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from diffusionad_client.errors import OutputError
 
 PART = ".part"  # ends the name of a file that is still being written
+
+_FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))  # Windows knows no quotas by number
 
 
 @contextmanager
@@ -19,7 +23,22 @@ def output_errors(path: Path) -> Iterator[None]:
         yield
     except OSError as exc:
         where = exc.filename or path
-        raise OutputError(f"{where}: cannot be written: {exc.strerror or exc}") from exc
+        reason = exc.strerror or exc
+        if exc.errno in _FULL:
+            reason = f"{reason}: {_describe_disk(Path(where))}; make room there, or write elsewhere"
+        raise OutputError(f"{where}: cannot be written: {reason}") from exc
+
+
+def _describe_disk(path: Path) -> str:
+    """Name the file system that a path lies on, or would, and how much room it has."""
+    place = Path(os.path.realpath(path))
+    while not (os.path.ismount(place) or place == place.parent):
+        place = place.parent
+    try:
+        usage = shutil.disk_usage(place)
+    except OSError:
+        return f"the disk at {place}"
+    return f"the disk at {place} has {usage.free / 2**20:.1f} of {usage.total / 2**20:.0f} MiB free"
 
 
 def write_aside(path: Path, content: bytes) -> None:
@@ -27,9 +46,14 @@ def write_aside(path: Path, content: bytes) -> None:
     part = path.with_name(path.name + PART)
     with output_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("wb") as file:
-            file.write(content)
-        part.replace(path)
+        try:
+            with part.open("wb") as file:
+                file.write(content)
+            part.replace(path)
+        except OSError:
+            with suppress(OSError):
+                part.unlink(missing_ok=True)  # on a full disk it is in the way of what can be kept
+            raise
 
 
 def publish(part: Path, path: Path) -> None:

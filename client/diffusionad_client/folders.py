@@ -32,6 +32,7 @@ _OF_THE_SYSTEM = frozenset(
 # Files that a folder of ours holds: of a scoring, a training and a release bundle. The pictures
 # there were made of images, or for them.
 _OURS = (
+    (".diffusionad/kind",),  # of a run that is under way, or was killed
     ("results.jsonl", "run.json"),
     ("config.json", "run.json"),
     ("metadata.json", "references.npz"),
@@ -98,14 +99,17 @@ def find_images(
     left_out: LeftOut | None = None,
     *,
     skip: Callable[[str], bool] = lambda folder: False,
+    with_special: bool = False,
 ) -> Iterator[str]:
     """Yield the images below a folder as they are found: a folder's files, then its subfolders.
 
     Both are sorted, and paths begin with `folder`. Links to folders are
     followed, once each. Of a subfolder that `skip` says yes to, by its real
     path, nothing is said; all else that is left out is added to `left_out` as
-    the search goes on, by its path relative to `folder`. Raises `SourceError`
-    for a folder that cannot be read.
+    the search goes on, by its path relative to `folder`. `with_special` yields
+    what is called an image but is no regular file, such as a link to nothing,
+    for those who report each failure. Raises `SourceError` for a folder that
+    cannot be read.
     """
     found = LeftOut() if left_out is None else left_out
     top = os.fspath(folder)
@@ -125,7 +129,7 @@ def find_images(
                     folders.append(name)
             elif not is_image(entry.name):
                 found.add(Reason.NO_IMAGE, name)
-            elif not _is_file(entry):
+            elif not (with_special or _is_file(entry)):
                 found.add(Reason.SPECIAL, name)
             else:
                 yield os.path.join(top, name)

@@ -80,6 +80,7 @@ def load(
     depth: int = FULL_DEPTH,
     limits: Limits | None = None,
     timeout: float | None = None,
+    name: str | None = None,
 ) -> RGBImage:
     """Read an image into RGB, (H, W, 3) uint8, of its own size. See `read_pixels`.
 
@@ -87,7 +88,7 @@ def load(
     and its file does not say how many. Raises what `read_pixels` does, and
     `ImageError` for a pixel that does not fit into them.
     """
-    return to_rgb(read_pixels(source, limits=limits, timeout=timeout), depth)
+    return to_rgb(read_pixels(source, limits=limits, timeout=timeout, name=name), depth)
 
 
 def to_rgb(pixels: RGBImage | Deep, depth: int = FULL_DEPTH) -> RGBImage:
@@ -96,7 +97,11 @@ def to_rgb(pixels: RGBImage | Deep, depth: int = FULL_DEPTH) -> RGBImage:
 
 
 def read_pixels(
-    source: ImageSource, *, limits: Limits | None = None, timeout: float | None = None
+    source: ImageSource,
+    *,
+    limits: Limits | None = None,
+    timeout: float | None = None,
+    name: str | None = None,
 ) -> RGBImage | Deep:
     """Read an image, of its own size, into RGB or into what only needs a depth for that.
 
@@ -104,14 +109,15 @@ def read_pixels(
     states; grey, palette and CMYK images are converted; an alpha channel is
     dropped; of several frames the first is taken. `limits` hold for files; no
     pixel of one that breaks them is decoded. `timeout` is for reading the file,
-    in seconds. Raises `ImageError`, or `DeadlineExceededError` when that is over.
+    in seconds. `name` is what messages call an image that comes as bytes. Raises
+    `ImageError`, or `DeadlineExceededError` when the time is over.
     """
     if isinstance(source, np.ndarray):
         return _check_array(source)
     if isinstance(source, Image.Image):
         return _convert(source, "the PIL image")
     if isinstance(source, bytes):
-        return _decode(source, f"the image of {len(source)} bytes", limits)
+        return _decode(source, name or f"the image of {len(source)} bytes", limits)
     if isinstance(source, (str, Path)):
         return _decode(read_file(source, timeout=timeout), str(source), limits)
     raise ImageError(

@@ -177,7 +177,7 @@ def _refusal(folder: Path, kind: Kind, foreign: list[str]) -> OutputError:
     more = f" and {len(foreign) - _SHOWN} more" if len(foreign) > _SHOWN else ""
     return OutputError(
         f"{folder}: holds {shown}{more}, which no `diffusionad {kind.name}` wrote; "
-        f"move that away, or choose a new or empty folder, such as {folder / kind.name}"
+        f"move that away, or choose a new or empty folder, such as {folder / kind.name.split()[-1]}"
     )
 
 

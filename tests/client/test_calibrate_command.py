@@ -14,8 +14,11 @@ from click.testing import CliRunner, Result
 
 from diffusionad_client.artifacts.calibration import threshold_for
 from diffusionad_client.cli import main
+from diffusionad_client.output_folders import claimed
 from diffusionad_client.pages.pictures import map_png, read_map_png
-from diffusionad_client.scoring.results import ResultsWriter, Row, RunSummary
+from diffusionad_client.scoring.results import RESULTS, RunSummary
+from diffusionad_client.scoring.row import Row
+from diffusionad_client.scoring.sinks import FolderSink
 
 GOOD = [0.001 * number for number in range(200)]
 DEFECTIVE = [0.15, *(0.5 + 0.01 * number for number in range(39))]
@@ -32,7 +35,7 @@ def row(image: str, score: float | None) -> Row:
 @pytest.fixture
 def write(tmp_path: Path) -> Write:
     def make(rows: list[Row]) -> Path:
-        with ResultsWriter(tmp_path / "results") as writer:
+        with claimed(tmp_path / "results", RESULTS) as output, FolderSink(output) as writer:
             for one in rows:
                 writer.write(one)
             writer.finish(
@@ -88,17 +91,14 @@ def test_defects_set_one_threshold_and_good_parts_the_other(write: Write) -> Non
     assert "40 defective images are too few" in said["calibration"]["warning"]
 
 
-def test_saved_maps_set_the_pixel_threshold(write: Write, tmp_path: Path) -> None:
-    levels = [0.25, 0.5]
-    rows = []
-    for number, level in enumerate(levels):
-        name = f"anomaly_maps/{number}.png"
-        path = tmp_path / "results" / name
-        rows.append(replace(row(f"{number}.png", 0.1), anomaly_map=name))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(map_png(np.full((16, 16), level, dtype=np.float32)))
-    said = document(write(rows))
-    assert said["pixel_threshold"] == pytest.approx(0.5, abs=1e-4)
+def test_saved_maps_set_the_pixel_threshold(write: Write) -> None:
+    names = [f"anomaly_maps/{number}.png" for number in range(2)]
+    rows = [replace(row(f"{name}.png", 0.1), anomaly_map=name) for name in names]
+    results = write(rows)
+    (results / "anomaly_maps").mkdir()
+    for name, level in zip(names, (0.25, 0.5), strict=True):
+        (results / name).write_bytes(map_png(np.full((16, 16), level, dtype=np.float32)))
+    assert document(results)["pixel_threshold"] == pytest.approx(0.5, abs=1e-4)
 
 
 def test_a_saved_map_is_read_as_it_was_to_16_bits(tmp_path: Path) -> None:

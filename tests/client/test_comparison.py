@@ -21,8 +21,11 @@ from diffusionad_client.comparison import page, scatter
 from diffusionad_client.comparison.pairing import Comparison, Points, compare_results
 from diffusionad_client.comparison.run import check_output, compare_models, document
 from diffusionad_client.errors import ContractError, ModelNotFoundError, OutputError, ReportError
+from diffusionad_client.output_folders import claimed
 from diffusionad_client.scoring.batch import Settings
-from diffusionad_client.scoring.results import ResultsWriter, Row, RunSummary
+from diffusionad_client.scoring.results import RESULTS, RunSummary
+from diffusionad_client.scoring.row import Row
+from diffusionad_client.scoring.sinks import FolderSink
 from diffusionad_client.scoring.sources import find_images
 
 scores = st.lists(st.integers(0, 20).map(lambda n: n / 20), min_size=2, max_size=40)
@@ -72,7 +75,7 @@ def test_the_scatter_draws_every_change_and_a_bounded_choice_of_the_rest(
 
 
 def write_results(folder: Path, model: str, rows: Sequence[Row]) -> Path:
-    with ResultsWriter(folder) as writer:
+    with claimed(folder, RESULTS) as output, FolderSink(output) as writer:
         for row in rows:
             writer.write(row)
         summary = RunSummary(

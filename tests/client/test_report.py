@@ -13,7 +13,7 @@ from diffusionad_client.artifacts.metadata import Thresholds, Verdict
 from diffusionad_client.cli import main
 from diffusionad_client.pages import histogram
 from diffusionad_client.report import selection
-from diffusionad_client.scoring.results import Row
+from diffusionad_client.scoring.row import Row
 
 
 def row(number: int, score: float | None) -> Row:

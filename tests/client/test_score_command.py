@@ -22,7 +22,9 @@ from diffusionad_client.artifacts.metadata import Thresholds
 from diffusionad_client.cli import main
 from diffusionad_client.pages import pictures
 from diffusionad_client.scoring import batch, run
-from diffusionad_client.scoring.sources import ImageSet
+from diffusionad_client.scoring.drawing import Drawing
+from diffusionad_client.scoring.row import Row
+from diffusionad_client.scoring.sources import ImageSet, SourceImage
 
 SaveImage = Callable[..., Path]
 
@@ -50,7 +52,7 @@ def test_every_row_names_the_region_that_was_inspected(
     output = tmp_path / "out"
     assert score(parts, "--url", triton.url, "--output", output).exit_code == 0
     assert {row["roi"] for row in rows(output)} == {"e" * 64}
-    with (output / "results.csv").open(newline="") as file:
+    with (output / "results.csv").open(newline="", encoding="utf-8-sig") as file:
         assert {row["roi"] for row in csv.DictReader(file)} == {"e" * 64}
 
 
@@ -81,7 +83,7 @@ def test_a_folder_is_scored_in_order_with_results_pictures_and_report(
 def test_the_csv_says_the_same_as_the_json_lines(triton: Any, parts: Path, tmp_path: Path) -> None:
     (parts / "broken.png").write_text("not an image")
     score(parts, "--url", triton.url, "--output", tmp_path / "out", "--no-report")
-    with (tmp_path / "out" / "results.csv").open(newline="", encoding="utf-8") as file:
+    with (tmp_path / "out" / "results.csv").open(newline="", encoding="utf-8-sig") as file:
         flat = list(csv.DictReader(file))
     nested = rows(tmp_path / "out")
     assert [row["image"] for row in flat] == [row["image"] for row in nested]
@@ -437,9 +439,13 @@ def test_images_under_way_are_bounded_however_many_there_are(
     names = tuple(f"{i:03}.png" for i in range(100))
     for name in names:
         save_image(tmp_path / name, size=(8, 8))
-    with Client(triton.url) as client:
-        scorer = run.Scorer(client=client, model="screw", output=tmp_path, heatmaps=False)
-        rows = run.score_all(scorer, ImageSet(tmp_path, names, 0), concurrency=2)
+    recipe = run.Recipe(drawing=Drawing(heatmaps=False))
+    with Client(triton.url, "screw") as client:
+
+        def score_row(image: SourceImage) -> Row:
+            return run.score_one(image, client.inspect, recipe).row
+
+        rows = run.score_all(ImageSet(tmp_path, names), score_row, concurrency=2)
         first = next(rows)
         time.sleep(0.3)  # for threads to run ahead, if they could
         assert first.image == "000.png"

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from diffusionad_client.errors import SourceError
+from diffusionad_client.folders import Reason
 from diffusionad_client.scoring.sources import find_images
 
 
@@ -30,7 +31,7 @@ def test_hidden_files_are_left_out_and_other_files_are_counted(tree: Callable[..
     root = tree("a.png", ".a.png", ".git/b.png", "notes.txt", "Thumbs.db")
     found = find_images([str(root)])
     assert found.names == ("a.png",)
-    assert found.ignored == 2
+    assert found.left_out.counts == {Reason.HIDDEN: 2, Reason.NO_IMAGE: 2}
 
 
 def test_one_file_is_named_by_itself(tree: Callable[..., Path]) -> None:
@@ -119,7 +120,8 @@ def test_images_in_the_very_folder_of_the_results_are_refused(tree: Callable[...
 def test_results_of_other_runs_are_left_out_and_counted(tree: Callable[..., Path]) -> None:
     root = tree("a.png", "old/heatmaps/a.png.png", "old/results.jsonl", "old/run.json")
     found = find_images([str(root)])
-    assert (found.names, found.ignored, found.runs) == (("a.png",), 0, 1)
+    assert found.names == ("a.png",)
+    assert found.left_out.counts == {Reason.OURS: 1}
 
 
 def test_a_list_from_a_windows_editor_is_read(tree: Callable[..., Path]) -> None:

@@ -8,13 +8,13 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from diffusionad_client.scoring.results import Row
+    from diffusionad_client.scoring.row import Row
 
 _FAILURES_NAMED = 10
 
 
 @contextmanager
-def scoring_progress(images: int, title: str = "Scoring") -> Iterator[Callable[[Row], None]]:
+def scoring_progress(images: int | None, title: str = "Scoring") -> Iterator[Callable[[Row], None]]:
     """Show how far the run is, if someone is watching, and name the first failures."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     multiple=True,
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Score the images named in FILE, one path a line.",
+    help="Score the images named in FILE, one path a line; - is standard input.",
 )
 @click.option("--model", metavar="NAME", help="Category; default: the server's only one.")
 # server
@@ -82,10 +82,11 @@ def score(
     from diffusionad_client.commands.progress import scoring_progress
     from diffusionad_client.files import PART
     from diffusionad_client.local_server import serve_repository
+    from diffusionad_client.output_folders import check_claim
     from diffusionad_client.pages.rendering import check_can_render
     from diffusionad_client.report.page import write_report
     from diffusionad_client.scoring.batch import Settings, score_batch
-    from diffusionad_client.scoring.results import RESULTS_JSONL, check_free
+    from diffusionad_client.scoring.results import RESULTS, RESULTS_JSONL
     from diffusionad_client.scoring.sources import find_images
 
     if not (sources or lists):
@@ -94,13 +95,10 @@ def score(
         raise click.UsageError("give --url or --repository, not both")
     if not no_report:
         check_can_render()
-    if not overwrite:
-        check_free(output)
-    found = find_images(sources, lists=lists, skip=output)
-    if found.ignored:
-        click.echo(f"Left out {found.ignored} files that are no images by their suffix.", err=True)
-    if found.runs:
-        click.echo(f"Left out {found.runs} folders of results of earlier runs.", err=True)
+    check_claim(output, RESULTS, overwrite=overwrite)  # before a server is started for nothing
+    images = find_images(sources, lists=lists, skip=output, timeout=timeout)
+    for line in images.left_out.described():
+        click.echo(f"Left out {line}", err=True)
     settings = Settings(
         output=output,
         model=model,
@@ -114,8 +112,8 @@ def score(
     )
     server = nullcontext(url or DEFAULT_URL) if repository is None else serve_repository(repository)
     try:
-        with server as address, scoring_progress(len(found.names)) as on_row:
-            summary = score_batch(address, found, settings, on_row)
+        with server as address, scoring_progress(images.count) as on_row:
+            summary = score_batch(address, images, settings, on_row)
     except KeyboardInterrupt:
         part = output / (RESULTS_JSONL + PART)
         if part.exists():  # it was not while a server was still starting

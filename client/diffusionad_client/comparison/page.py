@@ -22,7 +22,7 @@ _TEMPLATE = "compare.html.j2"
 
 
 @dataclass(frozen=True)
-class Card:
+class ChangeCard:
     """An image whose verdict changed; pictures are data URIs, None where there is none."""
 
     pair: Pair
@@ -63,8 +63,8 @@ def _classes(result: Comparison) -> list[ClassCounts]:
     return sorted(by_change[:MAX_CLASSES], key=lambda group: group.name)
 
 
-def _card(result: Comparison, pair: Pair) -> Card:
-    return Card(
+def _card(result: Comparison, pair: Pair) -> ChangeCard:
+    return ChangeCard(
         pair=pair,
         image=thumbnail(open_picture(Path(result.base.summary.root), pair.image)),
         base=_heatmap(result.base, pair.base.heatmap),

@@ -18,7 +18,8 @@ import numpy as np
 from diffusionad_client.artifacts.metadata import Thresholds, Verdict
 from diffusionad_client.artifacts.rank_statistics import auroc, spearman
 from diffusionad_client.errors import ReportError
-from diffusionad_client.scoring.results import Row, RunSummary, read_rows, read_summary
+from diffusionad_client.scoring.results import RunSummary, read_rows, read_summary
+from diffusionad_client.scoring.row import Row
 
 GOOD = "good"  # the folder of good parts in MVTec AD's layout: test/good, test/scratch, ...
 _SEVERITY = {verdict.value: place for place, verdict in enumerate(Verdict)}  # OK, REVIEW, NG

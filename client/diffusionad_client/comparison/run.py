@@ -19,62 +19,61 @@ from typing import Any
 from diffusionad_client.artifacts.metadata import Verdict
 from diffusionad_client.comparison.page import write_page
 from diffusionad_client.comparison.pairing import ClassCounts, Comparison, Side, compare_results
-from diffusionad_client.errors import ContractError, OutputError
-from diffusionad_client.files import output_errors, write_aside
+from diffusionad_client.errors import ContractError
+from diffusionad_client.files import write_aside
+from diffusionad_client.output_folders import Kind, check_claim, claimed
 from diffusionad_client.scoring.batch import Settings, score_batch
-from diffusionad_client.scoring.results import Row, check_free
-from diffusionad_client.scoring.sources import ImageSet
+from diffusionad_client.scoring.row import Row
+from diffusionad_client.scoring.sources import Source
 from diffusionad_client.sdk.client import Client
 
 COMPARE_HTML, COMPARE_JSON = "compare.html", "compare.json"
 _BASE, _CANDIDATE = "base", "candidate"
+COMPARISON = Kind(
+    name="release compare",
+    content="an earlier comparison",
+    entries=(_BASE, _CANDIDATE, COMPARE_JSON, COMPARE_HTML),
+    proofs=(COMPARE_JSON, COMPARE_HTML),
+)
 
 _GREETING_S = 10.0
 
-# Given the number of images and a title, shows how far scoring is; hears of each row.
-Progress = Callable[[int, str], AbstractContextManager[Callable[[Row], None]]]
+# Given the number of images, if that is known, and a title, shows how far scoring is; hears of
+# each row.
+Progress = Callable[[int | None, str], AbstractContextManager[Callable[[Row], None]]]
 
 
 def check_output(output: Path, *, overwrite: bool) -> None:
-    """Raise `OutputError` if another comparison stands in the folder and may not be replaced."""
-    if overwrite:
-        return
-    with output_errors(output):
-        earlier = [name for name in (COMPARE_HTML, COMPARE_JSON) if (output / name).exists()]
-    if earlier:
-        raise OutputError(
-            f"{output}: holds an earlier comparison ({earlier[0]}); "
-            "choose another folder, or replace it with --overwrite"
-        )
-    for side in (_BASE, _CANDIDATE):
-        check_free(output / side)
+    """Raise `OutputError` if the comparison could not be written to the folder as it stands."""
+    check_claim(output, COMPARISON, overwrite=overwrite)
 
 
 def compare_models(
     url: str,
     base: str,
     candidate: str,
-    found: ImageSet,
+    source: Source,
     settings: Settings,
     progress: Progress,
 ) -> Comparison:
     """Score all images with both categories, and write the comparison to `settings.output`.
 
-    The server is asked for both before anything is written. Raises a
-    `DiffusionADError` if it does not serve them, or dies on the way: then the
-    rows so far are in the .part files of that side.
+    The server is asked for both before anything is written, and an earlier
+    comparison stays what it is until all is done. Raises a `DiffusionADError`
+    if the server does not serve them, or dies on the way: then the rows so far
+    are in the .part files of that side.
     """
-    output = settings.output
-    check_output(output, overwrite=settings.overwrite)
     _check_both(url, base, candidate, settings)
-    for side, model in ((_BASE, base), (_CANDIDATE, candidate)):
-        with progress(len(found.names), f"Scoring with {model}") as on_row:
-            own = replace(settings, output=output / side, model=model)
-            score_batch(url, found, own, on_row)
-    result = compare_results(output / _BASE, output / _CANDIDATE)
-    text = json.dumps(document(result), indent=2, allow_nan=False)
-    write_aside(output / COMPARE_JSON, text.encode())
-    write_page(result, output / COMPARE_HTML)
+    with claimed(settings.output, COMPARISON, overwrite=settings.overwrite) as output:
+        for side, model in ((_BASE, base), (_CANDIDATE, candidate)):
+            with progress(source.count, f"Scoring with {model}") as on_row:
+                own = replace(settings, output=output.part(side), model=model)
+                score_batch(url, source, own, on_row)
+        result = compare_results(output.part(_BASE), output.part(_CANDIDATE))
+        text = json.dumps(document(result), indent=2, allow_nan=False)
+        write_aside(output.part(COMPARE_JSON), text.encode())
+        write_page(result, output.part(COMPARE_HTML))
+        output.publish()
     return result
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from enum import Enum
 from functools import lru_cache
 from pathlib import Path
 
@@ -31,6 +32,22 @@ _STOPS = (
     (1.00, (190, 0, 38, 205)),
 )
 _STEPS = 256
+
+
+class PictureFormat(str, Enum):
+    """What heat maps are written as. PNG loses nothing; JPEG and WebP are smaller and faster."""
+
+    PNG = "png"
+    JPEG = "jpeg"
+    WEBP = "webp"
+
+    def __str__(self) -> str:
+        return self.value
+
+    @property
+    def suffix(self) -> str:
+        """How such files end."""
+        return ".jpg" if self is PictureFormat.JPEG else f".{self.value}"
 
 
 def heat_map(
@@ -89,6 +106,15 @@ def png(picture: Image.Image) -> bytes:
 def jpeg(picture: Image.Image, quality: int = 88) -> bytes:
     """Encode for the eye."""
     return _encode(picture, "JPEG", quality=quality)
+
+
+def encode(picture: Image.Image, kind: PictureFormat) -> bytes:
+    """Encode as the user chose."""
+    if kind is PictureFormat.PNG:
+        return png(picture)
+    if kind is PictureFormat.JPEG:
+        return jpeg(picture)
+    return _encode(picture, "WEBP", quality=88, method=0)
 
 
 def map_png(anomaly_map: NDArray[np.float32]) -> bytes:

@@ -11,19 +11,14 @@ from diffusionad_client.files import write_aside
 from diffusionad_client.pages import histogram, pictures
 from diffusionad_client.pages.rendering import check_can_render, open_picture, render, thumbnail
 from diffusionad_client.report import selection
-from diffusionad_client.scoring.results import (
-    HEATMAPS,
-    REPORT_HTML,
-    Row,
-    read_rows,
-    read_summary,
-)
+from diffusionad_client.scoring.results import HEATMAPS, REPORT_HTML, read_rows, read_summary
+from diffusionad_client.scoring.row import Row
 
 _TEMPLATE = "page.html.j2"
 
 
 @dataclass(frozen=True)
-class Card:
+class ImageCard:
     """One image as the report shows it; pictures are data URIs, None where there is none."""
 
     row: Row
@@ -68,9 +63,9 @@ def write_report(output: Path, *, image_root: Path | None = None) -> Path:
     return path
 
 
-def _card(row: Row, output: Path, root: Path) -> Card:
+def _card(row: Row, output: Path, root: Path) -> ImageCard:
     heatmap = open_picture(output, row.heatmap)
-    return Card(
+    return ImageCard(
         row=row,
         image=thumbnail(open_picture(root, row.image)),
         reconstruction=thumbnail(open_picture(output, row.reconstruction)),

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from diffusionad_client.artifacts.metadata import Verdict
-from diffusionad_client.scoring.results import Row
+from diffusionad_client.scoring.row import Row
 
 HIGHEST = 110  # images with the highest scores
 OF_EACH_VERDICT = 30  # images drawn at random from each verdict
@@ -19,7 +19,7 @@ MAX_FAILURES = 200  # failures listed
 
 
 @dataclass(frozen=True, order=True)
-class Release:
+class JudgedBy:
     """The release and thresholds behind a verdict; a run may see more than one."""
 
     version: str
@@ -36,7 +36,7 @@ class Overview:
     scores: dict[str, array[float]] = field(
         default_factory=lambda: {verdict.value: array("d") for verdict in Verdict}
     )
-    releases: Counter[Release] = field(default_factory=Counter)
+    releases: Counter[JudgedBy] = field(default_factory=Counter)
     failures: list[Row] = field(default_factory=list)  # the first MAX_FAILURES
     failed: int = 0
     shown: list[Row] = field(default_factory=list)  # by score, highest first
@@ -96,8 +96,8 @@ def _rank(row: Row) -> float:
     return 1.0 if row.score is None else row.score
 
 
-def _release(row: Row) -> Release:
-    return Release(
+def _release(row: Row) -> JudgedBy:
+    return JudgedBy(
         version=row.version or "",
         release=row.release or "",
         accept=row.accept or 0.0,

@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
+import errno
 import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 
 from diffusionad_client.artifacts.metadata import Verdict
 from diffusionad_client.contract import Priority
-from diffusionad_client.errors import DiffusionADError
-from diffusionad_client.files import PART
-from diffusionad_client.scoring.results import RESULTS_JSONL, ResultsWriter, Row, RunSummary
-from diffusionad_client.scoring.run import Scorer, score_all
-from diffusionad_client.scoring.sources import ImageSet
+from diffusionad_client.errors import DiffusionADError, OutputError
+from diffusionad_client.output_folders import claimed
+from diffusionad_client.pages.pictures import PictureFormat
+from diffusionad_client.scoring.drawing import Drawing
+from diffusionad_client.scoring.results import RESULTS, RunSummary
+from diffusionad_client.scoring.row import Row
+from diffusionad_client.scoring.run import Inspect, Recipe, score_all, score_one
+from diffusionad_client.scoring.sinks import FolderSink, Sink
+from diffusionad_client.scoring.sources import Source, SourceImage
 from diffusionad_client.sdk.client import Client
 
 _GREETING_S = 10.0  # long enough for any server that is there to say what it serves
+
+# What a file system says to a name that it cannot hold; all else is the folder's.
+_NAME_REFUSED = (errno.EILSEQ, errno.EINVAL, errno.ENAMETOOLONG)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,60 +40,93 @@ class Settings:
     accept: float | None = None  # None: the release's
     reject: float | None = None
     heatmaps: bool = True
+    picture_format: PictureFormat = PictureFormat.PNG  # of the heat maps
     save_maps: bool = False
     overwrite: bool = False
     concurrency: int = 4
     timeout: float = 30.0  # seconds an image
 
+    @property
+    def recipe(self) -> Recipe:
+        """What of it concerns each image."""
+        drawing = Drawing(
+            heatmaps=self.heatmaps, maps=self.save_maps, heatmap_format=self.picture_format
+        )
+        return Recipe(accept=self.accept, reject=self.reject, drawing=drawing)
+
 
 def score_batch(
-    url: str, found: ImageSet, settings: Settings, on_row: Callable[[Row], None]
+    url: str, source: Source, settings: Settings, on_row: Callable[[Row], None]
 ) -> RunSummary:
-    """Score all images through the server at `url`; `on_row` hears of each as it is done.
+    """Score all images through the server at `url` into a folder; `on_row` hears of each.
 
-    The server is asked for the model before anything is written or removed.
+    The server is asked for the model before anything is written. Earlier
+    results stay what they are until all is done.
     """
     with Client(url, settings.model, timeout=settings.timeout, priority=Priority.BATCH) as client:
         served = client.served(timeout=min(_GREETING_S, settings.timeout))
         # Refuses thresholds in the wrong order before anything is scored.
         served.metadata.thresholds.with_changes(accept=settings.accept, reject=settings.reject)
-        scorer = Scorer(
-            client=client,
-            model=served.model,
-            accept=settings.accept,
-            reject=settings.reject,
-            output=settings.output,
-            heatmaps=settings.heatmaps,
-            save_maps=settings.save_maps,
+        inspect = partial(client.inspect, model=served.model)
+        with (
+            claimed(settings.output, RESULTS, overwrite=settings.overwrite) as output,
+            FolderSink(output) as sink,
+        ):
+            run = Run(source, inspect, sink, settings)
+            return run.finish(served.model, url, on_row)
+
+
+@dataclass(frozen=True)
+class Run:
+    """Images from any source, scored by whatever inspects them, into any sink."""
+
+    source: Source
+    inspect: Inspect
+    sink: Sink
+    settings: Settings
+
+    def finish(self, model: str, server: str, on_row: Callable[[Row], None]) -> RunSummary:
+        """Score all images, and make what came of it the results."""
+        started = datetime.now(timezone.utc).astimezone()
+        clock = time.perf_counter()
+        verdicts = Counter({verdict.value: 0 for verdict in Verdict})
+        failed = 0
+        rows = score_all(self.source, self.score, concurrency=self.settings.concurrency)
+        with closing(rows):
+            try:
+                for row in rows:
+                    self.sink.write(row)
+                    if row.verdict is None:
+                        failed += 1
+                    else:
+                        verdicts[row.verdict] += 1
+                    on_row(row)
+            except DiffusionADError as exc:
+                of = "" if self.source.count is None else f" of {self.source.count}"
+                done = f"{verdicts.total()}{of} images were scored"
+                message = f"{exc}; stopped: {done}, see {self.sink.unfinished}"
+                raise type(exc)(message) from exc
+        summary = RunSummary(
+            model=model,
+            server=server,
+            root=self.source.root,
+            started=started.isoformat(timespec="seconds"),
+            seconds=round(time.perf_counter() - clock, 3),
+            images=verdicts.total() + failed,
+            failed=failed,
+            verdicts=dict(verdicts),
         )
-        with ResultsWriter(settings.output, overwrite=settings.overwrite) as writer:
-            started = datetime.now(timezone.utc).astimezone()
-            clock = time.perf_counter()
-            verdicts = Counter({verdict.value: 0 for verdict in Verdict})
-            failed = 0
-            rows = score_all(scorer, found, concurrency=settings.concurrency)
-            with closing(rows):
-                try:
-                    for row in rows:
-                        writer.write(row)
-                        if row.verdict is None:
-                            failed += 1
-                        else:
-                            verdicts[row.verdict] += 1
-                        on_row(row)
-                except DiffusionADError as exc:
-                    part = settings.output / (RESULTS_JSONL + PART)
-                    done = f"{verdicts.total()} of {len(found.names)} images were scored"
-                    raise type(exc)(f"{exc}; stopped: {done}, see {part}") from exc
-            summary = RunSummary(
-                model=served.model,
-                server=url,
-                root=str(found.root),
-                started=started.isoformat(timespec="seconds"),
-                seconds=round(time.perf_counter() - clock, 3),
-                images=len(found.names),
-                failed=failed,
-                verdicts=dict(verdicts),
-            )
-            writer.finish(summary)
-    return summary
+        self.sink.finish(summary)
+        return summary
+
+    def score(self, image: SourceImage) -> Row:
+        """Score one image and keep its pictures; it fails if the sink cannot hold their names."""
+        scored = score_one(image, self.inspect, self.settings.recipe)
+        try:
+            for picture in scored.pictures.values():
+                self.sink.put(picture.name, picture.content)
+        except OutputError as exc:
+            if isinstance(exc.__cause__, OSError) and exc.__cause__.errno in _NAME_REFUSED:
+                return Row.failed(image.name, exc, sha256=scored.row.sha256)
+            raise
+        return scored.row

@@ -10,7 +10,8 @@ from pathlib import Path
 from diffusionad_client.artifacts.calibration import pixel_level
 from diffusionad_client.errors import CalibrationError
 from diffusionad_client.pages.pictures import read_map_png
-from diffusionad_client.scoring.results import Row, read_rows
+from diffusionad_client.scoring.results import read_rows
+from diffusionad_client.scoring.row import Row
 
 
 @dataclass

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import errno
+import hashlib
 import time
 from collections import deque
-from collections.abc import Generator
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from pathlib import Path
-
-import numpy as np
-from PIL import Image
+from collections.abc import Callable, Generator, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Protocol
 
 from diffusionad_client import images
 from diffusionad_client.errors import (
@@ -23,11 +21,12 @@ from diffusionad_client.errors import (
     OutputError,
     ServerUnavailableError,
 )
-from diffusionad_client.files import write_aside
-from diffusionad_client.pages import pictures
-from diffusionad_client.scoring.results import ANOMALY_MAPS, HEATMAPS, RECONSTRUCTIONS, Row
-from diffusionad_client.scoring.sources import ImageSet
-from diffusionad_client.sdk.client import Client
+from diffusionad_client.images import RGBImage
+from diffusionad_client.pixels import FULL_DEPTH
+from diffusionad_client.scoring.drawing import Drawing, Picture, draw
+from diffusionad_client.scoring.row import Row
+from diffusionad_client.scoring.sources import Source, SourceImage
+from diffusionad_client.scoring.workers import Workers
 from diffusionad_client.sdk.inspection import Inspection
 
 # Errors that are the server's, not the image's. So many in a row end the run, if
@@ -45,75 +44,76 @@ PATIENCE_S = 10.0
 
 # What Pillow and numpy raise for pictures that they cannot make.
 _UNDRAWABLE = (ArithmeticError, MemoryError, OSError, ValueError)
-# What a file system says to a name that it cannot hold; all else is the folder's.
-_NAME_REFUSED = (errno.EILSEQ, errno.EINVAL, errno.ENAMETOOLONG)
+
+
+class Inspect(Protocol):
+    """What `score_one` asks of a client: `Client.inspect`, with the model given."""
+
+    def __call__(
+        self, image: RGBImage, /, *, anomaly_map: bool, reconstruction: bool
+    ) -> Inspection:
+        """Score one image. Raises a `DiffusionADError`."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Scorer:
-    """Scores one image after another and writes its pictures. Threads may share it."""
+class Recipe:
+    """How images are judged, and what is drawn of them."""
 
-    client: Client
-    model: str
-    output: Path
     accept: float | None = None  # None: that of the release that answers
     reject: float | None = None
-    heatmaps: bool = True  # and the reconstructions beside them
-    save_maps: bool = False
+    depth: int = FULL_DEPTH  # bits a pixel of grey images that have more than 8 and do not say
+    drawing: Drawing = field(default_factory=Drawing)
 
-    def score(self, path: Path, name: str) -> Row:
-        """Score one image. What is wrong with it comes back in its row.
 
-        Raises the errors that are not the image's: the server's, and those of
-        the output folder.
-        """
+@dataclass(frozen=True)
+class ScoredImage:
+    """The row of an image, with the pictures that it names."""
+
+    row: Row
+    pictures: Mapping[str, Picture] = field(default_factory=dict)  # field of the row -> picture
+
+
+def score_one(image: SourceImage, inspect: Inspect, recipe: Recipe) -> ScoredImage:
+    """Score one image. What is wrong with it comes back in its row.
+
+    Nothing is written: the answer depends on the image's bytes, the model and
+    the recipe alone. Raises the errors that are the server's, not the image's.
+    """
+    sha256 = None
+    try:
+        content = image.read()
+        sha256 = hashlib.sha256(content).hexdigest()
         started = time.perf_counter()
-        try:
-            pixels = images.load(path)
-            decode_s = time.perf_counter() - started
-            inspection = self.client.inspect(
-                pixels,
-                model=self.model,
-                anomaly_map=self.heatmaps or self.save_maps,
-                reconstruction=self.heatmaps,
-            )
-        except _OF_THE_SERVER:
-            raise
-        except DiffusionADError as exc:
-            return Row.failed(name, exc)
-        thresholds = inspection.thresholds.with_changes(accept=self.accept, reject=self.reject)
-        inspection = inspection.judged_by(thresholds)
-        try:
-            files = self._draw(name, pixels, inspection)
-        except _UNDRAWABLE as exc:
-            return Row.failed(name, OutputError(f"its pictures cannot be drawn: {exc}"))
-        except OutputError as exc:
-            if isinstance(exc.__cause__, OSError) and exc.__cause__.errno in _NAME_REFUSED:
-                return Row.failed(name, exc)
-            raise
-        return Row.scored(name, inspection, decode_s, **files)
-
-    def _draw(self, name: str, pixels: images.RGBImage, inspection: Inspection) -> dict[str, str]:
-        made: dict[str, bytes] = {}
-        files: dict[str, str] = {}
-        if self.heatmaps and inspection.anomaly_map is not None:
-            files["heatmap"] = f"{HEATMAPS}/{name}.png"
-            drawn = pictures.heat_map(pixels, inspection.anomaly_map, inspection.pixel_threshold)
-            made["heatmap"] = pictures.png(drawn)
-        if inspection.reconstruction is not None:
-            files["reconstruction"] = f"{RECONSTRUCTIONS}/{name}.jpg"
-            normal = Image.fromarray(np.ascontiguousarray(inspection.reconstruction))
-            normal = normal.resize(pictures.picture_size(pixels), Image.Resampling.BILINEAR)
-            made["reconstruction"] = pictures.jpeg(normal)
-        if self.save_maps and inspection.anomaly_map is not None:
-            files["anomaly_map"] = f"{ANOMALY_MAPS}/{name}.png"
-            made["anomaly_map"] = pictures.map_png(inspection.anomaly_map)
-        for kind, content in made.items():
-            write_aside(self.output / files[kind], content)
-        return files
+        pixels = images.load(content, depth=recipe.depth, name=image.name)
+        decode_s = time.perf_counter() - started
+    except DiffusionADError as exc:
+        return ScoredImage(Row.failed(image.name, exc, sha256=sha256))
+    drawing = recipe.drawing
+    try:
+        inspection = inspect(
+            pixels,
+            anomaly_map=drawing.heatmaps or drawing.maps,
+            reconstruction=drawing.heatmaps,
+        )
+    except _OF_THE_SERVER:
+        raise
+    except DiffusionADError as exc:
+        return ScoredImage(Row.failed(image.name, exc, sha256=sha256))
+    thresholds = inspection.thresholds.with_changes(accept=recipe.accept, reject=recipe.reject)
+    inspection = inspection.judged_by(thresholds)
+    try:
+        pictures = draw(image.name, pixels, inspection, drawing)
+    except _UNDRAWABLE as exc:
+        error = OutputError(f"its pictures cannot be drawn: {exc}")
+        return ScoredImage(Row.failed(image.name, error, sha256=sha256))
+    names = {kind: picture.name for kind, picture in pictures.items()}
+    row = Row.scored(image.name, inspection, decode_s=decode_s, sha256=sha256, pictures=names)
+    return ScoredImage(row, pictures)
 
 
-def score_all(scorer: Scorer, found: ImageSet, *, concurrency: int) -> Generator[Row, None, None]:
+def score_all(
+    source: Source, score: Callable[[SourceImage], Row], *, concurrency: int
+) -> Generator[Row, None, None]:
     """Yield the row of every image, in order, with at most `concurrency` of them under way.
 
     Memory does not grow with the number of images. When the server fails
@@ -121,9 +121,9 @@ def score_all(scorer: Scorer, found: ImageSet, *, concurrency: int) -> Generator
     itself, or never answered one, its error is raised. Close the iterator to
     end it early; what is under way is not waited for.
     """
-    pool = ThreadPoolExecutor(concurrency, thread_name_prefix="score")
+    workers = Workers(concurrency, "score")
     under_way: deque[tuple[str, Future[Row]]] = deque()
-    names = iter(found.names)
+    to_do = iter(source)
     failures_in_a_row = 0
     last_answer = time.monotonic()
     answered = False
@@ -131,11 +131,10 @@ def score_all(scorer: Scorer, found: ImageSet, *, concurrency: int) -> Generator
     try:
         while True:
             while len(under_way) < 2 * concurrency:  # the next ones wait for a free thread
-                name = next(names, None)
-                if name is None:
+                image = next(to_do, None)
+                if image is None:
                     break
-                task = pool.submit(scorer.score, found.path(name), name)
-                under_way.append((name, task))
+                under_way.append((image.name, workers.submit(partial(score, image))))
             if not under_way:
                 break
             name, task = under_way.popleft()
@@ -156,4 +155,4 @@ def score_all(scorer: Scorer, found: ImageSet, *, concurrency: int) -> Generator
         if last_failure is not None and not answered:
             raise last_failure
     finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+        workers.stop()

@@ -6,45 +6,99 @@ in common. Names are unique, hold no "..", and name the files made of an image.
 
 from __future__ import annotations
 
+import codecs
 import glob
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import Protocol
 
+from diffusionad_client import folders, images, regular_files
 from diffusionad_client.errors import SourceError
-from diffusionad_client.folders import IMAGE_SUFFIXES
-from diffusionad_client.scoring.results import PICTURE_FOLDERS, RESULTS_JSONL, RUN_JSON
+from diffusionad_client.files import PART
+from diffusionad_client.folders import IMAGE_SUFFIXES, LeftOut
+from diffusionad_client.scoring.results import PICTURE_FOLDERS
+
+STDIN = Path("-")  # as a list
+_READ_S = 30.0  # for one file, unless the run says otherwise
+
+
+@dataclass(frozen=True)
+class SourceImage:
+    """One image to score: its name, and how to get its file's bytes."""
+
+    name: str  # unique in its source, with "/" between folders and no ".."
+    read: Callable[[], bytes]  # raises a DiffusionADError, and never waits for ever
+
+
+class Source(Protocol):
+    """Images in an order that is the same every time. Nothing is read before it is asked for.
+
+    One of millions of images must not make them all before the first.
+    """
+
+    @property
+    def root(self) -> str:
+        """Where the names begin: a folder, or the address of a bucket."""
+
+    @property
+    def count(self) -> int | None:
+        """How many images there are; None if that is not known before the end."""
+
+    def __iter__(self) -> Iterator[SourceImage]:
+        """Go through the images."""
 
 
 @dataclass(frozen=True)
 class ImageSet:
-    """The images of a run, in the order of their sources."""
+    """Images in files, in the order of their sources. A `Source`."""
 
-    root: Path
-    names: tuple[str, ...]  # relative to the root, with "/" between folders
-    ignored: int  # files in the folders that are no images by their suffix
-    runs: int = 0  # folders that were left out because they hold the results of a run
+    folder: Path
+    names: tuple[str, ...]  # relative to the folder, with "/" between folders
+    left_out: LeftOut = field(default_factory=LeftOut)
+    timeout: float = _READ_S  # for reading one, in seconds
+
+    @property
+    def root(self) -> str:
+        """The folder."""
+        return str(self.folder)
+
+    @property
+    def count(self) -> int:
+        """How many images there are."""
+        return len(self.names)
+
+    def __iter__(self) -> Iterator[SourceImage]:
+        for name in self.names:
+            read = partial(images.read_file, self.path(name), timeout=self.timeout)
+            yield SourceImage(name, read)
 
     def path(self, name: str) -> Path:
         """Where an image lies."""
-        return self.root / name
+        return self.folder / name
 
 
 def find_images(
-    sources: Sequence[str], *, lists: Sequence[Path] = (), skip: Path | None = None
+    sources: Sequence[str],
+    *,
+    lists: Sequence[Path] = (),
+    skip: Path | None = None,
+    timeout: float = _READ_S,
 ) -> ImageSet:
     """Gather the images of all sources; results in the folder `skip` (the output) are left out.
 
-    A source is an image, a folder (searched through and through, hidden files
-    and results of other runs left out), or a glob pattern such as
-    "line1/**/*.png". A list holds one path a line, relative to the working
-    directory. Raises `SourceError`.
+    A source is an image, a folder (searched through and through, by the rules
+    of `folders`), or a glob pattern such as "line1/**/*.png". A list holds one
+    path a line, relative to the working directory; "-" is standard input. What
+    is named but cannot be read, such as a link to nothing or a named pipe, is
+    left to the run, which says so in its row. Raises `SourceError`.
     """
     roots: list[str] = []
-    found: dict[str, None] = {}  # a set that keeps the order
-    ignored = 0
-    runs: set[str] = set()
+    paths: dict[str, None] = {}  # a set that keeps the order
+    left_out = LeftOut()
     output = None if skip is None else os.path.realpath(skip)
     for source in sources:
         if os.path.isdir(source):
@@ -54,61 +108,31 @@ def find_images(
                     "choose another output folder, which may be inside this one"
                 )
             roots.append(os.path.abspath(source))
-            for path in _walk(roots[-1], output, runs):
-                if os.path.splitext(path)[1].lower() in IMAGE_SUFFIXES:
-                    found[path] = None
-                else:
-                    ignored += 1
+            paths |= dict.fromkeys(
+                folders.find_images(
+                    roots[-1], left_out, skip=lambda real: real == output, with_special=True
+                )
+            )
             continue
-        files = [source] if os.path.isfile(source) else _glob(source, output)
+        files = [source] if os.path.lexists(source) else _glob(source, output)
         for path in map(os.path.abspath, files):
             roots.append(os.path.dirname(path))
-            found[path] = None
+            paths[path] = None
     for path in _listed(lists):
         if not _is_picture_of(output, path):
             roots.append(os.path.dirname(path))
-            found[path] = None
+            paths[path] = None
 
-    if not found:
+    if not paths:
         where = ", ".join([*sources, *map(str, lists)])
+        others = "; ".join(left_out.described()) or "no files at all"
         raise SourceError(
-            f"{where}: no images there ({ignored} other files); images end in "
+            f"{where}: no images there ({others}); images end in "
             + ", ".join(sorted(IMAGE_SUFFIXES))
         )
     root = _common_folder(roots)
-    names = tuple(Path(os.path.relpath(path, root)).as_posix() for path in found)
-    return ImageSet(Path(root), names, ignored, len(runs))
-
-
-def _walk(folder: str, output: str | None, runs: set[str]) -> Iterator[str]:
-    """Yield the files below a folder, sorted; links to folders are followed, once each.
-
-    The output folder and those of other runs, which are added to `runs`, are left out.
-    """
-    visited = {os.path.realpath(folder)}
-
-    def refuse(exc: OSError) -> None:
-        raise SourceError(f"{exc.filename}: cannot be searched: {exc.strerror}") from exc
-
-    for parent, folders, files in os.walk(folder, followlinks=True, onerror=refuse):
-        kept = []
-        for name in sorted(folders):
-            real = os.path.realpath(os.path.join(parent, name))
-            if name.startswith(".") or real in visited or real == output:
-                continue
-            visited.add(real)
-            if _holds_a_run(real):
-                runs.add(real)
-            else:
-                kept.append(name)
-        folders[:] = kept
-        for name in sorted(files):
-            if not name.startswith("."):
-                yield os.path.join(parent, name)
-
-
-def _holds_a_run(folder: str) -> bool:
-    return all(os.path.isfile(os.path.join(folder, name)) for name in (RESULTS_JSONL, RUN_JSON))
+    names = tuple(Path(os.path.relpath(path, root)).as_posix() for path in paths)
+    return ImageSet(Path(root), names, left_out, timeout)
 
 
 def _is_picture_of(output: str | None, path: str) -> bool:
@@ -116,7 +140,8 @@ def _is_picture_of(output: str | None, path: str) -> bool:
     if output is None:
         return False
     real = os.path.realpath(path)
-    return any(real.startswith(os.path.join(output, name, "")) for name in PICTURE_FOLDERS)
+    folders_ = (name + suffix for name in PICTURE_FOLDERS for suffix in ("", PART))
+    return any(real.startswith(os.path.join(output, name, "")) for name in folders_)
 
 
 def _glob(pattern: str, output: str | None) -> list[str]:
@@ -125,7 +150,7 @@ def _glob(pattern: str, output: str | None) -> list[str]:
     files = sorted(
         path
         for path in glob.glob(pattern, recursive=True)
-        if os.path.isfile(path) and not _is_picture_of(output, path)
+        if not os.path.isdir(path) and not _is_picture_of(output, path)
     )
     if not files:
         raise SourceError(f"{pattern}: no file has such a name")
@@ -135,10 +160,22 @@ def _glob(pattern: str, output: str | None) -> list[str]:
 def _listed(lists: Iterable[Path]) -> Iterator[str]:
     for path in lists:
         try:
-            lines = path.read_text(encoding="utf-8-sig", errors="surrogateescape").splitlines()
+            content = sys.stdin.buffer.read() if path == STDIN else regular_files.read(path)
         except OSError as exc:
-            raise SourceError(f"{path}: the list cannot be read: {exc.strerror}") from exc
+            piped = "; a list from a pipe goes to --list -" if os.path.exists(path) else ""
+            raise SourceError(f"{path}: the list cannot be read: {exc.strerror}{piped}") from exc
+        lines = _decoded(content, path).splitlines()
         yield from (os.path.abspath(line.strip()) for line in lines if line.strip())
+
+
+def _decoded(content: bytes, path: Path) -> str:
+    """Read a list as its editor wrote it; names that are not UTF-8 stay the bytes they are."""
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        try:
+            return content.decode("utf-16")
+        except UnicodeDecodeError as exc:
+            raise SourceError(f"{path}: the list is damaged UTF-16: {exc}") from exc
+    return content.decode("utf-8-sig", "surrogateescape")
 
 
 def _common_folder(roots: Sequence[str]) -> str:

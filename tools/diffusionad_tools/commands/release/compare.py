@@ -75,7 +75,7 @@ def compare(
         raise click.UsageError("give either --url or --repository")
     check_can_render()
     check_output(output, overwrite=overwrite)
-    found = find_images(sources, skip=output)
+    images = find_images(sources, skip=output, timeout=timeout)
     settings = Settings(
         output=output,
         heatmaps=not no_heatmaps,
@@ -85,7 +85,7 @@ def compare(
     )
     server = nullcontext(url or "") if repository is None else serve_repository(repository)
     with server as address:
-        result = compare_models(address, base, candidate, found, settings, scoring_progress)
+        result = compare_models(address, base, candidate, images, settings, scoring_progress)
     _print_summary(result)
     click.echo(f"Comparison  {output / COMPARE_HTML}")
     ctx.exit(EXIT_SOME_FAILED if result.failures else 0)

@@ -1,0 +1,137 @@
+"""Where the results of a run go. A folder here; a bucket or a table would be a sink too."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from contextlib import ExitStack
+from dataclasses import asdict, fields
+from pathlib import Path
+from types import TracebackType
+from typing import Protocol
+
+from diffusionad_client.files import output_errors, write_aside
+from diffusionad_client.output_folders import OutputFolder
+from diffusionad_client.scoring.results import RESULTS_CSV, RESULTS_JSONL, RUN_JSON, RunSummary
+from diffusionad_client.scoring.row import Row
+
+_COLUMNS = [field.name for field in fields(Row)]
+# A cell that begins so is a formula to spreadsheets; file names come from anywhere.
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_BOM = "\ufeff"  # Excel takes a CSV without it for the encoding of its own country
+
+
+class Sink(Protocol):
+    """Takes the pictures and rows of one run, and makes them its results at the end.
+
+    A context manager: what is left without `finish` is unfinished, and must
+    neither pass for results nor have harmed earlier ones. What it has been
+    given by then should be kept. All methods raise `OutputError`.
+    """
+
+    @property
+    def unfinished(self) -> str:
+        """Where the rows of a run that ended early are to be found."""
+
+    def put(self, name: str, content: bytes) -> None:
+        """Keep one picture under its name, with "/" between folders. Threads call at once."""
+
+    def write(self, row: Row) -> None:
+        """Add one row. They come in the order of the source, after their pictures."""
+
+    def finish(self, summary: RunSummary) -> None:
+        """Make all that came the results of the run, as one change."""
+
+
+class FolderSink:
+    """Writes results into an output folder; see `results` for its files."""
+
+    def __init__(self, output: OutputFolder) -> None:
+        self._output = output
+        self._stack = ExitStack()
+        self._jsonl = self._stack.enter_context(WholeLines(output.part(RESULTS_JSONL)))
+        self._csv = self._stack.enter_context(WholeLines(output.part(RESULTS_CSV)))
+        self._csv.write(_BOM + _csv_line(_COLUMNS))
+
+    def __enter__(self) -> FolderSink:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._stack.close()
+
+    @property
+    def unfinished(self) -> str:
+        """The file of the rows so far."""
+        return str(self._output.part(RESULTS_JSONL))
+
+    def put(self, name: str, content: bytes) -> None:
+        """Write one picture."""
+        folder, _, rest = name.partition("/")
+        write_aside(self._output.part(folder) / rest, content)
+
+    def write(self, row: Row) -> None:
+        """Add one image to both files."""
+        self._jsonl.write(json.dumps(row.to_document(), allow_nan=False) + "\n")
+        self._csv.write(_csv_line([_cell(value) for value in asdict(row).values()]))
+
+    def finish(self, summary: RunSummary) -> None:
+        """Put the files in the place of those of an earlier run."""
+        self._stack.close()
+        text = json.dumps(asdict(summary), indent=2)
+        write_aside(self._output.part(RUN_JSON), text.encode())
+        self._output.publish()
+
+
+class WholeLines:
+    """A text file that only ever holds whole lines, so that a run can be watched, or killed.
+
+    When the disk is full the line that did not fit is taken back.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        with output_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = path.open("wb", buffering=0)
+
+    def __enter__(self) -> WholeLines:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        with output_errors(self._path):
+            self._file.close()
+
+    def write(self, line: str) -> None:
+        """Add a line. Names of files that are not UTF-8 go through as the bytes they are."""
+        content = line.encode("utf-8", "surrogateescape")
+        with output_errors(self._path):
+            end = self._file.tell()
+            try:
+                while content:  # a disk that is nearly full takes a part, and says so next time
+                    content = content[self._file.write(content) :]
+            except OSError:
+                self._file.truncate(end)
+                self._file.seek(end)
+                raise
+
+
+def _csv_line(cells: list[object] | list[str]) -> str:
+    line = io.StringIO(newline="")
+    csv.writer(line).writerow(cells)
+    return line.getvalue()
+
+
+def _cell(value: object) -> object:
+    """Keep a spreadsheet from running what is only a name: with the ' that it does not show."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value

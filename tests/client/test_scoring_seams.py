@@ -1,0 +1,140 @@
+"""Folder scoring's seams: any source, any sink, and a pure step between them."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from diffusionad_client import Client
+from diffusionad_client.scoring import run
+from diffusionad_client.scoring.batch import Run, Settings
+from diffusionad_client.scoring.results import RunSummary
+from diffusionad_client.scoring.row import Row
+from diffusionad_client.scoring.sources import SourceImage
+
+
+def png_file(red: int) -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (40, 30), (red, 90, 90)).save(file, "PNG")
+    return file.getvalue()
+
+
+@dataclass
+class Bucket:
+    """A source that knows neither folders nor how many images it has."""
+
+    files: dict[str, bytes]
+    asked: list[str] = field(default_factory=list)
+    root: str = "s3://line-1"
+    count: int | None = None
+
+    def __iter__(self) -> Iterator[SourceImage]:
+        for name in self.files:
+            yield SourceImage(name, lambda name=name: self.read(name))  # type: ignore[misc]
+
+    def read(self, name: str) -> bytes:
+        self.asked.append(name)
+        return self.files[name]
+
+
+@dataclass
+class Table:
+    """A sink that keeps everything in memory."""
+
+    pictures: dict[str, bytes] = field(default_factory=dict)
+    rows: list[Row] = field(default_factory=list)
+    summary: RunSummary | None = None
+    unfinished: str = "the table"
+
+    def __enter__(self) -> Table:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        pass
+
+    def put(self, name: str, content: bytes) -> None:
+        self.pictures[name] = content
+
+    def write(self, row: Row) -> None:
+        self.rows.append(row)
+
+    def finish(self, summary: RunSummary) -> None:
+        self.summary = summary
+
+
+@pytest.fixture
+def client(triton: Any) -> Iterator[Client]:
+    with Client(triton.url, "screw") as connected:
+        yield connected
+
+
+def test_images_from_anywhere_are_scored_into_anything(client: Client) -> None:
+    source = Bucket({"a/1.png": png_file(20), "a/2.png": png_file(250), "b.png": b"no image"})
+    table = Table()
+    whole = Run(source, client.inspect, table, Settings(output=Path("nowhere")))
+    summary = whole.finish("screw", "here", lambda row: None)
+    assert [(row.image, row.verdict) for row in table.rows] == [
+        ("a/1.png", "OK"),
+        ("a/2.png", "NG"),
+        ("b.png", None),
+    ]
+    assert set(table.pictures) == {
+        *("heatmaps/a/1.png.png", "heatmaps/a/2.png.png"),
+        *("reconstructions/a/1.png.jpg", "reconstructions/a/2.png.jpg"),
+    }
+    assert table.summary == summary
+    assert (summary.root, summary.images, summary.failed) == ("s3://line-1", 3, 1)
+
+
+def test_every_row_has_the_hash_of_its_file_whether_scored_or_not(client: Client) -> None:
+    for content in (png_file(20), b"no image"):
+        image = SourceImage("a.png", lambda content=content: content)  # type: ignore[misc]
+        row = run.score_one(image, client.inspect, run.Recipe()).row
+        assert row.sha256 == hashlib.sha256(content).hexdigest()
+
+
+def test_scoring_one_image_twice_gives_the_same_row_and_pictures(client: Client) -> None:
+    image = SourceImage("a.png", lambda: png_file(200))
+    first, second = (run.score_one(image, client.inspect, run.Recipe()) for _ in range(2))
+    assert first.pictures == second.pictures
+    assert (first.row.score, first.row.verdict) == (second.row.score, second.row.verdict)
+
+
+def test_an_image_is_read_when_its_turn_comes(client: Client) -> None:
+    source = Bucket({f"{number:03}.png": png_file(20) for number in range(50)})
+    rows = run.score_all(
+        source, lambda image: run.score_one(image, client.inspect, run.Recipe()).row, concurrency=1
+    )
+    next(rows)
+    rows.close()
+    assert len(source.asked) <= 3
+
+
+def test_a_row_is_read_as_it_was_written() -> None:
+    row = Row(image="a.png", error_type="ImageError", error_message="broken", sha256="f" * 64)
+    assert Row.from_document(row.to_document()) == row
+
+
+def test_a_row_of_before_there_were_hashes_is_read() -> None:
+    row = Row(image="a.png", score=0.1, verdict="OK", accept=0.2, reject=0.3)
+    document = row.to_document()
+    del document["sha256"]
+    assert Row.from_document(document) == row
+
+
+def test_a_field_of_a_later_version_is_passed_over() -> None:
+    row = Row(image="a.png", score=0.1, verdict="OK", accept=0.2, reject=0.3)
+    assert Row.from_document({**row.to_document(), "camera": "left"}) == row

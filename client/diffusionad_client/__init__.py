@@ -39,9 +39,11 @@ if TYPE_CHECKING:
         ServerUnavailableError,
         SourceError,
     )
+    from diffusionad_client.sdk.catalogue import Catalogue, IdleModel, RefusedModel
     from diffusionad_client.sdk.client import Client
     from diffusionad_client.sdk.inspection import Inspection, Timings
-    from diffusionad_client.sdk.releases import Catalogue, IdleModel, RefusedModel, ServedModel
+    from diffusionad_client.sdk.probe import Probe
+    from diffusionad_client.sdk.served import ServedModel
     from diffusionad_client.sdk.transports.base import Health
 
 __version__ = "0.1.0"
@@ -68,6 +70,7 @@ __all__ = [
     "ModelNotFoundError",
     "OutputError",
     "Priority",
+    "Probe",
     "RefusedModel",
     "ReleaseMetadata",
     "ReportError",
@@ -82,15 +85,16 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Catalogue": "sdk.releases",
+    "Catalogue": "sdk.catalogue",
     "Client": "sdk.client",
     "Health": "sdk.transports.base",
-    "IdleModel": "sdk.releases",
+    "IdleModel": "sdk.catalogue",
     "Inspection": "sdk.inspection",
     "Priority": "contract",
-    "RefusedModel": "sdk.releases",
+    "Probe": "sdk.probe",
+    "RefusedModel": "sdk.catalogue",
     "ReleaseMetadata": "artifacts.metadata",
-    "ServedModel": "sdk.releases",
+    "ServedModel": "sdk.served",
     "Thresholds": "artifacts.metadata",
     "Timings": "sdk.inspection",
     "Verdict": "artifacts.metadata",

@@ -13,7 +13,7 @@
     ├── AddressError                a server's address is not HOST:PORT
     ├── AdminKeyError               a server's admin key cannot be read, or is open to others
     ├── AccessDeniedError           the server does not open that call to this client
-    ├── ModelNotFoundError          the server does not serve that category
+    ├── ModelNotFoundError          the server does not serve that category (retryable: not now)
     ├── ModelLoadError              the server could not load that category
     ├── ContractError               the server's model is not one of ours, or of another version
     ├── InferenceError              the server refused or failed a request
@@ -83,7 +83,14 @@ class AccessDeniedError(DiffusionADError):
 
 
 class ModelNotFoundError(DiffusionADError):
-    """The server answers, but does not serve the named category."""
+    """The server answers, but does not serve the named category.
+
+    `retryable` of one that it is about to serve: one that loads, or comes back after a restart.
+    """
+
+    def __init__(self, message: str, *, passing: bool = False) -> None:
+        super().__init__(message)
+        self.retryable = passing
 
 
 class ModelLoadError(DiffusionADError):

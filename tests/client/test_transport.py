@@ -37,6 +37,11 @@ Code = grpc.StatusCode
             "Request for unknown model: 'screw' has no available versions",
             errors.ModelNotFoundError,
         ),
+        (Code.UNAVAILABLE, "Server is stopping", errors.ServerUnavailableError),
+        (Code.UNAVAILABLE, "Server not ready", errors.ServerUnavailableError),
+        (Code.INTERNAL, "Stub process 's_0_0' is not healthy.", errors.ServerUnavailableError),
+        (Code.INTERNAL, "The stub process has exited", errors.ServerUnavailableError),
+        (Code.UNKNOWN, "Stub process 's' has died", errors.ServerUnavailableError),
         (Code.INVALID_ARGUMENT, "unexpected shape", errors.InferenceError),
         (Code.INTERNAL, "onnx runtime error 6", errors.InferenceError),
         (Code.UNIMPLEMENTED, "unknown service", errors.ContractError),
@@ -180,7 +185,7 @@ def test_without_retries_every_failure_is_an_error_at_once(triton: Any) -> None:
     assert triton.calls.count("ModelInfer") == 1
 
 
-@pytest.mark.parametrize("code", [Code.INTERNAL, Code.PERMISSION_DENIED, Code.NOT_FOUND])
+@pytest.mark.parametrize("code", [Code.INTERNAL, Code.PERMISSION_DENIED])
 def test_a_failure_that_does_not_pass_is_not_tried_again(triton: Any, code: Any) -> None:
     triton.failures["ModelInfer"] = (code, "no")
     with Client(triton.url) as client, pytest.raises(errors.DiffusionADError):

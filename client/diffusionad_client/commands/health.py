@@ -4,29 +4,68 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from diffusionad_client.commands.options import json_option, timeout_option, url_option
 
+if TYPE_CHECKING:
+    from diffusionad_client.sdk.probe import Probe
+
 
 @click.command()
 @url_option
 @timeout_option
+@click.option("--deep", is_flag=True, help="Also send an image through what the server serves.")
+@click.option("--model", metavar="NAME", help="With --deep: through this category alone.")
 @json_option
 @click.pass_context
-def health(ctx: click.Context, url: str, timeout: float, as_json: bool) -> None:
+def health(
+    ctx: click.Context, url: str, timeout: float, deep: bool, model: str | None, as_json: bool
+) -> None:
     """Ask a server whether all of its models are ready.
 
-    Exits with 0 if they are, with 1 if they are not or no server answers.
+    A server says so even of a model whose process has died: --deep asks the
+    models themselves. Exits with 0 if all is well, with 1 if not, or if no
+    server answers.
     """
     from diffusionad_client.sdk.client import Client
 
+    if model is not None and not deep:
+        raise click.UsageError("--model goes with --deep")
     with Client(url, timeout=timeout) as client:
         answer = client.health()
+        probes = client.probe(model) if deep else []
     if as_json:
-        click.echo(json.dumps({"url": url, **asdict(answer)}))
+        document: dict[str, Any] = {"url": url, **asdict(answer)}
+        if deep:
+            document["probes"] = [_document(probe) for probe in probes]
+        click.echo(json.dumps(document))
     else:
         state = "ready" if answer.ready else "answers, but not all of its models are ready"
         click.echo(f"{url}: {answer.server} {answer.version}, {state}")
-    ctx.exit(0 if answer.ready else 1)
+        for probe in probes:
+            click.echo(_line(probe))
+        if deep and not probes:
+            click.echo("It serves no category that could be asked.")
+    well = answer.ready and all(probe.answers for probe in probes) and bool(probes) >= deep
+    ctx.exit(0 if well else 1)
+
+
+def _document(probe: Probe) -> dict[str, Any]:
+    return {
+        "model": probe.model,
+        "answers": probe.answers,
+        "version": probe.version,
+        "release": probe.release,
+        "seconds": round(probe.seconds, 4),
+        "error": None if probe.error is None else str(probe.error),
+    }
+
+
+def _line(probe: Probe) -> str:
+    if probe.error is not None:
+        return f"{probe.model}: does not answer: {probe.error}"
+    took = f"{1000 * probe.seconds:.0f} ms"
+    return f"{probe.model}: answers in {took}, version {probe.version}, release {probe.release}"

@@ -18,7 +18,8 @@ from diffusionad_client.commands.options import (
 )
 
 if TYPE_CHECKING:
-    from diffusionad_client.sdk.releases import Catalogue, IdleModel, ServedModel
+    from diffusionad_client.sdk.catalogue import Catalogue, IdleModel
+    from diffusionad_client.sdk.served import ServedModel
 
 _LOAD_S = 600.0  # warming up a large model on a CPU takes minutes
 

@@ -8,12 +8,15 @@ from types import TracebackType
 from diffusionad_client import contract, images
 from diffusionad_client.artifacts.metadata import Thresholds
 from diffusionad_client.contract import Priority
-from diffusionad_client.errors import ImageError
+from diffusionad_client.errors import ImageError, ModelLoadError, ServerBusyError
+from diffusionad_client.sdk.catalogue import Catalogue
 from diffusionad_client.sdk.deadline import Deadline
 from diffusionad_client.sdk.inference import Inference, Request
 from diffusionad_client.sdk.inspection import Inspection, Timings
 from diffusionad_client.sdk.judgement import judge_by_metadata, judgement_that_came
-from diffusionad_client.sdk.releases import Catalogue, Releases, ServedModel
+from diffusionad_client.sdk.probe import Probe, probe, probe_all
+from diffusionad_client.sdk.releases import Releases
+from diffusionad_client.sdk.served import ServedModel
 from diffusionad_client.sdk.transports.base import Health, Transport
 from diffusionad_client.sdk.transports.grpc import GrpcTransport
 
@@ -53,6 +56,7 @@ class Client:
         )
         self._releases = Releases(self._transport, url)
         self._inference = Inference(self._transport, self._releases, retry=retry)
+        self._once = Inference(self._transport, self._releases, retry=False)
 
     def __enter__(self) -> Client:
         return self
@@ -152,11 +156,19 @@ class Client:
         Its encoded form is loaded and unloaded by itself, as `screw__encoded`.
         The server must have been started with explicit model control. Raises
         `AccessDeniedError` without its admin key, `ModelLoadError` with the
-        server's reason; what was loaded before is then served on.
+        server's reason, what was loaded before is then served on; or if it
+        does not answer once it is loaded.
         """
         deadline = self._deadline(timeout)
         self._transport.load(_check_form(model), timeout=deadline.left())
-        return self._releases.fetch_newest(model, deadline)
+        served = self._releases.fetch_newest(model, deadline)
+        error = probe(self._once, model, deadline).error
+        if isinstance(error, ServerBusyError) or error is None:  # busy: others get their answers
+            return served
+        raise ModelLoadError(
+            f"{model}: the server says that it is loaded, but it does not answer; a server loads "
+            f"nothing anew that is as it was, so restart it: {error}"
+        ) from error
 
     def unload(self, model: str, *, timeout: float | None = None) -> None:
         """Unload a category; requests under way are answered still."""
@@ -167,6 +179,19 @@ class Client:
     def health(self, *, timeout: float | None = None) -> Health:
         """Ask whether the server is ready. Raises `ServerUnavailableError` if none answers."""
         return self._transport.health(timeout=self._deadline(timeout).left())
+
+    def probe(self, model: str | None = None, *, timeout: float | None = None) -> list[Probe]:
+        """Send a grey image through a category, or through all that the server serves.
+
+        A server's own word that it is ready does not tell: it says so of models
+        whose process has died. Raises a `DiffusionADError` if the server does
+        not tell what it serves; what fails after that is in the answers.
+        """
+        deadline = self._deadline(timeout)
+        chosen = self._model if model is None else _check_form(model)
+        if chosen is not None:
+            return [probe(self._once, chosen, deadline)]
+        return probe_all(self._once, self._releases.categories(deadline), deadline)
 
     def _choose(self, model: str | None, deadline: Deadline) -> str:
         if model is not None:

@@ -29,7 +29,8 @@ from diffusionad_client.errors import (
 )
 from diffusionad_client.sdk.deadline import Deadline
 from diffusionad_client.sdk.judgement import release_that_came
-from diffusionad_client.sdk.releases import Releases, ServedModel
+from diffusionad_client.sdk.releases import Releases
+from diffusionad_client.sdk.served import ServedModel
 from diffusionad_client.sdk.transports.base import Answer, Batch, Transport
 
 FIRST_PAUSE_S = 0.1  # before a request is tried again; doubled each time
@@ -47,6 +48,10 @@ class Request:
     model: str | None  # None: the server's only category
     outputs: Sequence[str]  # besides those of the judgement
     priority: Priority
+
+    def form_of(self, category: str) -> str:
+        """Name the form of a category that takes this image."""
+        return contract.encoded_model(category) if isinstance(self.image, bytes) else category
 
 
 @dataclass(frozen=True)
@@ -80,8 +85,9 @@ class Inference:
         """Ask until there is an answer.
 
         Tried again, inside the deadline, is what passes by itself: a full
-        queue, and a server that is gone but has answered before. One that was
-        never reached is an error at once: more likely its address is wrong.
+        queue, and a server or a model that is gone but has answered before.
+        One that was never reached is an error at once: more likely its address
+        or its name is wrong.
         """
         pauses = _pauses()
         failure: DiffusionADError | None = None
@@ -100,17 +106,20 @@ class Inference:
                 raise failure from exc  # why it took so long, not that a last try had no time
             except DiffusionADError as exc:
                 pause = next(pauses)
-                may_pass = exc.retryable and self._releases.reached
-                if not (self._retry and may_pass and deadline.allows(pause)):
+                if not (self._retry and self._may_pass(exc, request) and deadline.allows(pause)):
                     raise
                 failure = exc
             time.sleep(pause)
 
+    def _may_pass(self, exc: DiffusionADError, request: Request) -> bool:
+        category = request.model if isinstance(exc, ModelNotFoundError) else None
+        model = None if category is None else request.form_of(category)
+        return exc.retryable and self._releases.reached(model)
+
     def _ask(self, request: Request, deadline: Deadline) -> Reply:
         """Ask once, as what is known of the server has it."""
-        category = request.model or self._releases.only_category(deadline)
         image = request.image
-        model = contract.encoded_model(category) if isinstance(image, bytes) else category
+        model = request.form_of(request.model or self._releases.only_category(deadline))
         served = self._releases.newest(model, deadline)
         judgement = contract.judgement_outputs(served.metadata.contract)
         outputs = [*request.outputs, *judgement]

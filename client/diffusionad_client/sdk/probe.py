@@ -1,0 +1,82 @@
+"""An image sent through a category: the one proof that its steps answer.
+
+Triton calls a model ready whose process has died, and takes a load of it for
+done. Nothing is retried here: what counts is how things stand now.
+"""
+
+from __future__ import annotations
+
+import io
+import time
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from diffusionad_client import contract
+from diffusionad_client.contract import Priority
+from diffusionad_client.errors import DiffusionADError
+from diffusionad_client.sdk.catalogue import Catalogue
+from diffusionad_client.sdk.deadline import Deadline
+from diffusionad_client.sdk.inference import Inference, Request
+
+_GREY = np.full((16, 16, 3), 128, np.uint8)
+# A step may run in several processes, of which one is dead: servers give them their requests
+# in turn, so one image would not meet it.
+_IMAGES = 4
+
+
+@dataclass(frozen=True)
+class Probe:
+    """How a category, or its encoded form, took an image."""
+
+    model: str
+    seconds: float  # the slowest image; until the failure, if there was one
+    version: str | None = None  # that answered; None: it failed
+    release: str | None = None
+    error: DiffusionADError | None = None
+
+    @property
+    def answers(self) -> bool:
+        """Tell whether it gave an answer to every image."""
+        return self.error is None
+
+
+def probe(inference: Inference, model: str, deadline: Deadline) -> Probe:
+    """Send a grey image through a category or its encoded form, several times."""
+    category = model.partition("__")[0]
+    image = _grey_file() if model == contract.encoded_model(category) else _GREY
+    request = Request(image, category, [contract.SCORE], Priority.INLINE)
+    slowest = 0.0
+    for _ in range(_IMAGES):
+        started = time.perf_counter()
+        try:
+            reply = inference.run(request, deadline)
+        except DiffusionADError as exc:
+            return Probe(model, time.perf_counter() - started, error=exc)
+        slowest = max(slowest, time.perf_counter() - started)
+    return Probe(model, slowest, reply.served.version, reply.served.metadata.release)
+
+
+def probe_all(inference: Inference, found: Catalogue, deadline: Deadline) -> list[Probe]:
+    """Probe all that a server serves; what it could not load, or this client not use, fails."""
+    forms: list[str] = []
+    for served in found.served:
+        forms.append(served.model)
+        if served.model in found.encoded:
+            forms.append(contract.encoded_model(served.model))
+    return [
+        *(probe(inference, form, deadline) for form in forms),
+        *(Probe(refused.model, 0.0, error=refused.reason) for refused in found.refused),
+        *(
+            Probe(idle.model, 0.0, error=DiffusionADError(f"{idle.model}: {idle.reason}"))
+            for idle in found.idle
+            if idle.reason  # without one, nobody asked for it
+        ),
+    ]
+
+
+def _grey_file() -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(_GREY).save(file, "PNG")
+    return file.getvalue()

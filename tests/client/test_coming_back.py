@@ -1,0 +1,101 @@
+"""A model that was there a moment ago is asked for again: it may be back before the deadline."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+
+from diffusionad_client import Client, ModelNotFoundError, contract
+
+IMAGE = np.zeros((8, 8, 3), np.uint8)
+Code = grpc.StatusCode
+NO_VERSION = "Request for unknown model: 'screw' has no available versions"
+NOT_THIS_ONE = "Request for unknown model: 'screw' version 1 is not at ready state"
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize(
+    "failures",
+    [
+        {"ModelInfer": (Code.NOT_FOUND, NO_VERSION)},
+        {"ModelInfer": (Code.NOT_FOUND, NO_VERSION), "ModelConfig": (Code.NOT_FOUND, NO_VERSION)},
+        {
+            "ModelInfer": (Code.NOT_FOUND, NO_VERSION),
+            "ModelConfig": (Code.UNAVAILABLE, NOT_THIS_ONE),
+            "RepositoryIndex": (Code.UNAVAILABLE, "Server not ready"),
+        },
+        # In the middle of a move a polling server knows no such model, but its list has it.
+        {"ModelInfer": (Code.NOT_FOUND, "Request for unknown model: 'screw' is not found")},
+        {"ModelMetadata": (Code.NOT_FOUND, "Request for unknown model: 'screw' is not found")},
+    ],
+)
+@pytest.mark.parametrize("model", ["screw", None])
+def test_a_model_that_has_answered_is_waited_for(
+    triton: Any, failures: dict[str, Any], model: str | None
+) -> None:
+    with Client(triton.url, model) as client, ThreadPoolExecutor(1) as pool:
+        client.inspect(IMAGE)
+        if "ModelMetadata" in failures:  # asked again when the client knows nothing any more
+            client._releases.forget("screw")
+        asked = len(triton.calls)
+        triton.failures |= failures
+        found = pool.submit(client.inspect, IMAGE, timeout=10)
+        wait_for(lambda: len(triton.calls) > asked + 8)
+        assert not found.done()
+        triton.failures.clear()
+        assert found.result(timeout=10).release == "a" * 64
+
+
+def test_a_model_that_stays_away_is_an_error_that_says_so_when_the_time_is_up(triton: Any) -> None:
+    with Client(triton.url, "screw") as client:
+        client.inspect(IMAGE)
+        triton.failures["ModelInfer"] = (Code.NOT_FOUND, NO_VERSION)
+        started = time.monotonic()
+        with pytest.raises(ModelNotFoundError, match="lists 'screw' as ready") as caught:
+            client.inspect(IMAGE, timeout=1.0)
+    assert 0.3 < time.monotonic() - started < 5
+    assert caught.value.retryable
+
+
+@pytest.mark.parametrize("asked_before", [True, False])
+def test_a_model_that_never_answered_is_an_error_at_once(triton: Any, asked_before: bool) -> None:
+    with Client(triton.url) as client:
+        if asked_before:
+            client.inspect(IMAGE)
+        asked = triton.calls.count("ModelMetadata")
+        with pytest.raises(ModelNotFoundError, match="it serves: screw"):
+            client.inspect(IMAGE, model="nut", timeout=5)
+        assert triton.calls.count("ModelMetadata") == asked + 1
+
+
+def test_without_retries_a_model_that_is_gone_is_an_error_at_once(triton: Any) -> None:
+    triton.failures["ModelInfer"] = (Code.NOT_FOUND, NO_VERSION)
+    with Client(triton.url, retry=False) as client, pytest.raises(ModelNotFoundError):
+        client.inspect(IMAGE)
+    assert triton.calls.count("ModelInfer") == 1
+
+
+def test_the_encoded_form_is_waited_for_too(triton: Any, make_metadata: Any) -> None:
+    encoded = contract.encoded_model("screw")
+    with Client(triton.url, "screw") as client:
+        client.inspect(IMAGE)
+        with pytest.raises(ModelNotFoundError) as caught:  # it is not there, and never was
+            client.inspect(b"a file", encoded=True, timeout=5)
+        assert not caught.value.retryable
+        triton.configs[encoded, "1"] = triton.configs["screw", "1"]
+        triton.failures["ModelMetadata"] = (Code.NOT_FOUND, "is not found")
+        with pytest.raises(ModelNotFoundError) as caught:
+            client.inspect(b"a file", encoded=True, timeout=5)
+        assert caught.value.retryable

@@ -6,19 +6,16 @@ all call it, so that a score never depends on who prepared the image.
 
 from __future__ import annotations
 
-import io
-import struct
-import zlib
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Union
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import Image
 
 from diffusionad_client import regular_files
 from diffusionad_client.errors import DeadlineExceededError, ImageError
+from diffusionad_client.image_files import Limits, damage_named, opened, upright
 from diffusionad_client.pixels import (
     FULL_DEPTH,
     Deep,
@@ -26,7 +23,6 @@ from diffusionad_client.pixels import (
     check_colour,
     from_grey,
     stated,
-    whole_number,
 )
 
 __all__ = [
@@ -42,36 +38,6 @@ __all__ = [
 ]
 
 ImageSource = Union[str, "Path", bytes, Image.Image, RGBImage]
-
-# What Pillow's decoders raise on damaged files; its own plugins catch the same kinds.
-_DAMAGED = (
-    OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, OverflowError,
-    RuntimeError, MemoryError, struct.error, zlib.error,
-)  # fmt: skip
-_TOO_LARGE = (Image.DecompressionBombError, Image.DecompressionBombWarning)
-
-# Pillow knows forty more. None is a camera's, and one of them starts Ghostscript.
-_FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "GIF", "PPM")
-
-_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-
-_TURNS: dict[int | None, Image.Transpose] = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Limits:
-    """How large a file from a stranger may be, so that a small one cannot fill the memory."""
-
-    max_bytes: int = 64 * 2**20  # of the file
-    max_pixels: int = 100_000_000  # height times width; a pixel takes some 15 bytes on the way
 
 
 def load(
@@ -115,7 +81,8 @@ def read_pixels(
     if isinstance(source, np.ndarray):
         return _check_array(source)
     if isinstance(source, Image.Image):
-        return _convert(source, "the PIL image")
+        with damage_named("the PIL image"):
+            return _convert(source, "the PIL image")
     if isinstance(source, bytes):
         return _decode(source, name or f"the image of {len(source)} bytes", limits)
     if isinstance(source, (str, Path)):
@@ -165,73 +132,23 @@ def _check_array(array: NDArray[np.generic]) -> RGBImage:
 
 
 def _decode(data: bytes, name: str, limits: Limits | None) -> RGBImage | Deep:
-    if not data:
-        raise ImageError(f"{name}: the file is empty")
-    if limits and len(data) > limits.max_bytes:
-        raise ImageError(f"{name}: more than the {limits.max_bytes} bytes that a file may have")
-    try:
-        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:  # reads the header only
-            if limits and image.width * image.height > limits.max_pixels:
-                raise ImageError(
-                    f"{name}: {image.width} x {image.height} pixels are more than the "
-                    f"{limits.max_pixels} that an image may have"
-                )
-            return _convert(image, name)
-    except UnidentifiedImageError as exc:
-        if data.startswith(_TIFF):
-            raise ImageError(
-                f"{name}: a TIFF of a kind that cannot be read, or damaged; save it with 8 or 16 "
-                "bits a channel"
-            ) from exc
-        raise ImageError(f"{name}: not an image that can be read ({', '.join(_FORMATS)})") from exc
-    except _TOO_LARGE as exc:
-        raise ImageError(f"{name}: too many pixels: {exc}") from exc
-    except _DAMAGED as exc:
-        raise ImageError(f"{name}: the image is damaged: {exc}") from exc
+    with opened(data, name, limits) as image:
+        return _convert(image, name)
 
 
 def _convert(image: Image.Image, name: str) -> RGBImage | Deep:
-    try:
-        said = stated(image)
-        upright = _upright(image)
-        if upright.mode.startswith("I"):  # 16 bits a pixel, in one of several byte orders
-            return from_grey(np.asarray(upright), said, name)
-        if upright.mode == "F":
-            raise ImageError(
-                f"{name}: pixels are floating-point numbers, which have no agreed white; "
-                "convert the image to 8 or 16 bits first"
-            )
-        rgb = np.array(upright if upright.mode == "RGB" else _without_alpha(upright))
-        check_colour(rgb, said, name)
-        return rgb
-    except _DAMAGED as exc:
-        raise ImageError(f"{name}: the image is damaged: {exc}") from exc
-
-
-def _upright(image: Image.Image) -> Image.Image:
-    """Turn an image as its EXIF orientation says, whatever else is wrong with its EXIF data.
-
-    Pillow's own function writes the data anew, which fails for tags of wrong types.
-    """
-    if image.format == "TIFF":
-        _drop_unreadable(image.getexif())
-    image.load()  # of a PNG, the orientation may stand behind the pixels
-    try:
-        orientation = whole_number(image.getexif().get(ExifTags.Base.Orientation))
-    except _DAMAGED:
-        return image
-    turn = _TURNS.get(orientation)
-    return image if turn is None else image.transpose(turn)
-
-
-def _drop_unreadable(exif: Image.Exif) -> None:
-    """Leave out what Pillow would read with a TIFF's pixels, and refuse them for."""
-    for key in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo, ExifTags.IFD.Interop):
-        try:
-            exif.get_ifd(key)
-        except _DAMAGED:
-            if key in exif:
-                del exif[key]
+    said = stated(image)
+    turned = upright(image)
+    if turned.mode.startswith("I"):  # 16 bits a pixel, in one of several byte orders
+        return from_grey(np.asarray(turned), said, name)
+    if turned.mode == "F":
+        raise ImageError(
+            f"{name}: pixels are floating-point numbers, which have no agreed white; "
+            "convert the image to 8 or 16 bits first"
+        )
+    rgb = np.array(turned if turned.mode == "RGB" else _without_alpha(turned))
+    check_colour(rgb, said, name)
+    return rgb
 
 
 def _without_alpha(image: Image.Image) -> Image.Image:

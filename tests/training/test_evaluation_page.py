@@ -172,7 +172,7 @@ def test_the_command_writes_a_page_without_any_path_of_this_machine(
     tiny_data: Path, tiny_run: Path, tmp_path: Path
 ) -> None:
     mask = tmp_path / "roi.png"
-    Image.new("L", (10, 10), 255).save(mask)
+    Image.linear_gradient("L").point(lambda grey: 255 * (grey >= 64)).save(mask)
     report, output = tmp_path / "out" / "page.html", tmp_path / "evaluation.json"
     result = CliRunner().invoke(
         main,
@@ -187,7 +187,7 @@ def test_the_command_writes_a_page_without_any_path_of_this_machine(
         assert str(path.parent) not in page
     document = json.loads(output.read_text())
     assert f"run plates, weights {document['detector'][:12]}" in page
-    assert f"<code>{document['roi'][:12]}</code>, 100.0 % of the picture" in page
+    assert f"<code>{document['roi'][:12]}</code>, 75.0 % of the picture" in page
     assert cells(page, "spot")[:3] == ["spot", "3", "0"]
     assert [path.name for path in report.parent.iterdir()] == ["page.html"]
 

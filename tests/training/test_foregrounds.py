@@ -70,7 +70,9 @@ def test_masks_are_found_by_path_or_by_name(tmp_path: Path) -> None:
     (tmp_path / "train/good").mkdir(parents=True)
     Image.fromarray(mask).save(tmp_path / "train/good/a.png")
     Image.fromarray(mask).save(tmp_path / "b_mask.png")
-    masks = foregrounds.load(tmp_path, ["train/good/a.jpg", "train/good/b.jpg"], SIZE)
+    masks = foregrounds.load(
+        tmp_path, [tmp_path / f"train/good/{name}.jpg" for name in "ab"], tmp_path, SIZE
+    )
     assert masks.shape == (2, SIZE, SIZE)
     assert masks[:, : SIZE // 2].all()
     assert not masks[:, SIZE // 2 :].any()
@@ -80,13 +82,26 @@ def test_an_image_without_a_mask_is_named(tmp_path: Path) -> None:
     with pytest.raises(
         DataError, match=r"no foreground mask for 1 of 1 images, the first 'a\.png'"
     ):
-        foregrounds.load(tmp_path, ["a.png"], SIZE)
+        foregrounds.load(tmp_path, [tmp_path / "a.png"], tmp_path, SIZE)
 
 
 def test_an_empty_mask_is_named(tmp_path: Path) -> None:
     Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "a.png")
     with pytest.raises(DataError, match=r"the foreground mask of 'a\.png' is empty"):
-        foregrounds.load(tmp_path, ["a.png"], SIZE)
+        foregrounds.load(tmp_path, [tmp_path / "a.png"], tmp_path, SIZE)
+
+
+def test_odd_foreground_masks_are_named(tmp_path: Path) -> None:
+    (tmp_path / "masks").mkdir()
+    Image.new("RGB", (20, 10)).save(tmp_path / "a.png")
+    Image.new("L", (10, 10), 1).save(tmp_path / "masks" / "a.PNG")
+    lines: list[str] = []
+    foregrounds.load(tmp_path / "masks", [tmp_path / "a.png"], tmp_path, SIZE, lines.append)
+    assert lines == [
+        "foreground masks that mark every pixel: a.PNG",
+        "foreground masks of another size than their images, stretched over them: "
+        "a.PNG (10 x 10, not 20 x 10)",
+    ]
 
 
 @given(st.integers(0, 2**32 - 1))

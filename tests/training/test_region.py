@@ -136,6 +136,30 @@ def save(path: Path, mask: np.ndarray) -> Path:
     return path
 
 
+def test_a_region_that_leaves_nothing_out_is_refused(tmp_path: Path) -> None:
+    path = save(tmp_path / "full.png", np.full((99, 99), 255, np.uint8))
+    with pytest.raises(RegionError, match=r"full\.png: all of its pixels lie inside"):
+        read_region(path, SIZE)
+
+
+def test_a_thin_region_is_still_there_when_it_is_shrunk(tmp_path: Path) -> None:
+    drawn = np.zeros((40 * SIZE, 40 * SIZE), np.uint8)
+    drawn[5::400] = 1
+    mask = read_region(save(tmp_path / "thin.png", drawn), SIZE)
+    assert mask.sum() == len(drawn[5::400]) * SIZE
+
+
+def test_a_region_that_was_exported_by_the_nearest_pixel_is_still_known(tmp_path: Path) -> None:
+    drawn = np.zeros((301, 301), np.uint8)
+    drawn[101:199, 60:211] = 255
+    path = save(tmp_path / "roi.png", drawn)
+    nearest = roi.read_by_nearest(path, SIZE)
+    assert roi.digest(nearest) != roi.digest(read_region(path, SIZE))
+    np.testing.assert_array_equal(
+        served_region(path, "plates", SimpleNamespace(size=SIZE, roi=roi.digest(nearest))), nearest
+    )
+
+
 def test_an_empty_region_is_refused(tmp_path: Path) -> None:
     path = save(tmp_path / "empty.png", np.zeros((99, 99), np.uint8))
     with pytest.raises(RegionError, match=r"empty\.png: none of its pixels .* needs 50"):

@@ -11,12 +11,11 @@ import io
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
-from diffusionad_client.images import load
+from diffusionad_client import masks
 
-Mask = NDArray[np.bool_]  # (S, S)
+Mask = masks.Mask  # (S, S)
 
 
 def digest(mask: Mask) -> str:
@@ -34,10 +33,17 @@ def to_png(mask: Mask) -> bytes:
 def read(path: Path, size: int | None = None) -> Mask:
     """Read a mask of any size; what is not black is inside. Raises `ImageError`.
 
-    Given a `size`, it is stretched to that square by nearest neighbour.
+    Given a `size`, it is stretched to that square; where that shrinks it, a
+    pixel is inside if any is of those that it is made of.
     """
-    inside: Mask = load(path).any(axis=-1)
-    if size is None:
-        return inside
-    stretched = Image.fromarray(inside).resize((size, size), Image.Resampling.NEAREST)
+    inside = masks.read(path)
+    return inside if size is None else masks.resize(inside, size)
+
+
+def read_by_nearest(path: Path, size: int) -> Mask:
+    """Read a mask as earlier exports did, whose digest another way would not give.
+
+    They took the nearest pixel where a mask was shrunk. Raises `ImageError`.
+    """
+    stretched = Image.fromarray(masks.read(path)).resize((size, size), Image.Resampling.NEAREST)
     return np.array(stretched)  # a copy, which may be written to

@@ -246,3 +246,5 @@ def _print_notes(result: Evaluation) -> None:
             "defective images without a mask, which are not in the pixel metrics: "
             f"{result.without_mask}"
         )
+    for remark in result.remarks:
+        click.echo(remark)

@@ -9,7 +9,7 @@ border) there is no foreground, and anomalies may lie anywhere.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -17,8 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from diffusionad_client.folders import IMAGE_SUFFIXES
-from diffusionad_training.data.images import load_mask
+from diffusionad_client import masks
+from diffusionad_training.data.images import read_mask
+from diffusionad_training.data.mask_files import MaskFiles
+from diffusionad_training.data.oddities import Oddities
 from diffusionad_training.errors import DataError
 
 Masks = NDArray[np.bool_]  # (N, S, S)
@@ -41,36 +43,57 @@ def estimate(images: NDArray[np.uint8]) -> Masks | None:
     None if they do not show a product on a plain ground. A single picture in
     which none is found counts as product throughout.
     """
-    masks = list(map(_estimate_one, images))
-    found = [mask for mask in masks if mask is not None]
+    estimated = list(map(_estimate_one, images))
+    found = [mask for mask in estimated if mask is not None]
     if len(found) < MIN_FOUND * len(images):
         return None
     everywhere = np.ones(images.shape[1:3], dtype=bool)
-    stacked: Masks = np.stack([everywhere if mask is None else mask for mask in masks])
+    stacked: Masks = np.stack([everywhere if mask is None else mask for mask in estimated])
     return stacked
 
 
-def load(folder: Path, names: Sequence[str], size: int) -> Masks:
+def load(
+    folder: Path,
+    images: Sequence[Path],
+    root: Path,
+    size: int,
+    report: Callable[[str], None] = lambda line: None,
+) -> Masks:
     """Load the mask of each image, named like it below `folder`; anything but 0 is product.
 
-    `names` are the images' paths relative to the data. A mask has the image's
-    path or its file name, with any image suffix. Raises `DataError` that names
-    every image without a mask, and any mask that is empty.
+    A mask has the image's path relative to `root`, or its file name, with any
+    image suffix. What is odd about masks is told through `report`. Raises
+    `DataError` if images have no mask, or an empty one.
     """
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder of foreground masks")
-    paths = [_find(folder, name) for name in names]
+    files = MaskFiles(folder)
+    names = [path.relative_to(root) for path in images]
+    paths = [files.find(name, Path(name.name)) for name in names]
     missing = [name for name, path in zip(names, paths, strict=True) if path is None]
     if missing:
         raise DataError(
             f"{folder}: no foreground mask for {len(missing)} of {len(names)} images, the first "
-            f"{missing[0]!r}; add them, or let them be estimated: --foreground auto"
+            f"{missing[0].as_posix()!r}; add them, or let them be estimated: --foreground auto"
         )
-    masks = np.stack([load_mask(path, size) for path in paths if path is not None])
-    empty = [name for name, mask in zip(names, masks, strict=True) if not mask.any()]
+    oddities = Oddities()
+    loaded = []
+    empty = []
+    for image, path in zip(images, filter(None, paths), strict=True):
+        mask = read_mask(path)
+        oddities.look_at(mask, path.relative_to(folder).as_posix(), of=image)
+        loaded.append(masks.resize(mask, size))
+        if not mask.any():
+            empty.append(image.relative_to(root).as_posix())
     if empty:
-        raise DataError(f"{folder}: the foreground mask of {empty[0]!r} is empty")
-    return masks
+        raise DataError(
+            f"{folder}: the foreground mask of {empty[0]!r} is empty, and {len(empty)} of "
+            f"{len(names)} are; mark the product in them with anything but black"
+        )
+    for line in oddities.described():
+        report(f"foreground {line}")
+    stacked: Masks = np.stack(loaded)
+    return stacked
 
 
 def _estimate_one(image: NDArray[np.uint8]) -> NDArray[np.bool_] | None:
@@ -119,13 +142,3 @@ def _without_small_pieces(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     large[0] = False  # the ground
     kept: NDArray[np.bool_] = large[labels]
     return kept
-
-
-def _find(folder: Path, name: str) -> Path | None:
-    relative = Path(name)
-    for place in (folder / relative, folder / relative.name):
-        for stem in (place.stem, f"{place.stem}_mask"):
-            for suffix in sorted(IMAGE_SUFFIXES):
-                if (path := place.with_name(stem + suffix)).is_file():
-                    return path
-    return None

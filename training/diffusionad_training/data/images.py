@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
+from diffusionad_client import masks
 from diffusionad_client.errors import ImageError
 from diffusionad_client.images import RGBImage, load, resize
 from diffusionad_training.errors import DataError
@@ -39,9 +39,16 @@ def load_all(paths: Sequence[Path], size: int) -> NDArray[np.uint8]:
 
 
 def load_mask(path: Path, size: int) -> NDArray[np.bool_]:
-    """Load a defect mask, (size, size) bool: anything but 0 is defect. Nearest neighbour."""
+    """Load a mask, (size, size) bool: anything but 0 is marked. Raises `DataError`.
+
+    Where it is shrunk, a pixel is marked if any is of those that it is made of.
+    """
+    return masks.resize(read_mask(path), size)
+
+
+def read_mask(path: Path) -> NDArray[np.bool_]:
+    """Load a mask of its own size, (H, W) bool. Raises `DataError`."""
     try:
-        mask = load(path).max(axis=-1)
+        return masks.read(path)
     except ImageError as exc:
         raise DataError(f"the mask {exc}") from exc
-    return np.asarray(Image.fromarray(mask).resize((size, size), Image.Resampling.NEAREST)) > 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from diffusionad_client.artifacts import roi
@@ -17,13 +18,13 @@ def read_region(path: Path, size: int) -> roi.Mask:
     The score is a mean over TOP_PIXELS of the map: a smaller region could
     never reach the scores that the thresholds are made for.
     """
-    try:
-        mask = roi.read(path, size)
-    except ImageError as exc:
-        raise RegionError(
-            f"the region of interest {exc}; give an image that is black where nothing is inspected"
-        ) from exc
+    mask = _read(path, size, roi.read)
     inside = int(mask.sum())
+    if inside == mask.size:
+        raise RegionError(
+            f"{path}: all of its pixels lie inside, so that nothing is left out; draw black what "
+            "is not to be inspected, or leave out --roi"
+        )
     if inside < TOP_PIXELS:
         raise RegionError(
             f"{path}: {inside or 'none'} of its pixels lie inside at {size} x {size}, and a score "
@@ -45,8 +46,20 @@ def served_region(path: Path, name: str, metadata: ReleaseMetadata) -> roi.Mask:
             "export the run with --roi, or measure the run itself: --run RUN --roi MASK"
         )
     if (digest := roi.digest(mask)) != metadata.roi:
+        earlier = _read(path, metadata.size, roi.read_by_nearest)
+        if roi.digest(earlier) == metadata.roi:
+            return earlier
         raise RegionError(
             f"{path}: its region is {digest[:12]} at {metadata.size} x {metadata.size}, and {name} "
             f"inspects {metadata.roi[:12]}; give the mask that was exported, roi.png in the bundle"
         )
     return mask
+
+
+def _read(path: Path, size: int, read: Callable[[Path, int], roi.Mask]) -> roi.Mask:
+    try:
+        return read(path, size)
+    except ImageError as exc:
+        raise RegionError(
+            f"the region of interest {exc}; give an image that is black where nothing is inspected"
+        ) from exc

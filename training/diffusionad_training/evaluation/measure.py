@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from operator import add
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffusionad_client.artifacts import roi
-from diffusionad_training.data.images import load_mask
+from diffusionad_training.data.ground_truth import GroundTruth
 from diffusionad_training.data.layout import GOOD, Sample
 from diffusionad_training.errors import DataError
 from diffusionad_training.evaluation.examples import Examples
@@ -70,10 +70,13 @@ def measure(
     pixels: defaultdict[str, PixelMetrics] = defaultdict(PixelMetrics)  # by class
     examples = Examples()
     rows: list[ImageScore] = []
+    truth = GroundTruth(root, scorer.size)
+    marked: list[bool] = []  # whether the defects of each image are known
     for image, scored in zip(images, scorer.score([i.path for i in images]), strict=True):
         if not np.isfinite(scored.score):
             raise DataError(f"{image.path}: the score is {scored.score}")
-        mask = _ground_truth(image, scorer.size)
+        mask = truth.load(image)
+        marked.append(mask is not None)
         outside = image.is_defective and mask is not None and _lies_outside(mask, region)
         path = image.path.relative_to(root).as_posix()
         rows.append(ImageScore(path, image.defect, scored.score, outside))
@@ -96,23 +99,43 @@ def measure(
         pixel_auroc=total.auroc,
         pixel_average_precision=total.average_precision,
         pro=total.pro,
-        by_class=_by_class(images, rows, pixels),
+        by_class=_by_class(rows, marked, pixels),
         images=tuple(rows),
         seconds=time.monotonic() - started,
+        remarks=(*_undefined(rows, marked, total), *truth.oddities.described()),
     )
     curves = Curves(image_roc(scores, defective), total.pro_curve, total.precision_recall)
     return Measured(evaluation, curves, examples)
 
 
-def _ground_truth(image: Sample, size: int) -> NDArray[np.bool_] | None:
-    """Load the defects of an image, (size, size); None where they are not known."""
-    if image.mask is not None:
-        return load_mask(image.mask, size)
-    return None if image.is_defective else np.zeros((size, size), dtype=bool)
-
-
 def _lies_outside(mask: NDArray[np.bool_], region: roi.Mask | None) -> bool:
     return region is not None and bool(mask.any()) and not (mask & region).any()
+
+
+def _undefined(
+    rows: Sequence[ImageScore], marked: Sequence[bool], pixels: PixelMetrics
+) -> Iterator[str]:
+    """Say why figures are undefined, if some are."""
+    counted = [
+        (row.defect, known) for row, known in zip(rows, marked, strict=True) if not row.outside
+    ]
+    good = sum(defect == GOOD for defect, _ in counted)
+    defective = len(counted) - good
+    if not defective:
+        yield (
+            f"figures are undefined: all {good} test images that count are good; add defective "
+            "ones, in a folder for each class of defect"
+        )
+        return
+    if not good:
+        yield (
+            f"image figures are undefined: all {defective} test images that count are defective; "
+            f"add good ones, in a folder {GOOD!r}"
+        )
+    if pixels.auroc is None:
+        masks = any(known for defect, known in counted if defect != GOOD)
+        why = "no good pixels" if masks else "no masks of defective images that mark anything"
+        yield f"pixel figures are undefined: there are {why}"
 
 
 def _columns(rows: Sequence[ImageScore]) -> tuple[list[float], list[bool]]:
@@ -120,24 +143,24 @@ def _columns(rows: Sequence[ImageScore]) -> tuple[list[float], list[bool]]:
 
 
 def _by_class(
-    images: Sequence[Sample], rows: Sequence[ImageScore], pixels: Mapping[str, PixelMetrics]
+    rows: Sequence[ImageScore], marked: Sequence[bool], pixels: Mapping[str, PixelMetrics]
 ) -> dict[str, ClassFigures]:
     figures = {}
     for defect in sorted({row.defect for row in rows} - {GOOD}):
-        own = [(i, row) for i, row in zip(images, rows, strict=True) if row.defect == defect]
-        counted = [image for image, row in own if not row.outside]
+        own = [(m, row) for m, row in zip(marked, rows, strict=True) if row.defect == defect]
+        counted = [is_marked for is_marked, row in own if not row.outside]
         scores, defective = _columns(
             [row for row in rows if row.defect in (defect, GOOD) and not row.outside]
         )
-        marked = pixels.get(defect, PixelMetrics()) + pixels.get(GOOD, PixelMetrics())
+        both = pixels.get(defect, PixelMetrics()) + pixels.get(GOOD, PixelMetrics())
         figures[defect] = ClassFigures(
             images=len(counted),
-            without_mask=sum(image.mask is None for image in counted),
+            without_mask=counted.count(False),
             outside=len(own) - len(counted),
             image_auroc=image_auroc(scores, defective),
             image_average_precision=image_average_precision(scores, defective),
-            pixel_auroc=marked.auroc,
-            pixel_average_precision=marked.average_precision,
-            pro=marked.pro,
+            pixel_auroc=both.auroc,
+            pixel_average_precision=both.average_precision,
+            pro=both.pro,
         )
     return figures

@@ -59,6 +59,7 @@ class Evaluation:
     by_class: dict[str, ClassFigures]  # of the defects
     images: tuple[ImageScore, ...]
     seconds: float
+    remarks: tuple[str, ...] = ()  # for people: why a figure is undefined, what masks are odd
 
     @property
     def metrics(self) -> dict[str, float | None]:

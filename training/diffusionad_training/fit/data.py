@@ -111,7 +111,7 @@ def _foregrounds(
     if wanted == "none":
         return "none", None
     if isinstance(wanted, Path):
-        return "folder", foregrounds.load(wanted, [data.name(p) for p in paths], images.shape[1])
+        return "folder", foregrounds.load(wanted, paths, data.root, images.shape[1], report)
     masks = foregrounds.estimate(images)
     if masks is None:
         report("no product on a plain ground: synthetic anomalies may lie anywhere")

@@ -1,0 +1,25 @@
+"""Which mask belongs to which image: by its name, whatever the suffix and its case."""
+
+from __future__ import annotations
+
+from pathlib import Path, PurePath
+
+from diffusionad_client.folders import find_images
+
+
+class MaskFiles:
+    """The masks below a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._by_name: dict[PurePath, Path] = {}
+        for found in find_images(folder):
+            path = Path(found)
+            self._by_name.setdefault(path.relative_to(folder).with_suffix(""), path)
+
+    def find(self, *names: PurePath) -> Path | None:
+        """Find the mask of an image: NAME_mask or NAME, for the first of its names with one."""
+        for name in names:
+            for stem in (f"{name.stem}_mask", name.stem):
+                if (path := self._by_name.get(name.with_name(stem))) is not None:
+                    return path
+        return None

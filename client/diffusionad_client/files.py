@@ -38,7 +38,7 @@ def _describe_disk(path: Path) -> str:
         usage = shutil.disk_usage(place)
     except OSError:
         return f"the disk at {place}"
-    return f"the disk at {place} has {usage.free / 2**20:.1f} of {usage.total / 2**20:.0f} MiB free"
+    return f"the disk at {place} has {usage.free / 2**20:.1f} of {usage.total / 2**20:.1f} MiB free"
 
 
 def write_aside(path: Path, content: bytes) -> None:

@@ -11,11 +11,12 @@ from PIL import Image
 
 from diffusionad_client import images
 from diffusionad_client.distributions import install_hint
-from diffusionad_client.errors import ImageError, ReportError
+from diffusionad_client.errors import DeadlineExceededError, ImageError, ReportError
 from diffusionad_client.pages import pictures
 
 THUMBNAIL = 280  # pixels of the longest side: three a card, sharp on a dense screen
 
+_READ_S = 5.0  # for a picture; a drive that is gone must not hold a page for ever
 _SHARED = Path(__file__).parent  # the style, and drawings that pages include
 
 
@@ -43,12 +44,12 @@ def render(template: str, *, templates: Path, **context: Any) -> str:
 
 
 def open_picture(folder: Path, name: str | None) -> Image.Image | None:
-    """Open a picture; None if it is gone since, which a page then says in its place."""
+    """Open a picture; None if it cannot be read now, which a page then says in its place."""
     if name is None:
         return None
     try:
-        return Image.fromarray(images.load(folder / name))
-    except ImageError:
+        return Image.fromarray(images.load(folder / name, timeout=_READ_S))
+    except (ImageError, DeadlineExceededError):
         return None
 
 

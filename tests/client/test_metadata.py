@@ -5,10 +5,12 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from diffusionad_client.artifacts.calibration import threshold_for
 from diffusionad_client.artifacts.metadata import (
     Agreement,
     GateRecord,
@@ -147,6 +149,51 @@ def test_a_score_that_is_not_a_number_is_never_ok() -> None:
 
 def test_a_verdict_prints_as_its_word() -> None:
     assert f"{Verdict.NG}" == str(Verdict.NG) == "NG"
+
+
+@pytest.mark.parametrize("limits", [(40, 50), (-0.1, 0.5), (0.5, 1.001), (-5, -1)])
+def test_thresholds_that_no_score_can_meet_are_refused(limits: tuple[float, float]) -> None:
+    with pytest.raises(MetadataError, match=r"in \[0, 1\], as scores do, not"):
+        Thresholds(*limits)
+
+
+def test_a_threshold_just_above_the_highest_score_is_taken() -> None:
+    highest = threshold_for(np.ones(50, np.float32), 0.01)
+    assert highest > 1
+    assert Thresholds(highest, highest).verdict(1.0) is Verdict.OK
+
+
+@pytest.mark.parametrize(("accept", "reject"), [(40.0, 50.0), (-1.0, 2.0), (0.2, 1e300)])
+def test_a_release_of_before_with_any_thresholds_is_still_read(
+    make_metadata: Make, accept: float, reject: float
+) -> None:
+    document = json.loads(make_metadata().to_json())
+    document["thresholds"] = {"accept": accept, "reject": reject}
+    read = ReleaseMetadata.from_json(json.dumps(document))
+    assert (read.thresholds.accept, read.thresholds.reject) == (accept, reject)
+    assert read.thresholds.with_changes(accept=None, reject=None) is read.thresholds
+    assert ReleaseMetadata.from_json(read.to_json()) == read
+
+
+@pytest.mark.parametrize("value", ["1e999", "1" + "0" * 400])
+def test_a_number_that_is_too_large_is_refused(make_metadata: Make, value: str) -> None:
+    text = make_metadata().to_json().replace('"accept": 0.3', f'"accept": {value}')
+    with pytest.raises(MetadataError):
+        ReleaseMetadata.from_json(text)
+
+
+@pytest.mark.parametrize("pixel", [-0.1, 40, math.nan, math.inf])
+def test_a_pixel_threshold_that_no_map_can_meet_is_no_change(
+    make_metadata: Make, pixel: float
+) -> None:
+    with pytest.raises(MetadataError, match="pixel threshold must lie"):
+        make_metadata().changed(pixel_threshold=pixel)
+    assert make_metadata(pixel_threshold=2.0).changed(size=64).pixel_threshold == 2.0  # of before
+
+
+def test_json_that_is_nested_too_deeply_is_refused() -> None:
+    with pytest.raises(MetadataError, match="not JSON"):
+        ReleaseMetadata.from_json("[" * 100_000)
 
 
 @pytest.mark.parametrize(("accept", "reject"), [(0.6, 0.5), (math.nan, 0.5), (0.1, math.inf)])

@@ -187,7 +187,7 @@ def read_agreement_set(path: Path) -> AgreementSet:
                 arrays["images"],
                 arrays["anomalous"],
                 arrays["scores"],
-                Thresholds(accept=accept, reject=reject),
+                Thresholds.as_stored(accept, reject),
             )
     except (*_UNREADABLE, MetadataError) as exc:
         raise BundleError(f"{path}: the bundle's agreement set cannot be read: {exc}") from exc

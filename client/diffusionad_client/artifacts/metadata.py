@@ -12,6 +12,7 @@ import json
 import math
 from dataclasses import dataclass, field
 from enum import Enum
+from numbers import Real
 from typing import Any, get_args, get_origin, get_type_hints
 
 from diffusionad_client.contract import CONTRACTS, NETWORK_STEPS, RESIZE, check_category
@@ -20,6 +21,9 @@ from diffusionad_client.errors import CategoryNameError, MetadataError
 SCHEMA_VERSION = 2
 # Documents of contract 1 are written as they always were, so that older clients read them.
 _WITHOUT_CONTRACT = 1
+
+# The float32 above 1: what calibration gives if a good part's own score is 1.
+_NO_SCORE_REACHES = 1 + 2**-23  # nor a pixel
 
 _RELEASE_DIGITS = 12  # of the digest that names a release
 
@@ -48,14 +52,45 @@ class Verdict(str, Enum):
 
 @dataclass(frozen=True)
 class Thresholds:
-    """OK if score < accept; NG if score >= reject; REVIEW between. Scores lie in [0, 1]."""
+    """OK if score < accept; NG if score >= reject; REVIEW between. Both lie in [0, 1].
+
+    Raises `MetadataError` for any others.
+    """
 
     accept: float
     reject: float
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.accept) and math.isfinite(self.reject)):
-            raise MetadataError(f"thresholds must be finite numbers, not {self}")
+        for name, value in (("accept", self.accept), ("reject", self.reject)):
+            if not 0 <= self._number(name, value) <= _NO_SCORE_REACHES:
+                raise MetadataError(
+                    f"the {name} threshold must lie in [0, 1], as scores do, not {value!r}"
+                )
+        self._check_order()
+
+    @classmethod
+    def as_stored(cls, accept: float, reject: float) -> Thresholds:
+        """Take those of a release or of results as they are, though they lie outside [0, 1].
+
+        They could once be set to anything, and what was published then is still served.
+        """
+        thresholds = object.__new__(cls)
+        object.__setattr__(thresholds, "accept", accept)
+        object.__setattr__(thresholds, "reject", reject)
+        thresholds._number("accept", accept)
+        thresholds._number("reject", reject)
+        thresholds._check_order()
+        return thresholds
+
+    def _number(self, name: str, value: float) -> float:
+        """Check that it is a finite one, and keep it as Python's own."""
+        if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
+            raise MetadataError(f"the {name} threshold must be a number in [0, 1], not {value!r}")
+        number = float(value)
+        object.__setattr__(self, name, number)
+        return number
+
+    def _check_order(self) -> None:
         if self.accept > self.reject:
             raise MetadataError(
                 f"the accept threshold ({self.accept}) lies above the reject threshold "
@@ -64,6 +99,8 @@ class Thresholds:
 
     def with_changes(self, *, accept: float | None, reject: float | None) -> Thresholds:
         """Give these thresholds, with those replaced that are not None."""
+        if accept is None and reject is None:
+            return self
         return Thresholds(
             accept=self.accept if accept is None else accept,
             reject=self.reject if reject is None else reject,
@@ -175,6 +212,11 @@ class ReleaseMetadata:
 
     def changed(self, **changes: Any) -> ReleaseMetadata:
         """Give these with some fields replaced, named anew by what they then say."""
+        pixel = changes.get("pixel_threshold", self.pixel_threshold)
+        if pixel != self.pixel_threshold and not 0 <= pixel <= _NO_SCORE_REACHES:
+            raise MetadataError(
+                f"the pixel threshold must lie in [0, 1], as the pixels of a map do, not {pixel}"
+            )
         metadata = dataclasses.replace(self, **changes)
         name = release_digest(
             category=metadata.category,
@@ -202,7 +244,7 @@ class ReleaseMetadata:
         """Read a document. Raises `MetadataError` if it is malformed or of another schema."""
         try:
             document = json.loads(text)
-        except json.JSONDecodeError as exc:
+        except (TypeError, ValueError, RecursionError) as exc:
             raise MetadataError(f"the release metadata is not JSON: {exc}") from exc
         if not isinstance(document, dict):
             raise MetadataError("the release metadata is not a JSON object")
@@ -253,7 +295,10 @@ def _read(hint: Any, value: Any, where: str) -> Any:
         raise MetadataError(f"{where}: expected one of {', '.join(choices)}, not {value!r}")
     elif hint is float:
         if type(value) in (int, float):  # bool is an int to isinstance
-            return float(value)
+            try:
+                return float(value)
+            except OverflowError as exc:
+                raise MetadataError(f"{where}: {str(value)[:20]}... is too large") from exc
     elif type(value) is hint:
         return value
     expected = "object" if get_origin(hint) is dict else hint.__name__
@@ -276,4 +321,4 @@ def _read_dataclass(cls: Any, value: Any, where: str) -> Any:
         raise MetadataError(f"{where}: unknown fields {unknown}, missing fields {missing}")
     hints = get_type_hints(cls)
     parts = {name: _read(hints[name], item, f"{where}.{name}") for name, item in value.items()}
-    return cls(**parts)
+    return Thresholds.as_stored(**parts) if cls is Thresholds else cls(**parts)

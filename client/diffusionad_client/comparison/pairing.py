@@ -70,7 +70,7 @@ class Side:
     def thresholds(self) -> Thresholds | None:
         """Those behind most of the verdicts; None if there is none."""
         for (_, _, accept, reject), _ in self.releases.most_common(1):
-            return Thresholds(accept, reject)
+            return Thresholds.as_stored(accept, reject)
         return None
 
 

@@ -41,7 +41,7 @@ def write_report(output: Path, *, image_root: Path | None = None) -> Path:
     chart = None
     if releases:
         main = releases[0][0]
-        chart = histogram.histogram(view.scores, Thresholds(main.accept, main.reject))
+        chart = histogram.histogram(view.scores, Thresholds.as_stored(main.accept, main.reject))
     page = render(
         _TEMPLATE,
         templates=Path(__file__).parent,

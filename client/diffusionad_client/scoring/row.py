@@ -148,6 +148,6 @@ def _check_thresholds(accept: float | None, reject: float | None) -> None:
     if accept is None or reject is None:
         raise ValueError("it has a verdict, but not the thresholds that gave it")
     try:
-        Thresholds(accept, reject)
+        Thresholds.as_stored(accept, reject)
     except MetadataError as exc:
         raise ValueError(str(exc)) from exc

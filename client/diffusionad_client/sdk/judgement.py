@@ -36,7 +36,7 @@ def judgement_that_came(tensors: Mapping[str, Any], metadata: ReleaseMetadata) -
     accept, reject, pixel = _as_written(numbers, metadata)
     try:
         verdict = Verdict(word)
-        thresholds = Thresholds(accept=accept, reject=reject)
+        thresholds = Thresholds.as_stored(accept, reject)
     except (ValueError, MetadataError) as exc:
         raise ContractError(
             f"{metadata.category}: the server judged by {numbers.tolist()} and sent the verdict "

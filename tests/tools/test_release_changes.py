@@ -163,8 +163,9 @@ def test_thresholds_can_be_rolled_back(three: Path) -> None:
     ("options", "message"),
     [
         (("--accept", 0.9), "the accept threshold (0.9) lies above the reject threshold (0.3)"),
-        (("--accept", "nan"), "thresholds must be finite"),
-        (("--pixel", "inf"), "pixel_threshold must be finite"),
+        (("--accept", "nan"), "the accept threshold must be a number in [0, 1], not nan"),
+        (("--reject", 40), "the reject threshold must lie in [0, 1], as scores do, not 40.0"),
+        (("--pixel", "inf"), "the pixel threshold must lie in [0, 1]"),
         ((), "give --accept, --reject or --pixel"),
     ],
 )

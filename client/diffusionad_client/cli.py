@@ -1,8 +1,9 @@
 """The one command, `diffusionad`; what is installed adds its subcommands to it.
 
 A subcommand is a module with one click command and one line under the entry
-point group `diffusionad.commands`. Nothing heavy is imported until a
-subcommand runs, and one that cannot be imported does not stop the others.
+point group `diffusionad.commands`. No subcommand is imported until it runs,
+not even for the help, which takes a line for each from here; one that cannot
+be imported does not stop the others.
 
 Exit codes: 0 done; 1 it could not be done; 2 wrong usage; 3 done, but some
 images could not be scored; 130 interrupted.
@@ -10,8 +11,10 @@ images could not be scored; 130 interrupted.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any
+from importlib.util import find_spec
+from typing import Any, NamedTuple
 
 import click
 
@@ -23,14 +26,44 @@ COMMANDS = "diffusionad.commands"
 EXIT_SOME_FAILED = 3
 EXIT_INTERRUPTED = 130  # what shells give for a Ctrl-C
 
-_DISTRIBUTIONS = {  # where a command lives that is not installed
-    "train": "diffusionad-training",
-    "evaluate": "diffusionad-training",
-    "export": "diffusionad-training",
-    "presets": "diffusionad-training",
-    "serve": "diffusionad-tools",
-    "release": "diffusionad-tools",
-    "demo-data": "diffusionad-tools",
+_NO_LIMIT = 10_000  # characters of a summary
+
+_CLIENT, _TRAINING, _TOOLS = "diffusionad-client", "diffusionad-training", "diffusionad-tools"
+
+
+class _Known(NamedTuple):
+    """A command of ours, whether it is installed here or not."""
+
+    distribution: str  # that it comes with
+    summary: str  # the first sentence of its help; a test holds the two together
+
+
+_KNOWN = {
+    "calibrate": _Known(
+        _CLIENT, "Set thresholds anew from RESULTS, the output folder of `diffusionad score`."
+    ),
+    "demo-data": _Known(_TOOLS, "Write pictures of a made-up product to the new folder OUTPUT."),
+    "evaluate": _Known(
+        _TRAINING, "Measure a detector on DATA/test, with masks from DATA/ground_truth."
+    ),
+    "export": _Known(_TRAINING, "Export the trained RUN as a release bundle."),
+    "health": _Known(_CLIENT, "Ask a server whether all of its models are ready."),
+    "models": _Known(
+        _CLIENT, "List the categories of a server, with their releases, thresholds and states."
+    ),
+    "presets": _Known(_TRAINING, "List the presets of `diffusionad train`, and what each costs."),
+    "release": _Known(
+        _TOOLS,
+        "Add releases to a model repository, choose which is served, list, compare and prove them.",
+    ),
+    "report": _Known(
+        _CLIENT, "Make report.html again from RESULTS, the output folder of `diffusionad score`."
+    ),
+    "score": _Known(
+        _CLIENT, "Score images: each SOURCE is an image, a folder or a quoted glob pattern."
+    ),
+    "serve": _Known(_TOOLS, "Serve a model repository with an embedded Triton Inference Server."),
+    "train": _Known(_TRAINING, "Train a detector on the good images in DATA."),
 }
 
 # What importing a command's module can raise: missing or broken packages, extension
@@ -41,20 +74,43 @@ _IMPORT_FAILURES = (
 )  # fmt: skip
 
 
-class InstalledCommands(click.Group):
+class WholeSummaries(click.Group):
+    """A group whose help says all of what each of its commands does; click would cut it short."""
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write a line for each command, or more if it needs them."""
+        names = self.list_commands(ctx)
+        if names:
+            with formatter.section("Commands"):
+                formatter.write_dl([(name, self.summary(ctx, name)) for name in names])
+
+    def summary(self, ctx: click.Context, name: str) -> str:
+        """Say in a sentence what a command does."""
+        command = self.get_command(ctx, name)
+        return "" if command is None else command.get_short_help_str(limit=_NO_LIMIT)
+
+
+class InstalledCommands(WholeSummaries):
     """A group whose commands are the installed entry points, each loaded when it is needed."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Name the installed commands."""
         return sorted(_installed())
 
+    def summary(self, ctx: click.Context, name: str) -> str:
+        """Say what a command does, without loading it if it is ours."""
+        package = _installed()[name].module.partition(".")[0]
+        if name in _KNOWN and find_spec(package) is not None:
+            return _KNOWN[name].summary
+        return super().summary(ctx, name)
+
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Load one command."""
         entry = _installed().get(cmd_name)
         if entry is not None:
             return _load(entry)
-        if cmd_name in _DISTRIBUTIONS:
-            distribution = _DISTRIBUTIONS[cmd_name]
+        if cmd_name in _KNOWN:
+            distribution = _KNOWN[cmd_name].distribution
             raise click.UsageError(
                 f"`diffusionad {cmd_name}` comes with {distribution}, which is not installed "
                 f"here; {install_hint(distribution)}"
@@ -97,6 +153,7 @@ class BrokenCommand(click.Command):
         raise click.ClickException(self._message)
 
 
+@lru_cache(maxsize=1)
 def _installed() -> dict[str, EntryPoint]:
     return {entry.name: entry for entry in entry_points(group=COMMANDS)}
 

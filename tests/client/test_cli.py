@@ -18,7 +18,7 @@ from click.testing import CliRunner, Result
 import diffusionad_client
 from diffusionad_client import cli, errors
 
-OWN = ["health", "models", "report", "score"]
+OWN = ["calibrate", "health", "models", "report", "score"]
 
 
 PACKAGE = diffusionad_client.__name__
@@ -64,6 +64,24 @@ def test_a_command_that_cannot_be_imported_does_not_hide_the_others(
     assert listed.exit_code == 0
     assert "cannot be loaded: No module named 'no_such_package'" in " ".join(listed.stdout.split())
     assert "  score" in listed.stdout
+
+
+def test_the_help_loads_no_command() -> None:
+    code = (
+        "import sys; from diffusionad_client.cli import main\n"
+        "try: main(['--help'])\n"
+        "finally: print([m for m in sys.modules if '.commands.' in m or m == 'rich'])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize("columns", ["80", "120"])
+def test_no_summary_of_a_command_is_cut(columns: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    listed = run("--help").stdout.partition("Commands:")[2]
+    assert "..." not in listed
+    assert "the output folder of `diffusionad score`." in " ".join(listed.split())
 
 
 @pytest.mark.parametrize("arguments", [(), ("--help",), ("data", "--output", "x")])

@@ -21,6 +21,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from diffusionad_client.cli import main
+from diffusionad_client.commands import progress
 from diffusionad_client.output_folders import claimed
 from diffusionad_client.scoring.results import RESULTS, read_rows, read_summary
 
@@ -157,6 +158,7 @@ import sys, time
 from diffusionad_client import regular_files
 regular_files._read = lambda path: time.sleep(3600)
 from diffusionad_client.cli import main
+from diffusionad_client.commands import progress
 print("started", flush=True)
 main()
 """
@@ -344,3 +346,20 @@ def wait_for(condition: Callable[[], object]) -> None:
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.02)
+
+
+def test_off_a_terminal_a_plain_line_says_now_and_then_how_far_the_run_is(
+    triton: Any, parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "LINE_EVERY_S", 0.0)
+    result = score(parts, "--url", triton.url, "--output", tmp_path / "out", "--no-report")
+    lines = [line for line in result.stderr.splitlines() if line.startswith("Scoring: ")]
+    assert len(lines) == 12
+    assert re.fullmatch(r"Scoring: 6 of 12 images, [\d.]+ images/s, \d+ s left", lines[5])
+
+
+def test_a_short_run_off_a_terminal_says_nothing_of_its_progress(
+    triton: Any, parts: Path, tmp_path: Path
+) -> None:
+    result = score(parts, "--url", triton.url, "--output", tmp_path / "out", "--no-report")
+    assert result.stderr == ""

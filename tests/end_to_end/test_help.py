@@ -6,6 +6,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
+from diffusionad_client import cli
 from diffusionad_client.cli import main
 
 
@@ -25,3 +26,14 @@ def test_help_is_laid_out_and_its_examples_keep_their_lines(command: tuple[str, 
     assert "\\b" not in result.output  # of a raw docstring, which click does not understand
     for line in result.output.splitlines():
         assert line.count("diffusionad " + command[0]) <= 1  # two examples run together
+
+
+@pytest.mark.parametrize("name", list(cli._KNOWN))
+def test_the_line_that_stands_for_a_command_is_the_first_of_its_help(name: str) -> None:
+    command = main.get_command(click.Context(main), name)
+    assert command is not None
+    assert cli._KNOWN[name].summary == command.get_short_help_str(limit=1000)
+
+
+def test_every_installed_command_has_a_line_that_stands_for_it() -> None:
+    assert set(main.list_commands(click.Context(main))) == set(cli._KNOWN)

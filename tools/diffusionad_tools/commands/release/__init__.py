@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from diffusionad_client.cli import WholeSummaries
 from diffusionad_tools.commands.release.add import add
 from diffusionad_tools.commands.release.changes import promote, rollback, thresholds
 from diffusionad_tools.commands.release.compare import compare
@@ -11,7 +12,7 @@ from diffusionad_tools.commands.release.listing import list_releases
 from diffusionad_tools.commands.release.validate import validate
 
 
-@click.group()
+@click.group(cls=WholeSummaries)
 def release() -> None:
     """Add releases to a model repository, choose which is served, list, compare and prove them."""
 

@@ -67,6 +67,15 @@ class LeftOut:
         if len(self.examples[reason]) < _EXAMPLES:
             self.examples[reason].append(name)
 
+    def include(self, other: LeftOut, prefix: str) -> None:
+        """Add what another search left out, in the folder `prefix` of this one."""
+        for reason, count in other.counts.items():
+            self.counts[reason] += count
+            names = [
+                os.path.normpath(os.path.join(prefix, name)) for name in other.examples[reason]
+            ]
+            self.examples[reason] = [*self.examples[reason], *names][:_EXAMPLES]
+
     def described(self) -> list[str]:
         """Say it in a line for each reason, such as "2 hidden: ._a.png, .DS_Store"."""
         lines = []

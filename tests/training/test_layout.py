@@ -126,7 +126,10 @@ def test_files_that_are_no_images_are_named(tmp_path: Path) -> None:
             *("test/hole/2.png", "groups.csv", "train/good/.hidden"),
         )
     )
-    assert [data.name(path) for path in data.ignored] == ["test/hole/1.raw", "train/good/notes.txt"]
+    assert data.left_out.described() == [
+        "2 no images by their suffix: train/good/notes.txt, test/hole/1.raw",
+        "1 hidden: train/good/.hidden",
+    ]
 
 
 def test_groups_of_a_plain_folder_know_its_test_images(tmp_path: Path) -> None:
@@ -135,3 +138,91 @@ def test_groups_of_a_plain_folder_know_its_test_images(tmp_path: Path) -> None:
         "path,group\ngood/0.png,a\ngood/1.png,b\nscratch/2.png,a\n"
     )
     assert groups.grouping(layout.read(tmp_path)).trainable() == [1]
+
+
+def test_images_in_subfolders_are_taken_in_every_layout(tmp_path: Path) -> None:
+    plain = layout.read(make(tmp_path / "a", "day0/0.png", "day1/0.png", "9.png"))
+    assert [plain.name(path) for path in plain.train] == ["9.png", "day0/0.png", "day1/0.png"]
+    mvtec = layout.read(
+        make(
+            *(tmp_path / "b", "train/good/day0/0.png", "test/good/line 1/1.png"),
+            *("test/hole/day0/2.png", "test/hole/day1/2.png"),
+            *("ground_truth/hole/day0/2_mask.png", "ground_truth/hole/day1/2.png"),
+        )
+    )
+    assert [mvtec.name(path) for path in mvtec.train] == ["train/good/day0/0.png"]
+    assert [sample.mask and mvtec.name(sample.mask) for sample in mvtec.test] == [
+        *(None, "ground_truth/hole/day0/2_mask.png", "ground_truth/hole/day1/2.png"),
+    ]
+    dagm = layout.read(
+        make(
+            *(tmp_path / "c", "Train/1/0001.png", "Train/Label/1/0001_label.PNG"),
+            *("Train/2/0002.png", "Test/3/0003.png", "Test/Label/3/0003_label.PNG"),
+        )
+    )
+    assert [dagm.name(path) for path in dagm.train] == ["Train/2/0002.png"]
+    assert list(found(dagm)) == [("Test/3/0003.png", "defect", "0003_label.PNG")]
+
+
+@pytest.mark.parametrize("suffix", ["png", "PNG", "Bmp", "TIF", "gif", "pgm"])
+def test_the_suffix_of_a_mask_has_no_case(tmp_path: Path, suffix: str) -> None:
+    make(tmp_path, "test/hole/2.JPG", f"ground_truth/hole/2_mask.{suffix}")
+    (sample,) = layout.read(tmp_path).test
+    assert sample.mask == tmp_path / f"ground_truth/hole/2_mask.{suffix}"
+
+
+def test_what_macos_puts_beside_images_and_masks_is_none(tmp_path: Path) -> None:
+    make(
+        *(tmp_path, "train/good/0.png", "train/good/._0.png", "train/good/.DS_Store"),
+        *("test/hole/2.png", "test/hole/._2.png", "ground_truth/hole/2_mask.png"),
+        *("ground_truth/hole/._2_mask.png", "test/._hole/3.png"),
+    )
+    data = layout.read(tmp_path)
+    assert [path.name for path in data.train] == ["0.png"]
+    assert list(found(data)) == [("test/hole/2.png", "hole", "2_mask.png")]
+    assert data.left_out.described() == [
+        "3 hidden: train/good/.DS_Store, train/good/._0.png, test/hole/._2.png"
+    ]
+
+
+@pytest.mark.parametrize("good", ["good", "Good", "GOOD", "OK", "ok"])
+def test_good_has_several_names(tmp_path: Path, good: str) -> None:
+    make(tmp_path / "mvtec", f"train/{good}/0.png", f"test/{good}/1.png", "test/hole/2.png")
+    make(tmp_path / "plain", f"{good}/0.png", "test_good/1.png", "hole/2.png")
+    for name in ("mvtec", "plain"):
+        data = layout.read(tmp_path / name)
+        assert data.layout == name
+        assert [path.name for path in data.train] == ["0.png"]
+        assert [sample.defect for sample in data.test] == ["good", "hole"]
+
+
+def test_a_folder_with_defective_images_in_it_is_not_trained_on(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="the folder 'NG' in it can hardly hold good images"):
+        layout.read(make(tmp_path, "a/0.png", "NG/1.png"))
+
+
+def test_masks_beside_good_images_are_no_images(tmp_path: Path) -> None:
+    data = layout.read(make(tmp_path, "0.png", "masks/0.png", "1.png"))
+    assert [path.name for path in data.train] == ["0.png", "1.png"]
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        "path,group\ngood/0.png,a\ngood/1.png,a \nscratch/2.png,b\n",
+        "\ufeffpath,group\r\ngood/0.png,a\r\ngood/1.png,a\r\nscratch/2.png,b\r\n",
+        " path , group\ngood/0.png , a\n good/1.png,a\u00a0\n\nscratch/2.png,b\n",
+    ],
+)
+def test_what_nobody_sees_splits_no_group(tmp_path: Path, table: str) -> None:
+    make(tmp_path, "good/0.png", "good/1.png", "scratch/2.png")
+    (tmp_path / "groups.csv").write_bytes(table.encode())
+    assert groups.grouping(layout.read(tmp_path)).groups == ["a", "a"]
+
+
+def test_accents_that_are_put_together_differently_are_the_same_name(tmp_path: Path) -> None:
+    make(tmp_path, "good/u\u0308.png", "good/b.png")  # as macOS writes it
+    (tmp_path / "groups.csv").write_text(
+        "path,group\ngood/\u00fc.png,1\ngood/b.png,2\n", encoding="utf-8"
+    )
+    assert groups.grouping(layout.read(tmp_path)).groups == ["2", "1"]

@@ -86,7 +86,10 @@ def evaluate(
         raise click.UsageError(
             "--denoising and --noise-seed go with --run: a served model is fixed"
         )
-    images = layout.read(data).require_test()
+    found = layout.read(data)
+    images = found.require_test()
+    for line in found.left_out.described():
+        click.echo(f"left out: {line}", err=True)
     for path in (output, report):  # what cannot be written is known before the work
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)

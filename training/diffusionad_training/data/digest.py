@@ -6,11 +6,18 @@ import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 
+from diffusionad_client import regular_files
+
 
 def digest(root: Path, images: Iterable[Path]) -> str:
     """SHA-256 over the relative paths and contents of images."""
     total = hashlib.sha256()
     for path in images:
-        content = hashlib.sha256(path.read_bytes()).hexdigest()
-        total.update(f"{path.relative_to(root).as_posix()} {content}\n".encode())
+        line = f"{path.relative_to(root).as_posix()} {content(path)}\n"
+        total.update(line.encode(errors="surrogateescape"))  # names are bytes, of UTF-8 or not
     return total.hexdigest()
+
+
+def content(path: Path) -> str:
+    """SHA-256, in hex, of what is in a file. Raises `OSError`."""
+    return hashlib.sha256(regular_files.read(path)).hexdigest()

@@ -6,6 +6,7 @@ DATA/groups.csv    optional, columns path,group: exposures of one part
 from __future__ import annotations
 
 import csv
+import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,17 +38,17 @@ def grouping(data: DataSet) -> Grouping:
     if not table.is_file():
         return Grouping(names, frozenset())
     group_of = _read_groups(table)
-    missing = [name for name in names if name not in group_of]
+    missing = [name for name in names if _same(name) not in group_of]
     if missing:
         raise DataError(f"{table}: does not name {len(missing)} images, the first {missing[0]!r}")
-    tested = {data.name(sample.path) for sample in data.test}
+    tested = {_same(data.name(sample.path)) for sample in data.test}
     in_test = frozenset(
         group
         for name, group in group_of.items()
         # A test set that is kept elsewhere is still named in the table.
         if name in tested or name.startswith("test/")
     )
-    return Grouping([group_of[name] for name in names], in_test)
+    return Grouping([group_of[_same(name)] for name in names], in_test)
 
 
 def _read_groups(table: Path) -> dict[str, str]:
@@ -56,10 +57,11 @@ def _read_groups(table: Path) -> dict[str, str]:
         # With or without the byte-order mark that spreadsheets write.
         with table.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
-            if not {"path", "group"} <= set(reader.fieldnames or ()):
+            reader.fieldnames = [_same(name) for name in reader.fieldnames or ()]
+            if not {"path", "group"} <= set(reader.fieldnames):
                 raise DataError(f"{table}: needs the columns path,group; has {reader.fieldnames}")
             for row in reader:
-                path, group = row["path"], row["group"]
+                path, group = _same(row["path"] or ""), _same(row["group"] or "")
                 if not path or not group:
                     raise DataError(f"{table}, line {reader.line_num}: a path or group is missing")
                 if group_of.setdefault(path, group) != group:
@@ -70,3 +72,8 @@ def _read_groups(table: Path) -> dict[str, str]:
     except (OSError, UnicodeDecodeError, csv.Error) as exc:
         raise DataError(f"{table}: cannot be read: {exc}") from exc
     return group_of
+
+
+def _same(text: str) -> str:
+    """Leave out what nobody sees: spaces at the ends, and how accents are put together."""
+    return unicodedata.normalize("NFC", text.strip())

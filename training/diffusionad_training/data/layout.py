@@ -8,24 +8,36 @@ function that lists its images. The first whose marker is there is taken.
     dagm     DAGM 2007, one class's folder: Train, Test, each with Label
     plain    good, and beside it a folder for each class of defects; masks/<class>
     folder   good images and nothing else
+
+Images may lie in subfolders of all these. Folders of good parts are called
+`good` or `ok`, in any case.
 """
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from diffusionad_client.folders import IMAGE_SUFFIXES
+from diffusionad_client.folders import IMAGE_SUFFIXES, LeftOut, Reason, find_images, is_hidden
+from diffusionad_training.data.mask_files import MaskFiles
 from diffusionad_training.errors import DataError
 
 GOOD = "good"
+_GOOD_NAMES = ("good", "ok")  # of folders, in any case
 TEST_GOOD = "test_good"  # plain: good parts to test on, since all of `good` is trained on
 _MASK_FOLDERS = ("ground_truth", "masks")
+_LABELS = "label"  # dagm, in any case
+# A folder of good images has none of these in it: it is of another layout, misspelt.
+_NOT_GOOD = frozenset(
+    {"ng", "nok", "bad", "defect", "defects", "defective", "anomaly", "anomalies", "reject"}
+)
 _VISA_SPLIT = Path("split_csv", "1cls.csv")
 _VISA_COLUMNS = {"object", "split", "label", "image", "mask"}
+_TABLE = ".csv"  # such as groups.csv: they go without saying
 
 
 @dataclass(frozen=True)
@@ -48,8 +60,9 @@ class Layout:
     """One way in which data sets lie on disk."""
 
     name: str
-    markers: tuple[str, ...]  # paths in the data's folder, any of which tells the layout
-    list_samples: Callable[[Path], Iterator[Sample]]
+    markers: tuple[str, ...]  # paths in the data's folder, any of which tells the layout;
+    # the last part of one that ends in `good` may be any name of good parts
+    list_samples: Callable[[_Search], Iterator[Sample]]
 
 
 @dataclass(frozen=True)
@@ -60,7 +73,7 @@ class DataSet:
     layout: str
     train: tuple[Path, ...]  # good images to train on, sorted
     test: tuple[Sample, ...]  # by class, then by name
-    ignored: tuple[Path, ...]  # files beside the images that are none by their suffix
+    left_out: LeftOut
 
     def name(self, path: Path) -> str:
         """Name an image by its path relative to the root, as groups.csv does."""
@@ -86,13 +99,39 @@ class DataSet:
         return self.test
 
 
+class _Search:
+    """Finds images below the root of a data set, and keeps count of what is left out."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.left_out = LeftOut()
+
+    def images(self, folder: Path, *, skip: Sequence[str] = ()) -> list[Path]:
+        """List the images of a folder, at every depth, but not in folders called as in `skip`."""
+        if not folder.is_dir():
+            return []
+        passed_over = _WithoutTables()
+        found = find_images(
+            folder, passed_over, skip=lambda real: os.path.basename(real).lower() in skip
+        )
+        paths = sorted(map(Path, found))
+        self.left_out.include(passed_over, os.path.relpath(folder, self.root))
+        return paths
+
+
+class _WithoutTables(LeftOut):
+    def add(self, reason: Reason, name: str) -> None:
+        if not name.lower().endswith(_TABLE):
+            super().add(reason, name)
+
+
 def read(root: Path) -> DataSet:
     """List the images of a data set. Raises `DataError` if it is not whole."""
     if not root.is_dir():
         raise DataError(f"{root}: no such folder of images")
-    layout = next(entry for entry in LAYOUTS if any((root / m).exists() for m in entry.markers))
-    samples = list(layout.list_samples(root))
-    folders = {sample.path.parent for sample in samples}
+    layout = next(entry for entry in LAYOUTS if any(_is_there(root, m) for m in entry.markers))
+    search = _Search(root)
+    samples = list(layout.list_samples(search))
     return DataSet(
         root=root,
         layout=layout.name,
@@ -100,45 +139,62 @@ def read(root: Path) -> DataSet:
         test=tuple(
             sorted((s for s in samples if s.split == "test"), key=lambda s: (s.defect, s.path))
         ),
-        ignored=tuple(path for folder in sorted(folders) for path in _other_files(folder)),
+        left_out=search.left_out,
     )
 
 
-def _mvtec(root: Path) -> Iterator[Sample]:
-    yield from (Sample(path, "train", GOOD) for path in _images(root / "train" / GOOD))
-    for folder in _folders(root / "test"):
-        yield from _class_folder(root, folder)
+def _is_there(root: Path, marker: str) -> bool:
+    path = root / marker
+    return path.exists() or (path.name == GOOD and bool(_good_folders(path.parent)))
 
 
-def _plain(root: Path) -> Iterator[Sample]:
-    yield from (Sample(path, "train", GOOD) for path in _images(root / GOOD))
-    yield from (Sample(path, "test", GOOD) for path in _images(root / TEST_GOOD))
-    for folder in _folders(root):
-        if folder.name not in (GOOD, TEST_GOOD, *_MASK_FOLDERS):
-            yield from _class_folder(root, folder)
+def _mvtec(search: _Search) -> Iterator[Sample]:
+    for folder in _good_folders(search.root / "train"):
+        yield from (Sample(path, "train", GOOD) for path in search.images(folder))
+    for folder in _folders(search.root / "test"):
+        yield from _class_folder(search, folder)
 
 
-def _folder(root: Path) -> Iterator[Sample]:
-    yield from (Sample(path, "train", GOOD) for path in _images(root))
+def _plain(search: _Search) -> Iterator[Sample]:
+    for folder in _folders(search.root):
+        if _is_good(folder):
+            yield from (Sample(path, "train", GOOD) for path in search.images(folder))
+        elif folder.name == TEST_GOOD:
+            yield from (Sample(path, "test", GOOD) for path in search.images(folder))
+        elif folder.name not in _MASK_FOLDERS:
+            yield from _class_folder(search, folder)
 
 
-def _dagm(root: Path) -> Iterator[Sample]:
+def _folder(search: _Search) -> Iterator[Sample]:
+    for path in search.images(search.root, skip=_MASK_FOLDERS):
+        folders = path.relative_to(search.root).parts[:-1]
+        if named := [folder for folder in folders if folder.lower() in _NOT_GOOD]:
+            raise DataError(
+                f"{search.root}: the folder {named[0]!r} in it can hardly hold good images; put "
+                f"the good ones into {GOOD}/, with a folder for each class of defect beside it"
+            )
+        yield Sample(path, "train", GOOD)
+
+
+def _dagm(search: _Search) -> Iterator[Sample]:
     # An image is defective if there is a label for it; the defective ones of Train are left out.
     splits: tuple[tuple[Literal["train", "test"], str], ...] = (
         ("train", "Train"),
         ("test", "Test"),
     )
     for split, name in splits:
-        labels = {path.stem: path for path in _images(root / name / "Label")}
-        for path in _images(root / name):
-            label = labels.get(f"{path.stem}_label")
+        folder = search.root / name
+        labels = MaskFiles(folder / "Label")
+        for path in search.images(folder, skip=(_LABELS,)):
+            label = labels.find(path.relative_to(folder), ending="_label")
             if label is None:
                 yield Sample(path, split, GOOD)
             elif split == "test":
                 yield Sample(path, split, "defect", label)
 
 
-def _visa(root: Path) -> Iterator[Sample]:
+def _visa(search: _Search) -> Iterator[Sample]:
+    root = search.root
     table = root.parent / _VISA_SPLIT
     if not table.is_file():
         raise DataError(
@@ -164,48 +220,35 @@ def _visa(root: Path) -> Iterator[Sample]:
                 yield Sample(path, "test", GOOD if good else row["label"], mask)
 
 
-def _class_folder(root: Path, folder: Path) -> Iterator[Sample]:
-    """List the test images of one class, with their masks."""
-    for path in _images(folder):
-        yield Sample(path, "test", folder.name, _mask(root, folder.name, path))
+def _class_folder(search: _Search, folder: Path) -> Iterator[Sample]:
+    """List the test images of one class, with their masks: a class has them for all or for none."""
+    if _is_good(folder):
+        yield from (Sample(path, "test", GOOD) for path in search.images(folder))
+        return
+    places = [search.root / name / folder.name for name in _MASK_FOLDERS]
+    masked = next((place for place in places if place.is_dir()), None)
+    masks = None if masked is None else MaskFiles(masked)
+    for path in search.images(folder):
+        mask = None if masks is None else masks.find(path.relative_to(folder))
+        if mask is None and masked is not None:
+            raise DataError(
+                f"{path}: no mask {masked / path.stem}_mask.png, though its class has masks"
+            )
+        yield Sample(path, "test", folder.name, mask)
 
 
-def _mask(root: Path, defect: str, image: Path) -> Path | None:
-    """Find the mask of a defective image. A class has masks for all of its images or for none."""
-    folder = next((root / m / defect for m in _MASK_FOLDERS if (root / m / defect).is_dir()), None)
-    if defect == GOOD or folder is None:
-        return None
-    for stem in (f"{image.stem}_mask", image.stem):
-        for suffix in sorted(IMAGE_SUFFIXES):
-            if (path := folder / f"{stem}{suffix}").is_file():
-                return path
-    raise DataError(f"{image}: no mask {folder / image.stem}_mask.png, though its class has masks")
+def _is_good(folder: Path) -> bool:
+    return folder.name.lower() in _GOOD_NAMES
 
 
-def _images(folder: Path) -> list[Path]:
-    return [path for path in _files(folder) if path.suffix.lower() in IMAGE_SUFFIXES]
-
-
-def _other_files(folder: Path) -> list[Path]:
-    """List what is no image; tables such as groups.csv and hidden files go without saying."""
-    known = {*IMAGE_SUFFIXES, ".csv"}
-    return [
-        path
-        for path in _files(folder)
-        if path.suffix.lower() not in known and not path.name.startswith(".")
-    ]
-
-
-def _files(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        return []
-    return sorted(path for path in folder.iterdir() if path.is_file())
+def _good_folders(folder: Path) -> list[Path]:
+    return [path for path in _folders(folder) if _is_good(path)]
 
 
 def _folders(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
-    return sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+    return sorted(p for p in folder.iterdir() if p.is_dir() and not is_hidden(p.name))
 
 
 LAYOUTS = (

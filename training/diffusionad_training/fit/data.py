@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from diffusionad_client.folders import IMAGE_SUFFIXES
+from diffusionad_client.folders import find_images
 from diffusionad_training.config import Config
-from diffusionad_training.data import foregrounds, groups, layout
+from diffusionad_training.data import duplicates, foregrounds, groups, layout
 from diffusionad_training.data.digest import digest
 from diffusionad_training.data.foregrounds import Foreground, Masks
 from diffusionad_training.data.images import load_all
@@ -22,7 +22,6 @@ from diffusionad_training.fit.callbacks import Report
 from diffusionad_training.run.checkpoint import RunRecord
 
 MIN_TRAINING_IMAGES = 2  # one to train on and one to hold out
-_IGNORED_NAMED = 5
 
 
 @dataclass(frozen=True)
@@ -49,14 +48,15 @@ def read_training_data(
     """Find, split and load what is trained on; tell what is left out. Raises `DataError`."""
     found = layout.read(data)
     paths = found.require_train()
-    _report_ignored(found, report)
+    _report_left_out(found, report)
     grouping = groups.grouping(found)
     usable = grouping.trainable()
     if len(usable) < MIN_TRAINING_IMAGES:
         raise DataError(
             f"{data}: {len(usable)} good images to train on; training needs {MIN_TRAINING_IMAGES}"
         )
-    chosen = hold_out([grouping.groups[index] for index in usable], held_out_share, seed)
+    together = _with_copies(found, grouping, usable, report)
+    chosen = hold_out(together, held_out_share, seed)
     if not chosen:
         raise DataError(
             f"{data}: all good images are one group in {groups.GROUPS_FILE}, so that none can be "
@@ -74,6 +74,7 @@ def read_training_data(
         textures_digest = digest(textures, texture_paths)
         texture_images = load_all(texture_paths, config.size)
     everything = load_all([*kept, *held], config.size)
+    _warn_of_constant(everything, report)
     where, masks = _foregrounds(foreground, found, [*kept, *held], everything, report)
     count = len(kept)
     record = RunRecord(
@@ -120,19 +121,59 @@ def _foregrounds(
     return "auto", masks
 
 
-def _report_ignored(data: layout.DataSet, report: Report) -> None:
-    if data.ignored:
-        named = ", ".join(data.name(path) for path in data.ignored[:_IGNORED_NAMED])
-        more = len(data.ignored) - _IGNORED_NAMED
-        rest = f" and {more} more" if more > 0 else ""
-        report(f"no images by their suffix, left out: {named}{rest}")
+def _with_copies(
+    data: layout.DataSet, grouping: groups.Grouping, usable: Sequence[int], report: Report
+) -> list[str]:
+    """Give the group of each usable image; copies of one image are in one group."""
+    contents = duplicates.contents([data.train[index] for index in usable])
+    given = [grouping.groups[index] for index in usable]
+    if tested := set(contents.values()) & set(_tested_contents(data, contents).values()):
+        report(
+            f"Warning: {len(tested)} of the images to train on are test images too, by their "
+            "content: the figures of `evaluate` will flatter"
+        )
+    if not (copies := duplicates.copies(contents)):
+        return given
+    together = duplicates.joined(given, list(contents.values()))
+    if len(set(together)) == 1 and len(set(given)) > 1:
+        report(
+            "Warning: all good images are copies of each other, by their content or their groups: "
+            "the thresholds are set by what was trained on"
+        )
+        return given
+    report(f"{copies} good images are copies of others: on one side of the split with them")
+    return together
+
+
+def _tested_contents(data: layout.DataSet, trained: Mapping[Path, str]) -> dict[Path, str]:
+    """Name the contents of those test images that may be copies of a training image."""
+    sizes = {path.stat().st_size for path in trained if path.is_file()}
+    good = [sample.path for sample in data.test if sample.path.is_file()]
+    return duplicates.contents([path for path in good if path.stat().st_size in sizes])
+
+
+def _warn_of_constant(images: NDArray[np.uint8], report: Report) -> None:
+    """Say that there is nothing to learn from images (N, S, S, 3) of one colour, or all alike."""
+    constant = sum(bool((image == image[0, 0]).all()) for image in images)
+    if constant:
+        report(
+            f"Warning: {constant} of {len(images)} good images show one colour throughout; is the "
+            "lens cap on, or the exposure wrong?"
+        )
+    elif all(np.array_equal(image, images[0]) for image in images[1:]):
+        report("Warning: all good images look the same: nothing tells how good parts may differ")
+
+
+def _report_left_out(data: layout.DataSet, report: Report) -> None:
+    for line in data.left_out.described():
+        report(f"left out: {line}")
 
 
 def find_textures(folder: Path) -> list[Path]:
     """List the images of a folder of textures, at every depth."""
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder of textures")
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+    paths = sorted(map(Path, find_images(folder)))
     if not paths:
         raise DataError(f"{folder}: no images to take textures from")
     return paths

@@ -1,0 +1,121 @@
+"""What `train` takes from a folder, and what it says of it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from diffusionad_training.config import Config
+from diffusionad_training.data import duplicates
+from diffusionad_training.data.split import hold_out
+from diffusionad_training.fit.data import TrainingData, read_training_data
+
+
+def picture(seed: int) -> Image.Image:
+    rng = np.random.default_rng(seed)
+    return Image.fromarray(rng.integers(0, 256, (64, 64, 3), dtype=np.uint8))
+
+
+def fill(folder: Path, seeds: range) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    for seed in seeds:
+        picture(seed).save(folder / f"{seed:03}.png")
+    return folder
+
+
+def taken(data: Path, config: Config, seed: int = 0) -> tuple[TrainingData, list[str]]:
+    lines: list[str] = []
+    result = read_training_data(data, config, None, "none", 0.2, seed, lines.append)
+    return result, lines
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_copies_of_an_image_are_on_one_side_of_the_split(
+    tmp_path: Path, tiny_config: Config, seed: int
+) -> None:
+    fill(tmp_path, range(10))
+    for index in range(10):
+        shutil.copy(tmp_path / f"{index:03}.png", tmp_path / f"copy of {index:03}.png")
+    data, lines = taken(tmp_path, tiny_config, seed)
+    trained = {image.tobytes() for image in data.images}
+    assert len(data.held_out) == 4
+    assert not trained & {image.tobytes() for image in data.held_out}
+    assert "10 good images are copies of others: on one side of the split with them" in lines
+
+
+def test_without_copies_the_split_is_as_it_was(tmp_path: Path, tiny_config: Config) -> None:
+    data, lines = taken(fill(tmp_path, range(10)), tiny_config)
+    names = [f"{index:03}.png" for index in range(10)]
+    assert data.record.held_out == tuple(names[index] for index in hold_out(names, 0.2, 0))
+    assert lines == ["8 good images to train on, 2 held out for the thresholds"]
+
+
+@given(st.lists(st.tuples(st.sampled_from("abcdef"), st.sampled_from("123456")), max_size=20))
+def test_groups_that_share_a_content_are_one(images: list[tuple[str, str]]) -> None:
+    groups, contents = [group for group, _ in images], [content for _, content in images]
+    joined = duplicates.joined(groups, contents)
+    for given_names in (groups, contents):  # alike before, alike after
+        assert len(set(zip(given_names, joined, strict=True))) == len(set(given_names))
+    links = {(f"group {g}", f"content {c}") for g, c in images}
+    pieces: list[set[str]] = []
+    for link in links:
+        touched = [piece for piece in pieces if piece & set(link)]
+        pieces = [piece for piece in pieces if piece not in touched]
+        pieces.append(set(link).union(*touched))
+    assert len(set(joined)) == len(pieces)
+
+
+def test_training_images_that_are_test_images_too_are_told(
+    tmp_path: Path, tiny_config: Config
+) -> None:
+    fill(tmp_path / "train/good", range(6))
+    fill(tmp_path / "test/good", range(4, 9))
+    _, lines = taken(tmp_path, tiny_config)
+    assert "Warning: 2 of the images to train on are test images too" in lines[0]
+
+
+def test_images_of_one_colour_are_told(tmp_path: Path, tiny_config: Config) -> None:
+    fill(tmp_path, range(3))
+    Image.new("RGB", (64, 64)).save(tmp_path / "black.png")
+    _, lines = taken(tmp_path, tiny_config)
+    assert "Warning: 1 of 4 good images show one colour throughout" in lines[-1]
+
+
+def test_images_that_are_all_alike_are_trained_on_and_told(
+    tmp_path: Path, tiny_config: Config
+) -> None:
+    for index in range(6):
+        picture(0).save(tmp_path / f"{index}.png")
+    data, lines = taken(tmp_path, tiny_config)
+    assert (len(data.images), len(data.held_out)) == (5, 1)
+    assert lines[0].startswith("Warning: all good images are copies of each other")
+    assert lines[-1].startswith("Warning: all good images look the same")
+
+
+def test_what_is_left_out_is_told(tmp_path: Path, tiny_config: Config) -> None:
+    fill(tmp_path, range(3))
+    for name in ("._000.png", "notes.txt", "groups.CSV"):
+        (tmp_path / name).touch()
+    _, lines = taken(tmp_path, tiny_config)
+    assert lines[:2] == [
+        "left out: 1 no images by their suffix: notes.txt",
+        "left out: 1 hidden: ._000.png",
+    ]
+
+
+def test_names_that_are_not_utf_8_are_trained_on(tmp_path: Path, tiny_config: Config) -> None:
+    fill(tmp_path, range(3))
+    try:
+        picture(9).save(os.fsdecode(os.fsencode(tmp_path) + b"/gr\xfcn.png"))
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names only")
+    data, _ = taken(tmp_path, tiny_config)
+    assert len(data.images) + len(data.held_out) == 4
+    assert len(data.record.data_digest) == 64

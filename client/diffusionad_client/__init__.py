@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         AccessDeniedError,
         AddressError,
         AdminKeyError,
+        ArgumentError,
         BundleError,
         CalibrationError,
         CategoryNameError,
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     )
     from diffusionad_client.sdk.catalogue import Catalogue, IdleModel, RefusedModel
     from diffusionad_client.sdk.client import Client
+    from diffusionad_client.sdk.connection import Connection
     from diffusionad_client.sdk.inspection import Inspection, Timings
     from diffusionad_client.sdk.probe import Probe
     from diffusionad_client.sdk.served import ServedModel
@@ -52,11 +54,13 @@ __all__ = [
     "AccessDeniedError",
     "AddressError",
     "AdminKeyError",
+    "ArgumentError",
     "BundleError",
     "CalibrationError",
     "Catalogue",
     "CategoryNameError",
     "Client",
+    "Connection",
     "ContractError",
     "DeadlineExceededError",
     "DiffusionADError",
@@ -87,6 +91,7 @@ __all__ = [
 _HOMES = {
     "Catalogue": "sdk.catalogue",
     "Client": "sdk.client",
+    "Connection": "sdk.connection",
     "Health": "sdk.transports.base",
     "IdleModel": "sdk.catalogue",
     "Inspection": "sdk.inspection",

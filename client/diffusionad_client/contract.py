@@ -97,6 +97,8 @@ def check_category(category: str) -> str:
     Words of letters, digits and hyphens joined by single underscores, so that
     no category can collide with the double underscore of its own steps.
     """
+    if not isinstance(category, str):
+        raise CategoryNameError(f"a category's name is a text, such as 'screw', not {category!r}")
     if category.startswith(_DECODING):
         raise CategoryNameError(
             f"{category!r} cannot name a category: names that begin with {_DECODING!r} belong to "

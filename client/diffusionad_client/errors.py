@@ -10,6 +10,7 @@
     ├── OutputError                 results cannot be written, or would be overwritten
     ├── ReportError                 a report cannot be made
     ├── ServeError                  an embedded server could not be started
+    ├── ArgumentError               an argument is of the wrong kind, or out of range
     ├── AddressError                a server's address is not HOST:PORT
     ├── AdminKeyError               a server's admin key cannot be read, or is open to others
     ├── AccessDeniedError           the server does not open that call to this client
@@ -68,6 +69,10 @@ class ReportError(DiffusionADError):
 
 class ServeError(DiffusionADError):
     """An embedded Triton server could not be started, or stopped early."""
+
+
+class ArgumentError(DiffusionADError):
+    """An argument of the client's is of the wrong kind, or out of range."""
 
 
 class AddressError(DiffusionADError):

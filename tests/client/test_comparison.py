@@ -15,6 +15,7 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
+from diffusionad_client import Connection
 from diffusionad_client.artifacts.metadata import Thresholds
 from diffusionad_client.artifacts.rank_statistics import auroc, spearman
 from diffusionad_client.comparison import page, scatter
@@ -216,7 +217,7 @@ def test_two_categories_of_a_server_are_compared_over_a_folder(
     output = tmp_path / "compared"
 
     result = compare_models(
-        triton.url, "screw", "screw-candidate", found, Settings(output=output), quietly
+        Connection(triton.url), "screw", "screw-candidate", found, Settings(output=output), quietly
     )
 
     assert result.transitions == {("OK", "OK"): 1, ("OK", "NG"): 1}
@@ -238,9 +239,9 @@ def test_a_category_that_is_not_served_is_named_before_anything_is_written(
     found = find_images([str(tmp_path / "images")])
     settings = Settings(output=tmp_path / "compared")
     with pytest.raises(ModelNotFoundError, match="'screw-candidate'"):
-        compare_models(triton.url, "screw", "screw-candidate", found, settings, quietly)
+        compare_models(Connection(triton.url), "screw", "screw-candidate", found, settings, quietly)
     with pytest.raises(ContractError, match="cannot be compared with itself"):
-        compare_models(triton.url, "screw", "screw", found, settings, quietly)
+        compare_models(Connection(triton.url), "screw", "screw", found, settings, quietly)
     assert not (tmp_path / "compared").exists()
 
 

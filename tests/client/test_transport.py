@@ -10,8 +10,9 @@ import grpc
 import numpy as np
 import pytest
 
-from diffusionad_client import Client, Priority, contract, errors
-from diffusionad_client.sdk.transports.grpc import channel_options, check_url
+from diffusionad_client import Client, Connection, Priority, contract, errors
+from diffusionad_client.sdk.connection import check_url
+from diffusionad_client.sdk.transports.channel import channel_options
 
 IMAGE = np.zeros((8, 8, 3), np.uint8)
 Code = grpc.StatusCode
@@ -295,3 +296,22 @@ def test_addresses_that_grpc_dials_are_taken(url: str) -> None:
 def test_other_addresses_are_refused_with_the_right_form(url: str) -> None:
     with pytest.raises(errors.AddressError, match="HOST:PORT"):
         check_url(url)
+
+
+@pytest.mark.parametrize("url", ["plant:99999", "plant:0", "[::1]:65536", "ipv4:10.0.0.1:70000"])
+def test_a_port_that_there_is_not_is_refused(url: str) -> None:
+    with pytest.raises(errors.AddressError, match="between 1 and 65535"):
+        check_url(url)
+
+
+def test_a_connection_holds_all_that_a_client_needs(triton: Any) -> None:
+    triton.admin_key = "k" * 20
+    connection = Connection(triton.url, timeout=5, admin_key=triton.admin_key)
+    assert triton.admin_key not in repr(connection)
+    with Client(connection) as client:
+        assert [served.model for served in client.models()] == ["screw"]
+        client.inspect(IMAGE)
+    assert triton.requests[0].parameters["timeout"].int64_param <= 5e6
+    with Client(connection, timeout=3) as client:  # what is said beside it goes before it
+        client.inspect(IMAGE)
+    assert triton.requests[1].parameters["timeout"].int64_param <= 3e6

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from diffusionad_client import Connection
 from diffusionad_client.artifacts import roi
 from diffusionad_client.artifacts.bundle import ROI_FILE, read_bundle
 from diffusionad_client.artifacts.metadata import ReleaseMetadata
@@ -216,7 +217,7 @@ class FakeClient:
     def __init__(self, metadata: ReleaseMetadata) -> None:
         self._served = SimpleNamespace(model="plates", metadata=metadata)
 
-    def __call__(self, url: str, **options: object) -> "FakeClient":
+    def __call__(self, connection: Connection, **options: object) -> "FakeClient":
         return self
 
     def __enter__(self) -> "FakeClient":
@@ -234,14 +235,14 @@ def test_a_served_region_that_is_not_given_is_warned_of(
 ) -> None:
     metadata = read_bundle(bundle).metadata
     monkeypatch.setattr(detectors, "Client", FakeClient(metadata))
-    with detectors.of_server("127.0.0.1:1", None, mask=None) as detector:
+    with detectors.of_server(Connection("127.0.0.1:1"), None, mask=None) as detector:
         assert detector.region is None
         assert "Give that region as --roi MASK" in (detector.warning or "")
-    with detectors.of_server("127.0.0.1:1", None, mask=mask_file) as detector:
+    with detectors.of_server(Connection("127.0.0.1:1"), None, mask=mask_file) as detector:
         assert detector.region is not None
         assert detector.warning is None
     monkeypatch.setattr(detectors, "Client", FakeClient(replace(metadata, roi=None)))
-    with detectors.of_server("127.0.0.1:1", None, mask=None) as detector:
+    with detectors.of_server(Connection("127.0.0.1:1"), None, mask=None) as detector:
         assert detector.warning is None
 
 

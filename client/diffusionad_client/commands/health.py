@@ -8,21 +8,21 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from diffusionad_client.commands.options import json_option, timeout_option, url_option
+from diffusionad_client.commands.options import json_option
+from diffusionad_client.commands.server import ServerChoice, reaches_server
 
 if TYPE_CHECKING:
     from diffusionad_client.sdk.probe import Probe
 
 
 @click.command()
-@url_option
-@timeout_option
+@reaches_server()
 @click.option("--deep", is_flag=True, help="Also send an image through what the server serves.")
 @click.option("--model", metavar="NAME", help="With --deep: through this category alone.")
 @json_option
 @click.pass_context
 def health(
-    ctx: click.Context, url: str, timeout: float, deep: bool, model: str | None, as_json: bool
+    ctx: click.Context, server: ServerChoice, deep: bool, model: str | None, as_json: bool
 ) -> None:
     """Ask a server whether all of its models are ready.
 
@@ -34,7 +34,9 @@ def health(
 
     if model is not None and not deep:
         raise click.UsageError("--model goes with --deep")
-    with Client(url, timeout=timeout) as client:
+    connection = server.connection
+    url = connection.url
+    with Client(connection) as client:
         answer = client.health()
         probes = client.probe(model) if deep else []
     if as_json:

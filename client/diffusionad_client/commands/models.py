@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
 
-from diffusionad_client.commands.options import (
-    admin_key_option,
-    json_option,
-    timeout_option,
-    url_option,
-)
+from diffusionad_client.commands.options import json_option
+from diffusionad_client.commands.server import ServerChoice, reaches_server
 
 if TYPE_CHECKING:
     from diffusionad_client.sdk.catalogue import Catalogue, IdleModel
@@ -23,25 +18,12 @@ if TYPE_CHECKING:
 
 _LOAD_S = 600.0  # warming up a large model on a CPU takes minutes
 
-_load_timeout_option = click.option(
-    "--timeout",
-    type=click.FloatRange(min=0, min_open=True),
-    default=_LOAD_S,
-    show_default=True,
-    metavar="SECONDS",
-    help="How long it may take.",
-)
-
 
 @click.group(invoke_without_command=True)
-@url_option
-@admin_key_option
-@timeout_option
+@reaches_server()
 @json_option
 @click.pass_context
-def models(
-    ctx: click.Context, url: str, admin_key_file: Path | None, timeout: float, as_json: bool
-) -> None:
+def models(ctx: click.Context, server: ServerChoice, as_json: bool) -> None:
     """List the categories of a server, with their releases, thresholds and states.
 
     One that cannot be used is listed with the reason. A server with explicit
@@ -56,43 +38,39 @@ def models(
         return
     from diffusionad_client.sdk.client import Client
 
-    with Client(url, timeout=timeout, admin_key=_key(admin_key_file)) as client:
+    with Client(server.connection) as client:
         found = client.catalogue()
     if as_json:
         click.echo(json.dumps(_documents(found), indent=2))
     else:
-        _print(url, found)
+        _print(server.connection.url, found)
 
 
 @models.command()
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
-@url_option
-@admin_key_option
-@_load_timeout_option
-def load(names: tuple[str, ...], url: str, admin_key_file: Path | None, timeout: float) -> None:
+@reaches_server(timeout=_LOAD_S, timeout_help="How long it may take.")
+def load(names: tuple[str, ...], server: ServerChoice) -> None:
     """Load categories, or load them anew as they stand in the server's repository now."""
     from diffusionad_client.sdk.client import Client
 
-    with Client(url, timeout=timeout, admin_key=_key(admin_key_file)) as client:
+    with Client(server.connection) as client:
         for name in names:
             served = client.load(name)
             release = f"version {served.version}, release {served.metadata.release}"
-            click.echo(f"{url} serves {name} {release}")
+            click.echo(f"{server.url} serves {name} {release}")
 
 
 @models.command()
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
-@url_option
-@admin_key_option
-@timeout_option
-def unload(names: tuple[str, ...], url: str, admin_key_file: Path | None, timeout: float) -> None:
+@reaches_server()
+def unload(names: tuple[str, ...], server: ServerChoice) -> None:
     """Unload categories; what is under way is answered still."""
     from diffusionad_client.sdk.client import Client
 
-    with Client(url, timeout=timeout, admin_key=_key(admin_key_file)) as client:
+    with Client(server.connection) as client:
         for name in names:
             client.unload(name)
-            click.echo(f"{url} no longer serves {name}")
+            click.echo(f"{server.url} no longer serves {name}")
 
 
 def _refuse_options_before(ctx: click.Context, command: str) -> None:
@@ -101,12 +79,6 @@ def _refuse_options_before(ctx: click.Context, command: str) -> None:
         name = parameter.name or ""
         if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE:
             raise click.UsageError(f"give {parameter.opts[0]} after `models {command}`")
-
-
-def _key(file: Path | None) -> str | None:
-    from diffusionad_client.sdk.admin_key import read_admin_key
-
-    return None if file is None else read_admin_key(file)
 
 
 def _documents(found: Catalogue) -> list[dict[str, Any]]:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from diffusionad_client.cli import EXIT_SOME_FAILED
-from diffusionad_client.commands.options import DEFAULT_URL, concurrency_option, timeout_option
+from diffusionad_client.commands.options import concurrency_option
+from diffusionad_client.commands.server import ServerChoice, reaches_server
 
 if TYPE_CHECKING:
     from diffusionad_client.scoring.results import RunSummary
@@ -26,15 +26,7 @@ if TYPE_CHECKING:
     help="Score the images named in FILE, one path a line; - is standard input.",
 )
 @click.option("--model", metavar="NAME", help="Category; default: the server's only one.")
-# server
-@click.option("--url", metavar="HOST:PORT", help=f"Running server.  [default: {DEFAULT_URL}]")
-@click.option(
-    "--repository",
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    help="Serve this model repository for the run instead (needs diffusionad-tools).",
-)
-@timeout_option
+@reaches_server(repository=True)
 @concurrency_option
 # verdicts
 @click.option("--accept", type=float, help="OK below this score; default: the release's.")
@@ -58,9 +50,7 @@ def score(
     sources: tuple[str, ...],
     lists: tuple[Path, ...],
     model: str | None,
-    url: str | None,
-    repository: Path | None,
-    timeout: float,
+    server: ServerChoice,
     concurrency: int,
     accept: float | None,
     reject: float | None,
@@ -81,7 +71,6 @@ def score(
     """
     from diffusionad_client.commands.progress import scoring_progress
     from diffusionad_client.files import PART
-    from diffusionad_client.local_server import serve_repository
     from diffusionad_client.output_folders import check_claim
     from diffusionad_client.pages.rendering import check_can_render
     from diffusionad_client.report.page import write_report
@@ -91,12 +80,10 @@ def score(
 
     if not (sources or lists):
         raise click.UsageError("name at least one SOURCE, or a --list of images")
-    if url is not None and repository is not None:
-        raise click.UsageError("give --url or --repository, not both")
     if not no_report:
         check_can_render()
     check_claim(output, RESULTS, overwrite=overwrite)  # before a server is started for nothing
-    images = find_images(sources, lists=lists, skip=output, timeout=timeout)
+    images = find_images(sources, lists=lists, skip=output, timeout=server.timeout)
     for line in images.left_out.described():
         click.echo(f"Left out {line}", err=True)
     settings = Settings(
@@ -108,12 +95,10 @@ def score(
         save_maps=save_maps,
         overwrite=overwrite,
         concurrency=concurrency,
-        timeout=timeout,
     )
-    server = nullcontext(url or DEFAULT_URL) if repository is None else serve_repository(repository)
     try:
-        with server as address, scoring_progress(images.count) as on_row:
-            summary = score_batch(address, images, settings, on_row)
+        with server.open() as connection, scoring_progress(images.count) as on_row:
+            summary = score_batch(connection, images, settings, on_row)
     except KeyboardInterrupt:
         part = output / (RESULTS_JSONL + PART)
         if part.exists():  # it was not while a server was still starting

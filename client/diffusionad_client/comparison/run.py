@@ -26,6 +26,7 @@ from diffusionad_client.scoring.batch import Settings, score_batch
 from diffusionad_client.scoring.row import Row
 from diffusionad_client.scoring.sources import Source
 from diffusionad_client.sdk.client import Client
+from diffusionad_client.sdk.connection import Connection
 
 COMPARE_HTML, COMPARE_JSON = "compare.html", "compare.json"
 _BASE, _CANDIDATE = "base", "candidate"
@@ -49,7 +50,7 @@ def check_output(output: Path, *, overwrite: bool) -> None:
 
 
 def compare_models(
-    url: str,
+    connection: Connection,
     base: str,
     candidate: str,
     source: Source,
@@ -63,12 +64,12 @@ def compare_models(
     if the server does not serve them, or dies on the way: then the rows so far
     are in the .part files of that side.
     """
-    _check_both(url, base, candidate, settings)
+    _check_both(connection, base, candidate)
     with claimed(settings.output, COMPARISON, overwrite=settings.overwrite) as output:
         for side, model in ((_BASE, base), (_CANDIDATE, candidate)):
             with progress(source.count, f"Scoring with {model}") as on_row:
                 own = replace(settings, output=output.part(side), model=model)
-                score_batch(url, source, own, on_row)
+                score_batch(connection, source, own, on_row)
         result = compare_results(output.part(_BASE), output.part(_CANDIDATE))
         text = json.dumps(document(result), indent=2, allow_nan=False)
         write_aside(output.part(COMPARE_JSON), text.encode())
@@ -111,13 +112,13 @@ def document(result: Comparison) -> dict[str, Any]:
     }
 
 
-def _check_both(url: str, base: str, candidate: str, settings: Settings) -> None:
-    with Client(url, timeout=min(_GREETING_S, settings.timeout)) as client:
+def _check_both(connection: Connection, base: str, candidate: str) -> None:
+    with Client(connection, timeout=min(_GREETING_S, connection.timeout)) as client:
         first, second = client.served(base), client.served(candidate)
     if (first.model, first.metadata.release) == (second.model, second.metadata.release):
         raise ContractError(
-            f"{base} on {url}: a release cannot be compared with itself; add the other one under "
-            f"a name of its own, such as {base}-candidate"
+            f"{base} on {connection.url}: a release cannot be compared with itself; add the other "
+            f"one under a name of its own, such as {base}-candidate"
         )
 
 

@@ -24,6 +24,7 @@ from diffusionad_client.scoring.run import Inspect, Recipe, score_all, score_one
 from diffusionad_client.scoring.sinks import FolderSink, Sink
 from diffusionad_client.scoring.sources import Source, SourceImage
 from diffusionad_client.sdk.client import Client
+from diffusionad_client.sdk.connection import Connection
 
 _GREETING_S = 10.0  # long enough for any server that is there to say what it serves
 
@@ -44,7 +45,6 @@ class Settings:
     save_maps: bool = False
     overwrite: bool = False
     concurrency: int = 4
-    timeout: float = 30.0  # seconds an image
 
     @property
     def recipe(self) -> Recipe:
@@ -56,15 +56,15 @@ class Settings:
 
 
 def score_batch(
-    url: str, source: Source, settings: Settings, on_row: Callable[[Row], None]
+    connection: Connection, source: Source, settings: Settings, on_row: Callable[[Row], None]
 ) -> RunSummary:
-    """Score all images through the server at `url` into a folder; `on_row` hears of each.
+    """Score all images through a server into a folder; `on_row` hears of each.
 
     The server is asked for the model before anything is written. Earlier
     results stay what they are until all is done.
     """
-    with Client(url, settings.model, timeout=settings.timeout, priority=Priority.BATCH) as client:
-        served = client.served(timeout=min(_GREETING_S, settings.timeout))
+    with Client(connection, settings.model, priority=Priority.BATCH) as client:
+        served = client.served(timeout=min(_GREETING_S, connection.timeout))
         # Refuses thresholds in the wrong order before anything is scored.
         served.metadata.thresholds.with_changes(accept=settings.accept, reject=settings.reject)
         inspect = partial(client.inspect, model=served.model)
@@ -73,7 +73,7 @@ def score_batch(
             FolderSink(output) as sink,
         ):
             run = Run(source, inspect, sink, settings)
-            return run.finish(served.model, url, on_row)
+            return run.finish(served.model, connection.url, on_row)
 
 
 @dataclass(frozen=True)

@@ -37,12 +37,26 @@ def read_admin_key(path: Path) -> str:
             f"{path}: others than its owner may use this admin key (mode {mode:04o}); "
             f"run `chmod 600 {path}`, and make a new key if it was so for long"
         )
-    if not _KEY.fullmatch(key):
+    if not _is_key(key):
         raise AdminKeyError(
             f"{path}: not an admin key: expected 16 to 256 letters, digits, '-' or '_'; remove "
             "the file, and the next server makes a new one"
         )
     return key
+
+
+def check_admin_key(key: str) -> str:
+    """Return `key` if it can be one. Raises `AdminKeyError`, which does not show it."""
+    if not isinstance(key, str) or not _is_key(key):
+        raise AdminKeyError(
+            "an admin key is a text of 16 to 256 letters, digits, '-' or '_', as "
+            "`diffusionad serve --model-control-mode explicit --admin-key-file` writes it"
+        )
+    return key
+
+
+def _is_key(key: str) -> bool:
+    return _KEY.fullmatch(key) is not None
 
 
 def ensure_admin_key(path: Path) -> str:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from types import TracebackType
 
 from diffusionad_client import contract, images
 from diffusionad_client.artifacts.metadata import Thresholds
 from diffusionad_client.contract import Priority
 from diffusionad_client.errors import ImageError, ModelLoadError, ServerBusyError
+from diffusionad_client.sdk.arguments import check_flag, check_priority, check_thresholds
 from diffusionad_client.sdk.catalogue import Catalogue
-from diffusionad_client.sdk.deadline import Deadline
+from diffusionad_client.sdk.connection import CALL_S, Connection
+from diffusionad_client.sdk.deadline import Deadline, check_timeout
 from diffusionad_client.sdk.inference import Inference, Request
 from diffusionad_client.sdk.inspection import Inspection, Timings
 from diffusionad_client.sdk.judgement import judge_by_metadata, judgement_that_came
@@ -24,9 +27,10 @@ from diffusionad_client.sdk.transports.grpc import GrpcTransport
 class Client:
     """A connection to one server. Threads may share it.
 
-    `url` is the server's gRPC address, HOST:PORT. `model` names the category
-    for calls that name none; without it the server must serve only one.
-    `timeout` is in seconds and holds for all that one call asks of the server.
+    `url` is the server's gRPC address, HOST:PORT, or a `Connection`, which may
+    hold all that is said of it here. `model` names the category for calls that
+    name none; without it the server must serve only one. `timeout` is in
+    seconds and holds for all that one call asks of the server, 30 by default.
     `thresholds` override those of the release. `priority` says which requests
     a busy server takes first. `retry=False` makes every failure an error at
     once; see `inspect`. `admin_key` opens the repository of a server that keeps
@@ -35,10 +39,10 @@ class Client:
 
     def __init__(
         self,
-        url: str,
+        url: str | Connection,
         model: str | None = None,
         *,
-        timeout: float = 30.0,
+        timeout: float | None = None,
         thresholds: Thresholds | None = None,
         priority: Priority = Priority.INLINE,
         retry: bool = True,
@@ -46,15 +50,16 @@ class Client:
         transport: Transport | None = None,
     ) -> None:
         self._model = None if model is None else contract.check_category(model)
-        self._timeout = timeout
-        self._thresholds = thresholds
-        self._priority = priority
-        self._retry = retry
-        self._deadline(None)  # refuses a timeout that makes no sense, now rather than later
-        self._transport = (
-            GrpcTransport(url, admin_key=admin_key) if transport is None else transport
-        )
-        self._releases = Releases(self._transport, url)
+        self._thresholds = check_thresholds(thresholds)
+        self._priority = check_priority(priority)
+        retry = check_flag("retry", retry)
+        if transport is None:
+            connection = _connection(url, timeout, admin_key)
+            transport = GrpcTransport(connection.url, admin_key=connection.admin_key)
+            url, timeout = connection.url, connection.timeout
+        self._timeout = CALL_S if timeout is None else check_timeout(timeout)
+        self._transport = transport
+        self._releases = Releases(transport, url.url if isinstance(url, Connection) else str(url))
         self._inference = Inference(self._transport, self._releases, retry=retry)
         self._once = Inference(self._transport, self._releases, retry=False)
 
@@ -94,16 +99,17 @@ class Client:
         that is busy, or gone after it has answered, is asked again until the
         timeout. Raises a `DiffusionADError`.
         """
+        own = check_thresholds(thresholds) or self._thresholds
+        urgency = self._priority if priority is None else check_priority(priority)
+        outputs = [contract.SCORE]
+        outputs += [contract.ANOMALY_MAP] if check_flag("anomaly_map", anomaly_map) else []
+        outputs += [contract.RECONSTRUCTION] if check_flag("reconstruction", reconstruction) else []
         started = time.perf_counter()
         deadline = self._deadline(timeout)
-        read = images.read_file if encoded else images.load
+        read = images.read_file if check_flag("encoded", encoded) else images.load
         loaded = read(image, timeout=deadline.left())
         decode_s = time.perf_counter() - started
 
-        outputs = [contract.SCORE]
-        outputs += [contract.ANOMALY_MAP] if anomaly_map else []
-        outputs += [contract.RECONSTRUCTION] if reconstruction else []
-        urgency = self._priority if priority is None else priority
         category = self._model if model is None else contract.check_category(model)
         request = Request(loaded, category, outputs, urgency)
         try:
@@ -130,8 +136,7 @@ class Client:
             roi=served.metadata.roi,
             timings=Timings(decode_s, reply.resize_s, reply.request_s),
         )
-        limits = thresholds or self._thresholds
-        return inspection if limits is None else inspection.judged_by(limits)
+        return inspection if own is None else inspection.judged_by(own)
 
     def served(self, model: str | None = None, *, timeout: float | None = None) -> ServedModel:
         """Ask which release of a category, by default the client's, the server serves now."""
@@ -202,7 +207,16 @@ class Client:
         return Deadline(self._timeout if timeout is None else timeout)
 
 
+def _connection(url: str | Connection, timeout: float | None, admin_key: str | None) -> Connection:
+    """Complete what a caller gave of a connection; what is said beside it goes before it."""
+    connection = url if isinstance(url, Connection) else Connection(url)
+    if timeout is not None:
+        connection = replace(connection, timeout=timeout)
+    return connection if admin_key is None else replace(connection, admin_key=admin_key)
+
+
 def _check_form(model: str) -> str:
     """Return `model` if it names a category or its encoded form."""
-    category = model.partition("__")[0]
-    return model if model == contract.encoded_model(category) else contract.check_category(model)
+    if isinstance(model, str) and model == contract.encoded_model(model.partition("__")[0]):
+        return model
+    return contract.check_category(model)

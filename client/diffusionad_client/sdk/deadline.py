@@ -2,22 +2,35 @@
 
 from __future__ import annotations
 
-import math
 import time
+from numbers import Real
 
-from diffusionad_client.errors import DeadlineExceededError, DiffusionADError
+from diffusionad_client.errors import ArgumentError, DeadlineExceededError
 
 MORE_TIME = "allow more with timeout= or --timeout"
+
+
+# A year: what a thread can wait for is bounded, and nobody means more.
+LONGEST_S = 366 * 86400.0
+
+
+def check_timeout(timeout: float) -> float:
+    """Return `timeout` if it is a number of seconds to wait; raise `ArgumentError` otherwise."""
+    number = isinstance(timeout, Real) and not isinstance(timeout, bool)
+    if not number or not 0 < timeout <= LONGEST_S:
+        raise ArgumentError(
+            f"a timeout must be a positive number of s, at most a year, not {timeout!r}; "
+            "such as timeout=30"
+        )
+    return float(timeout)
 
 
 class Deadline:
     """`timeout` seconds from now."""
 
     def __init__(self, timeout: float) -> None:
-        if not (math.isfinite(timeout) and timeout > 0):
-            raise DiffusionADError(f"a timeout must be a positive number of s, not {timeout}")
-        self._timeout = timeout
-        self._end = time.monotonic() + timeout
+        self._timeout = check_timeout(timeout)
+        self._end = time.monotonic() + self._timeout
 
     def left(self) -> float:
         """Seconds for the next request. Raises `DeadlineExceededError` when there are none."""

@@ -10,6 +10,7 @@ from PIL import Image
 
 from diffusionad_client.artifacts.metadata import Thresholds, Verdict
 from diffusionad_client.errors import DiffusionADError
+from diffusionad_client.sdk.arguments import check_map_size, check_thresholds
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Inspection:
 
     def judged_by(self, thresholds: Thresholds) -> Inspection:
         """Give the same answer with the verdict of other thresholds."""
-        if thresholds == self.thresholds:
+        if check_thresholds(thresholds) is None or thresholds == self.thresholds:
             return self  # in float32 the server may have judged a score at the very threshold
         return replace(self, thresholds=thresholds, verdict=thresholds.verdict(self.score))
 
@@ -53,7 +54,7 @@ class Inspection:
             raise DiffusionADError(
                 "this inspection has no anomaly map; ask for one with inspect(anomaly_map=True)"
             )
-        return stretch_map(self.anomaly_map, height, width)
+        return stretch_map(self.anomaly_map, *check_map_size(height, width))
 
 
 def stretch_map(anomaly_map: NDArray[np.float32], height: int, width: int) -> NDArray[np.float32]:

@@ -23,7 +23,8 @@ from diffusionad_client import contract
 from diffusionad_client.contract import NETWORK_STEPS
 from diffusionad_client.errors import DiffusionADError
 from diffusionad_client.sdk.client import Client
-from diffusionad_client.sdk.transports.grpc import GrpcTransport, check_url
+from diffusionad_client.sdk.connection import check_url
+from diffusionad_client.sdk.transports.grpc import GrpcTransport
 from diffusionad_tools.release.repository import Release, ensembles, find_release
 
 LOAD_S = 600.0  # warming up a large model on a CPU takes minutes

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+
+from diffusionad_client.commands.server import ServerChoice, reaches_server
 
 if TYPE_CHECKING:
     from diffusionad_training.evaluation.detectors import Detector
@@ -18,12 +20,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("data", type=click.Path(path_type=Path))
 @click.option("--run", type=click.Path(path_type=Path), help="Measure a run, in torch.")
-@click.option("--url", help="Measure a served model, at HOST:PORT.")
-@click.option(
-    "--repository",
-    type=click.Path(path_type=Path),
-    help="Measure a released model: serves the repository for the while.",
-)
+@reaches_server(repository=True, default_url=None)
 @click.option("--model", help="Category to measure, with --url or --repository.")
 @click.option(
     "--denoising",
@@ -58,8 +55,7 @@ if TYPE_CHECKING:
 def evaluate(
     data: Path,
     run: Path | None,
-    url: str | None,
-    repository: Path | None,
+    server: ServerChoice,
     model: str | None,
     denoising: tuple[str, ...],
     noise_seeds: tuple[int, ...],
@@ -80,7 +76,7 @@ def evaluate(
     from diffusionad_training.evaluation.measure import measure
     from diffusionad_training.evaluation.page import Subject, write_page
 
-    if sum(place is not None for place in (run, url, repository)) != 1:
+    if (run is not None) == server.is_made:
         raise click.UsageError("give one of --run, --url or --repository")
     if run is None and (tuple(denoising) != ("norm-guided",) or noise_seeds):
         raise click.UsageError(
@@ -94,7 +90,7 @@ def evaluate(
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
     with _open(
-        run, url, repository, model, denoising, noise_seeds, roi, has_page=report is not None
+        run, server, model, denoising, noise_seeds, roi, has_page=report is not None
     ) as detector:
         if detector.warning is not None:
             click.echo(f"Warning: {detector.warning}", err=True)
@@ -124,25 +120,27 @@ def evaluate(
         _print_notes(next(iter(results.values())))
 
 
+@contextmanager
 def _open(
     run: Path | None,
-    url: str | None,
-    repository: Path | None,
+    server: ServerChoice,
     model: str | None,
     denoising: tuple[str, ...],
     noise_seeds: tuple[int, ...],
     roi: Path | None,
     *,
     has_page: bool,
-) -> AbstractContextManager[Detector]:
+) -> Iterator[Detector]:
     from diffusionad_training.evaluation import detectors
 
     if run is not None:
-        return nullcontext(detectors.of_run(run, denoising, noise_seeds=noise_seeds, mask=roi))
-    if repository is not None:
-        return detectors.of_repository(repository, model, mask=roi, reconstruction=has_page)
-    assert url is not None  # one of the three is given
-    return detectors.of_server(url, model, mask=roi, reconstruction=has_page)
+        yield detectors.of_run(run, denoising, noise_seeds=noise_seeds, mask=roi)
+        return
+    with (
+        server.open() as connection,
+        detectors.of_server(connection, model, mask=roi, reconstruction=has_page) as detector,
+    ):
+        yield detector
 
 
 @contextmanager

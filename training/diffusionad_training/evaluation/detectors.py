@@ -9,9 +9,8 @@ from pathlib import Path
 
 import torch
 
-from diffusionad_client import Client, Priority
+from diffusionad_client import Client, Connection, Priority
 from diffusionad_client.artifacts import roi
-from diffusionad_client.local_server import serve_repository
 from diffusionad_training.data.roi import read_region, served_region
 from diffusionad_training.evaluation.scorers import Scorer, ServerScorer, TorchScorer
 from diffusionad_training.method.ablations import Denoising
@@ -59,20 +58,8 @@ def of_run(
 
 
 @contextmanager
-def of_repository(
-    folder: Path, category: str | None, *, mask: Path | None, reconstruction: bool = False
-) -> Iterator[Detector]:
-    """Serve a repository for the while; then as `of_server`."""
-    with (
-        serve_repository(folder) as url,
-        of_server(url, category, mask=mask, reconstruction=reconstruction) as detector,
-    ):
-        yield detector
-
-
-@contextmanager
 def of_server(
-    url: str, category: str | None, *, mask: Path | None, reconstruction: bool = False
+    connection: Connection, category: str | None, *, mask: Path | None, reconstruction: bool = False
 ) -> Iterator[Detector]:
     """Open a served category, by default the server's only one.
 
@@ -80,7 +67,7 @@ def of_server(
     one, and tells which pixels to count. Raises `RegionError` if it is not,
     or what the client raises.
     """
-    with Client(url, model=category, priority=Priority.BATCH) as client:
+    with Client(connection, model=category, priority=Priority.BATCH) as client:
         served = client.served()
         metadata = served.metadata
         name = f"{metadata.category} release {metadata.release}"

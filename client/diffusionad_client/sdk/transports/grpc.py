@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -13,34 +12,16 @@ from tritonclient.grpc import model_config_pb2
 from tritonclient.utils import InferenceServerException
 
 from diffusionad_client.contract import IMAGE, IMAGE_BYTES, Priority, Signature, TensorSpec
-from diffusionad_client.errors import AddressError, DiffusionADError
+from diffusionad_client.errors import DiffusionADError
+from diffusionad_client.sdk.connection import check_url
 from diffusionad_client.sdk.transports.base import Answer, Batch, Health, IndexEntry, ModelConfig
+from diffusionad_client.sdk.transports.channel import channel_options
 from diffusionad_client.sdk.transports.errors import (
     ADMIN_METADATA,
     load_errors,
     translate,
     without_trace,
 )
-
-# Given as `channel_args`, these replace tritonclient's own, so the message
-# lengths must be among them: gRPC's default refuses answers over 4 MB.
-_CHANNEL_OPTIONS = (
-    ("grpc.max_send_message_length", -1),
-    ("grpc.max_receive_message_length", -1),
-    # A server that hangs is noticed by an unanswered ping. More pings than two
-    # without data, or pings between calls, make a server hang up on us.
-    ("grpc.keepalive_time_ms", 30_000),
-    ("grpc.keepalive_timeout_ms", 10_000),
-    ("grpc.keepalive_permit_without_calls", 0),
-    ("grpc.http2.max_pings_without_data", 2),
-    # A line that waits for its server to come back should not wait two minutes more.
-    ("grpc.initial_reconnect_backoff_ms", 500),
-    ("grpc.max_reconnect_backoff_ms", 5_000),
-)
-# No proxy reaches this machine's own servers, yet gRPC would ask the one in http_proxy to.
-_LOOPBACK = re.compile(r"((dns:/*|ipv4:)?(localhost|127(\.\d+){3})|(dns:/*|ipv6:)?\[::1\]):\d+")
-_PAST_THE_PROXY = ("grpc.enable_http_proxy", 0)
-_SCHEMES = ("dns:", "ipv4:", "ipv6:", "unix:", "unix-abstract:", "xds:")  # gRPC's own
 
 
 class GrpcTransport:
@@ -161,24 +142,6 @@ class GrpcTransport:
 
     def _closed_error(self) -> DiffusionADError:
         return DiffusionADError(f"{self._url}: this client is closed; make a new one")
-
-
-def channel_options(url: str) -> list[tuple[str, int]]:
-    """Give the options of a channel to `url`."""
-    local = all(_LOOPBACK.fullmatch(address) for address in url.split(","))
-    return [*_CHANNEL_OPTIONS, _PAST_THE_PROXY] if local else [*_CHANNEL_OPTIONS]
-
-
-def check_url(url: str) -> str:
-    """Return `url` if gRPC can dial it: HOST:PORT or one of gRPC's own schemes."""
-    if url.startswith(_SCHEMES):
-        return url
-    if "://" in url or not re.fullmatch(r"(\[[^\]]+\]|[^:/\s]+):\d{1,5}", url):
-        raise AddressError(
-            f"{url!r} is not a server's address; give HOST:PORT of its gRPC service, "
-            "such as 127.0.0.1:8001"
-        )
-    return url
 
 
 def _specs(tensors: Any) -> tuple[TensorSpec, ...]:

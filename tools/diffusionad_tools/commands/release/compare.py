@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from diffusionad_client.cli import EXIT_SOME_FAILED
-from diffusionad_client.commands.options import concurrency_option, timeout_option
+from diffusionad_client.commands.options import concurrency_option
+from diffusionad_client.commands.server import ServerChoice, reaches_server
 
 if TYPE_CHECKING:
     from diffusionad_client.comparison.pairing import Comparison
@@ -19,14 +19,7 @@ if TYPE_CHECKING:
 @click.argument("base")
 @click.argument("candidate")
 @click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
-@click.option("--url", metavar="HOST:PORT", help="Running server that serves both.")
-@click.option(
-    "--repository",
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    help="Serve this model repository for the run instead.",
-)
-@timeout_option
+@reaches_server(repository=True, default_url=None)
 @concurrency_option
 @click.option(
     "--output",
@@ -44,9 +37,7 @@ def compare(
     base: str,
     candidate: str,
     sources: tuple[str, ...],
-    url: str | None,
-    repository: Path | None,
-    timeout: float,
+    server: ServerChoice,
     concurrency: int,
     output: Path,
     overwrite: bool,
@@ -66,26 +57,23 @@ def compare(
     """
     from diffusionad_client.commands.progress import scoring_progress
     from diffusionad_client.comparison.run import COMPARE_HTML, check_output, compare_models
-    from diffusionad_client.local_server import serve_repository
     from diffusionad_client.pages.rendering import check_can_render
     from diffusionad_client.scoring.batch import Settings
     from diffusionad_client.scoring.sources import find_images
 
-    if (url is None) == (repository is None):
+    if not server.is_made:
         raise click.UsageError("give either --url or --repository")
     check_can_render()
     check_output(output, overwrite=overwrite)
-    images = find_images(sources, skip=output, timeout=timeout)
+    images = find_images(sources, skip=output, timeout=server.timeout)
     settings = Settings(
         output=output,
         heatmaps=not no_heatmaps,
         overwrite=overwrite,
         concurrency=concurrency,
-        timeout=timeout,
     )
-    server = nullcontext(url or "") if repository is None else serve_repository(repository)
-    with server as address:
-        result = compare_models(address, base, candidate, images, settings, scoring_progress)
+    with server.open() as connection:
+        result = compare_models(connection, base, candidate, images, settings, scoring_progress)
     _print_summary(result)
     click.echo(f"Comparison  {output / COMPARE_HTML}")
     ctx.exit(EXIT_SOME_FAILED if result.failures else 0)

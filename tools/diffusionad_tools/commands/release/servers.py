@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from diffusionad_client.commands.options import admin_key_option
+from diffusionad_client.commands.server import admin_key_option
 from diffusionad_client.local_server import STARTUP_S
 from diffusionad_tools.commands.release import options
 from diffusionad_tools.release.repository import find_release

@@ -23,14 +23,14 @@ $(BIN)/python:
 
 # Serving and scoring: no torch.
 $(VENV)/serving: client/pyproject.toml tools/pyproject.toml | $(BIN)/python
-	$(PIP) --editable 'client[report]' --editable tools
+	$(PIP) --editable client --editable tools
 	@touch $@
 
 # Training and the developers' tools. This version of torch first, by itself: a
 # plain `torch` would bring several gigabytes of CUDA.
 $(VENV)/all: $(VENV)/serving training/pyproject.toml requirements-dev.txt
 	$(PIP) torch==2.13.0
-	$(PIP) --editable 'client[report]' --editable tools --editable training --requirement requirements-dev.txt
+	$(PIP) --editable client --editable tools --editable training --requirement requirements-dev.txt
 	@touch $@
 
 setup: $(VENV)/all

@@ -429,7 +429,7 @@ def test_a_missing_jinja2_is_told_before_any_image_is_scored(
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     result = score(parts, "--url", triton.url, "--output", tmp_path / "out")
     assert result.exit_code == 1
-    assert "pip install './client[report]'" in result.stderr
+    assert "pip install ./client" in result.stderr
     assert triton.requests == []
 
 

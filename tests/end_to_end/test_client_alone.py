@@ -1,10 +1,16 @@
 """The client installs and works without torch, onnx, onnxruntime or the other distributions."""
 
+import importlib.util
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import ModuleType
 
+import grpc
 import pytest
+from PIL import Image
+from tritonclient.grpc import service_pb2_grpc
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -19,6 +25,18 @@ try:
 except ServerUnavailableError:
     print("the client runs")
 """
+
+
+def load_fakes() -> ModuleType:
+    """Get the server that the client's own tests score against."""
+    path = ROOT / "tests" / "client" / "conftest.py"
+    spec = importlib.util.spec_from_file_location("fakes_of_the_client", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look there
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.mark.slow
@@ -39,3 +57,24 @@ def test_the_client_alone_runs_without_torch(tmp_path: Path) -> None:
     assert missing.returncode == 2
     assert "diffusionad-training" in missing.stderr
     assert "pip install ./training" in missing.stderr  # no package index has it
+    score_a_folder(command, tmp_path)
+
+
+def score_a_folder(command: Path, folder: Path) -> None:
+    """Do what the README says comes after `pip install ./client`, with nothing else installed."""
+    fakes = load_fakes()
+    triton = fakes.FakeTriton()
+    triton.serve(fakes.make_metadata())
+    server = grpc.server(ThreadPoolExecutor(4))
+    service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(triton, server)
+    url = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    server.start()
+    (folder / "parts").mkdir()
+    Image.new("RGB", (40, 30), (250, 90, 90)).save(folder / "parts" / "a.png")
+    score = [command, "score", folder / "parts", "--url", url, "--output", folder / "results"]
+    done = subprocess.run(score, capture_output=True, text=True, check=False)
+    server.stop(grace=None).wait()
+    assert done.returncode == 0, done.stderr
+    assert "NG 1" in done.stdout
+    assert (folder / "results" / "report.html").is_file()
+    assert (folder / "results" / "heatmaps" / "a.png.png").is_file()

@@ -1,4 +1,4 @@
-"""From a comparison to compare.html. Needs jinja2, the extra `report`."""
+"""From a comparison to compare.html."""
 
 from __future__ import annotations
 

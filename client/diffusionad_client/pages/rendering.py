@@ -24,14 +24,14 @@ def check_can_render() -> None:
     """Raise `ReportError` if jinja2 is missing, before any work is done."""
     if importlib.util.find_spec("jinja2") is None:
         raise ReportError(
-            "the report needs jinja2, which is not installed here; score with --no-report, or "
-            + install_hint("diffusionad-client", "report")
+            "the report needs jinja2, which is missing here; score with --no-report, or "
+            + install_hint("diffusionad-client")
         )
 
 
 def render(template: str, *, templates: Path, **context: Any) -> str:
     """Fill in a template of the folder `templates`; it may include those of this one."""
-    import jinja2  # an extra: only here
+    import jinja2  # takes its time: only here
 
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader([templates, _SHARED]),

@@ -1,4 +1,4 @@
-"""From a folder of results to report.html. Needs jinja2, the extra `report`."""
+"""From a folder of results to report.html."""
 
 from __future__ import annotations
 

@@ -39,6 +39,16 @@ def test_a_defect_is_coloured_and_outlined_and_the_rest_is_not() -> None:
     assert (picture == 255).all(axis=-1).any()
 
 
+def test_colours_are_laid_over_by_their_opacity() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    values = np.linspace(0, 1, 64 * 64, dtype=np.float32).reshape(64, 64)
+    steps = (values * np.float32(255)).astype(np.uint8)
+    colours = pictures._colours(0.3)[steps]
+    opacity = colours[..., 3:] / 255
+    exact = image * (1 - opacity) + colours[..., :3] * opacity
+    assert np.abs(pictures.blend(image, values, 0.3) - exact).max() <= 1.5
+
+
 def test_a_map_below_the_pixel_threshold_has_no_outline() -> None:
     picture = drawn(disc(height=0.3))
     assert not (picture == 255).all(axis=-1).any()

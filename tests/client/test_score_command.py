@@ -139,6 +139,22 @@ def test_images_that_differ_in_suffix_only_have_heat_maps_of_their_own(
     assert {row["heatmap"] for row in rows(tmp_path / "out")} == {f"heatmaps/{n}" for n in made}
 
 
+@pytest.mark.parametrize(
+    ("chosen", "suffix", "found"), [("jpeg", ".jpg", "JPEG"), ("webp", ".webp", "WEBP")]
+)
+def test_heat_maps_are_written_in_the_format_that_was_chosen(
+    triton: Any, parts: Path, tmp_path: Path, chosen: str, suffix: str, found: str
+) -> None:
+    output = tmp_path / "out"
+    score(parts, "--url", triton.url, "--output", output, "--picture-format", chosen)
+    for row in rows(output):
+        assert row["heatmap"] == f"heatmaps/{row['image']}{suffix}"
+        with Image.open(output / row["heatmap"]) as picture:
+            assert picture.format == found
+    page = (output / "report.html").read_text()
+    assert "heat map is no longer there" not in page
+
+
 def test_two_folders_with_equal_names_keep_their_images_apart(
     triton: Any, tmp_path: Path, save_image: SaveImage
 ) -> None:

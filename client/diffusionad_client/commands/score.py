@@ -41,6 +41,13 @@ if TYPE_CHECKING:
 )
 @click.option("--overwrite", is_flag=True, help="Replace the results of an earlier run.")
 @click.option("--no-heatmaps", is_flag=True, help="No heat maps and reconstructions: faster.")
+@click.option(
+    "--picture-format",
+    type=click.Choice(["png", "jpeg", "webp"]),
+    default="png",
+    show_default=True,
+    help="Of the heat maps: png loses nothing, jpeg is made fastest, webp is smallest.",
+)
 @click.option("--save-maps", is_flag=True, help="Also save the raw maps, as 16-bit PNG.")
 @click.option("--no-report", is_flag=True, help="No report.html.")
 @click.pass_context
@@ -57,6 +64,7 @@ def score(
     output: Path,
     overwrite: bool,
     no_heatmaps: bool,
+    picture_format: str,
     save_maps: bool,
     no_report: bool,
 ) -> None:
@@ -72,6 +80,7 @@ def score(
     from diffusionad_client.commands.progress import scoring_progress
     from diffusionad_client.files import PART
     from diffusionad_client.output_folders import check_claim
+    from diffusionad_client.pages.pictures import PictureFormat
     from diffusionad_client.pages.rendering import check_can_render
     from diffusionad_client.report.page import write_report
     from diffusionad_client.scoring.batch import Settings, score_batch
@@ -92,6 +101,7 @@ def score(
         accept=accept,
         reject=reject,
         heatmaps=not no_heatmaps,
+        picture_format=PictureFormat(picture_format),
         save_maps=save_maps,
         overwrite=overwrite,
         concurrency=concurrency,

@@ -4,7 +4,7 @@
       results.jsonl       one JSON object an image, in source order
       results.csv         the same, flat
       run.json            what was scored, with which model, and the counts
-      heatmaps/           NAME.png: the anomaly map over the image
+      heatmaps/           NAME.png: the anomaly map over the image (or .jpg, .webp)
       reconstructions/    NAME.jpg: the product as the model would expect it
       anomaly_maps/       NAME.png: 16-bit grey, 65535 is 1.0 (only with --save-maps)
       report.html

@@ -30,6 +30,7 @@ BAD_IMAGE = "unusable image"  # how the server's refusal of one such file begins
 NOISY = "noisy"
 PREDICTED_NOISE = "predicted_noise"
 NORMAL = "reconstruction"  # float, in the model's own range; RECONSTRUCTION is its picture
+UNJUDGED = "score"  # the segmentation's SCORE where a judgement follows, which passes it on
 
 METADATA_PARAMETER = "diffusionad"  # the ensemble parameter that holds the release's metadata
 
@@ -126,6 +127,18 @@ def step_model(category: str, step: Step, contract: int = NEWEST) -> str:
     return f"{category}__{CONTRACTS[contract][step]}"
 
 
+def step_models(category: str) -> dict[str, tuple[Step, int]]:
+    """Map each model that a category's steps may have to its step and the first such contract.
+
+    A category that has had releases of several contracts has models of several.
+    """
+    found: dict[str, tuple[Step, int]] = {}
+    for contract, endings in CONTRACTS.items():
+        for step in endings:
+            found.setdefault(step_model(category, step, contract), (step, contract))
+    return found
+
+
 def encoded_model(category: str) -> str:
     """Name the ensemble that takes image files for pixels: `screw__encoded`."""
     return f"{category}__encoded"
@@ -136,11 +149,11 @@ def decoding_model(size: int) -> str:
     return f"{_DECODING}{size}"
 
 
-def step_signature(step: Step, size: int) -> Signature:
-    """Give the tensors of one step for square images of `size` pixels.
+def step_signature(step: Step, size: int, contract: int = NEWEST) -> Signature:
+    """Give the tensors of one step under a contract, for square images of `size` pixels.
 
     `noisy` and `predicted_noise` hold the small noise step at index 0 and the
-    large one at index 1.
+    large one at index 1. So far, no contract has changed a step's tensors.
     """
     image = TensorSpec(IMAGE, "UINT8", (size, size, 3))
     noisy = TensorSpec(NOISY, "FP32", (2, 3, size, size))
@@ -149,6 +162,7 @@ def step_signature(step: Step, size: int) -> Signature:
     picture = TensorSpec(RECONSTRUCTION, "UINT8", (size, size, 3))
     anomaly_map = TensorSpec(ANOMALY_MAP, "FP32", (size, size))
     score = TensorSpec(SCORE, "FP32", (1,))
+    unjudged = TensorSpec(UNJUDGED, "FP32", (1,))
     verdict = TensorSpec(VERDICT, "BYTES", (1,))
     thresholds = TensorSpec(THRESHOLDS, "FP32", (3,))
     release = TensorSpec(RELEASE, "BYTES", (1,))
@@ -156,16 +170,27 @@ def step_signature(step: Step, size: int) -> Signature:
         Step.NOISE_PREDICTION: Signature((image,), (noisy, predicted_noise)),
         Step.RECONSTRUCTION: Signature((noisy, predicted_noise), (normal, picture)),
         Step.SEGMENTATION: Signature((image, normal), (anomaly_map, score)),
-        Step.JUDGEMENT: Signature((score,), (verdict, thresholds, release)),
+        Step.JUDGEMENT: Signature((unjudged,), (score, verdict, thresholds, release)),
     }[step]
+
+
+def tensor_in_ensemble(step: Step, tensor: str, contract: int) -> str:
+    """Name the ensemble's tensor that an output of a step becomes: that output's own name.
+
+    But for the score that goes to a judgement. Triton (2.51) leaves out steps that
+    no requested output needs, and takes a tensor that is an output as well as a
+    later step's input for one that nobody needs; so none may be both.
+    """
+    judged = step is Step.SEGMENTATION and Step.JUDGEMENT in CONTRACTS[contract]
+    return UNJUDGED if judged and tensor == SCORE else tensor
 
 
 def ensemble_signature(size: int, contract: int) -> Signature:
     """Give the tensors of a category's public ensemble under a contract."""
-    steps = {step: step_signature(step, size) for step in CONTRACTS[contract]}
+    steps = {step: step_signature(step, size, contract) for step in CONTRACTS[contract]}
     (picture,) = (t for t in steps[Step.RECONSTRUCTION].outputs if t.name == RECONSTRUCTION)
     anomaly_map, score = steps[Step.SEGMENTATION].outputs
-    judgement = steps[Step.JUDGEMENT].outputs if Step.JUDGEMENT in steps else ()
+    judgement = steps[Step.JUDGEMENT].outputs[1:] if Step.JUDGEMENT in steps else ()
     outputs = (score, anomaly_map, picture, *judgement)
     return Signature(steps[Step.NOISE_PREDICTION].inputs, outputs)
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import string
 
 import pytest
@@ -50,9 +51,29 @@ def test_every_tensor_between_steps_is_made_by_an_earlier_step(size: int, agreed
         signature = contract.step_signature(step, size)
         for tensor in signature.inputs:
             assert made[tensor.name] == tensor
-        made |= {tensor.name: tensor for tensor in signature.outputs}
+        for tensor in signature.outputs:
+            name = contract.tensor_in_ensemble(step, tensor.name, agreed)
+            made[name] = dataclasses.replace(tensor, name=name)
     for tensor in contract.ensemble_signature(size, agreed).outputs:
         assert made[tensor.name] == tensor
+
+
+@given(st.integers(1, 4096), st.sampled_from(list(contract.CONTRACTS)))
+def test_no_output_of_an_ensemble_is_a_steps_input_too(size: int, agreed: int) -> None:
+    """Triton would leave out the step that makes it: see `contract.tensor_in_ensemble`."""
+    outputs = {tensor.name for tensor in contract.ensemble_signature(size, agreed).outputs}
+    for step in contract.CONTRACTS[agreed]:
+        taken = {tensor.name for tensor in contract.step_signature(step, size, agreed).inputs}
+        assert not taken & outputs
+
+
+@given(st.integers(1, 4096))
+def test_steps_of_two_contracts_share_a_name_only_if_they_share_their_tensors(size: int) -> None:
+    for name, (step, first) in contract.step_models("screw").items():
+        for agreed, endings in contract.CONTRACTS.items():
+            if step in endings and contract.step_model("screw", step, agreed) == name:
+                signature = contract.step_signature(step, size, agreed)
+                assert signature == contract.step_signature(step, size, first)
 
 
 def test_the_public_face_is_the_documented_one() -> None:

@@ -16,7 +16,7 @@ UNSEEN_SEED = 1  # the model was trained on seed 0
 
 def test_it_is_there_whole() -> None:
     names = {path.parent.name for path in REPOSITORY.glob("*/config.pbtxt")}
-    steps = ("noise_prediction", "reconstruction", "segmentation")
+    steps = ("noise_prediction", "reconstruction", "segmentation", "judgement")
     parts = (f"{MODEL}__{part}" for part in (*steps, "encoded"))
     assert names == {MODEL, *parts, "image_decoding_256"}
 

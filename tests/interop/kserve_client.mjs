@@ -2,8 +2,8 @@
 //
 //   node kserve_client.mjs DESCRIPTORS HOST:PORT MODEL IMAGE
 //
-// DESCRIPTORS is a FileDescriptorSet of grpc_service.proto. Prints one JSON object: the score and
-// the map's shape and highest value, or the error's gRPC code and text.
+// DESCRIPTORS is a FileDescriptorSet of grpc_service.proto. Prints one JSON object: the score, what
+// it was judged by, and the map's shape and highest value; or the error's gRPC code and text.
 
 import { readFileSync } from "node:fs";
 import grpc from "@grpc/grpc-js";
@@ -28,23 +28,42 @@ const request = {
       contents: { bytes_contents: [readFileSync(image)] }, // the file as it is
     },
   ],
-  outputs: [{ name: "SCORE" }, { name: "ANOMALY_MAP" }],
+  outputs: ["SCORE", "VERDICT", "THRESHOLDS", "RELEASE", "ANOMALY_MAP"].map((name) => ({ name })),
 };
 
 client.ModelInfer(request, { deadline: Date.now() + 60_000 }, (error, answer) => {
   if (error) {
     console.log(JSON.stringify({ code: error.code, details: error.details }));
   } else {
-    const [score, map] = request.outputs.map(({ name }) => floats(answer, name));
-    const highest = map.values.reduce((a, b) => Math.max(a, b));
-    console.log(JSON.stringify({ score: score.values[0], map: map.shape, highest }));
+    const [score, thresholds, map] = ["SCORE", "THRESHOLDS", "ANOMALY_MAP"].map((name) =>
+      floats(answer, name),
+    );
+    console.log(
+      JSON.stringify({
+        score: score.values[0],
+        verdict: text(answer, "VERDICT"),
+        thresholds: thresholds.values,
+        release: text(answer, "RELEASE"),
+        map: map.shape,
+        highest: map.values.reduce((a, b) => Math.max(a, b)),
+      }),
+    );
   }
   client.close();
 });
 
-function floats(answer, name) {
+function output(answer, name) {
   const index = answer.outputs.findIndex((output) => output.name === name);
-  const raw = answer.raw_output_contents[index]; // FP32, little-endian
+  return { raw: answer.raw_output_contents[index], shape: answer.outputs[index].shape };
+}
+
+function floats(answer, name) {
+  const { raw, shape } = output(answer, name); // FP32, little-endian
   const values = Array.from({ length: raw.length / 4 }, (_, i) => raw.readFloatLE(4 * i));
-  return { shape: answer.outputs[index].shape, values };
+  return { shape, values };
+}
+
+function text(answer, name) {
+  const { raw } = output(answer, name); // the one element's length in four bytes, then its bytes
+  return raw.toString("utf8", 4, 4 + raw.readUInt32LE(0));
 }

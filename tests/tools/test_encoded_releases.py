@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from diffusionad_client.contract import NETWORK_STEPS
+from diffusionad_client.contract import Step
 from diffusionad_tools.errors import ReleaseError, RepositoryError
 from diffusionad_tools.release import model_config
 from diffusionad_tools.release.check import category_problems
@@ -128,7 +128,7 @@ def test_a_command_that_died_between_the_forms_is_found_and_can_be_finished(
     publish_ungated(make_bundle(model=handmade_model(gain=0.75)), repository, encoded=True)
     after = what_triton_would_serve(repository)
     encoded.write_text(before)
-    for step in NETWORK_STEPS:
+    for step in Step:
         path = repository / f"widget__{step.value}" / "config.pbtxt"
         path.write_text(path.read_text().replace("versions: 2", "versions: 1\n  versions: 2"))
 

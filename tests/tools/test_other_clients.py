@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import subprocess
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,9 @@ def test_node_gets_the_answer_that_our_client_gets(
     answer = run_node(node, encoded_server.grpc_url, folder / "part.jpg")
     assert expected.anomaly_map is not None
     assert np.float32(answer["score"]) == np.float32(expected.score)
+    assert (answer["verdict"], answer["release"]) == (expected.verdict, expected.release)
+    told = [*astuple(expected.thresholds), expected.pixel_threshold]
+    np.testing.assert_array_equal(np.float32(answer["thresholds"]), np.float32(told))
     assert answer["map"] == [1, *expected.anomaly_map.shape]
     assert np.float32(answer["highest"]) == expected.anomaly_map.max()
 
@@ -128,16 +132,19 @@ def run_documented(title: str, folder: Path, server: Any, image: str = "part.jpg
     return ran.stdout
 
 
-def score_of(answer: str) -> np.float32:
-    (score,) = (o for o in json.loads(answer)["outputs"] if o["name"] == "SCORE")
-    return np.float32(score["data"][0])
+def values_of(answer: str) -> dict[str, Any]:
+    return {output["name"]: output["data"] for output in json.loads(answer)["outputs"]}
 
 
-def test_curl_sends_a_file_and_gets_its_score(
+def test_curl_sends_a_file_and_gets_its_score_and_what_it_was_judged_by(
     folder: Path, encoded_server: Any, expected: Inspection
 ) -> None:
-    answer = run_documented("curl, an image file", folder, encoded_server)
-    assert score_of(answer) == np.float32(expected.score)
+    values = values_of(run_documented("curl, an image file", folder, encoded_server))
+    assert np.float32(values["SCORE"]) == np.float32(expected.score)
+    assert values["VERDICT"] == [expected.verdict.value]
+    assert values["RELEASE"] == [expected.release]
+    told = [*astuple(expected.thresholds), expected.pixel_threshold]
+    np.testing.assert_array_equal(np.float32(values["THRESHOLDS"]), np.float32(told))
 
 
 def test_curl_sends_nothing_but_the_file_and_gets_every_output(
@@ -145,13 +152,18 @@ def test_curl_sends_nothing_but_the_file_and_gets_every_output(
 ) -> None:
     run_documented("curl, in one line", folder, encoded_server)
     header, body = split_answer((folder / "answer").read_bytes())
-    arrays = {}
+    arrays: dict[str, Any] = {}
     for output in header["outputs"]:
         size = output["parameters"]["binary_data_size"]
-        kind = {"FP32": np.float32, "UINT8": np.uint8}[output["datatype"]]
-        arrays[output["name"]] = np.frombuffer(body[:size], kind).reshape(output["shape"])
+        kind = {"FP32": np.float32, "UINT8": np.uint8}.get(output["datatype"])
+        if kind is None:
+            length = int.from_bytes(body[:4], "little")
+            arrays[output["name"]] = body[4 : 4 + length].decode()
+        else:
+            arrays[output["name"]] = np.frombuffer(body[:size], kind).reshape(output["shape"])
         body = body[size:]
     assert arrays["SCORE"] == np.float32(expected.score)
+    assert (arrays["VERDICT"], arrays["RELEASE"]) == (expected.verdict.value, expected.release)
     np.testing.assert_array_equal(arrays["ANOMALY_MAP"][0], expected.anomaly_map)
     np.testing.assert_array_equal(arrays["RECONSTRUCTION"][0], expected.reconstruction)
 
@@ -172,7 +184,9 @@ def test_curl_sends_pixels_as_json(
     script = script.replace("size=256", "size=32").replace("screw", "widget")
     script = script.replace("127.0.0.1:8000", encoded_server.http_url)
     ran = subprocess.run(["sh", "-eu", "-c", script], capture_output=True, text=True, check=True)
-    assert score_of(ran.stdout) == np.float32(grey.score)
+    values = values_of(ran.stdout)
+    assert np.float32(values["SCORE"]) == np.float32(grey.score)
+    assert values["VERDICT"] == [grey.verdict.value]
 
 
 def test_curl_gets_the_reason_for_a_broken_image_with_status_400(

@@ -68,7 +68,7 @@ def test_a_model_with_a_configuration_of_that_name_takes_it_and_the_others_the_d
 
 
 def test_each_instance_is_a_process(server: TritonProcess, stubs_of: Any) -> None:
-    assert len(stubs_of(server.pid)) == 1 + 2 + 1
+    assert len(stubs_of(server.pid)) == 1 + 2 + 1 + 1  # of noise prediction two
 
 
 def test_a_server_with_a_full_queue_is_busy(client: Client) -> None:

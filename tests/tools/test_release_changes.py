@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 
 from diffusionad_client.artifacts.metadata import Thresholds
 from diffusionad_client.cli import main
-from diffusionad_client.contract import NETWORK_STEPS
+from diffusionad_client.contract import NETWORK_STEPS, Step
 from diffusionad_tools.errors import RepositoryError
 from diffusionad_tools.release import model_config
 from diffusionad_tools.release.promote import promote, rollback
@@ -22,6 +22,8 @@ from diffusionad_tools.release.repository import (
     served_release,
     versions,
 )
+
+NETWORKS = tuple(f"widget__{step.value}" for step in NETWORK_STEPS)
 
 
 def release(*arguments: object) -> Result:
@@ -122,11 +124,11 @@ def test_a_repository_that_is_not_there_is_not_made(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_thresholds_are_a_release_of_the_ensemble_alone(
+def test_thresholds_are_a_release_of_the_ensemble_and_its_judgement_alone(
     three: Path, what_triton_would_serve: Any
 ) -> None:
     before = find_release(three, "widget")
-    steps = {p: c for p, c in contents(three).items() if p.startswith("widget__")}
+    networks = {p: c for p, c in contents(three).items() if p.startswith(NETWORKS)}
 
     result = release(
         *("thresholds", "widget", "--accept", 0.125, "--reject", 0.5, "--pixel", 0.75),
@@ -135,7 +137,8 @@ def test_thresholds_are_a_release_of_the_ensemble_alone(
 
     assert result.exit_code == 0, result.output
     after = find_release(three, "widget")
-    assert (after.version, after.step_versions) == (4, before.step_versions)
+    assert after.version == 4
+    assert after.step_versions == {**before.step_versions, Step.JUDGEMENT: 4}
     assert after.metadata.thresholds == Thresholds(accept=0.125, reject=0.5)
     assert after.metadata.pixel_threshold == 0.75
     assert after.metadata.digests == before.metadata.digests
@@ -143,7 +146,7 @@ def test_thresholds_are_a_release_of_the_ensemble_alone(
     assert "set by hand after release " + before.metadata.release in str(
         after.metadata.calibration.warning
     )
-    assert {p: c for p, c in contents(three).items() if p.startswith("widget__")} == steps
+    assert {p: c for p, c in contents(three).items() if p.startswith(NETWORKS)} == networks
     assert what_triton_would_serve(three) == {"widget": after.metadata.release}
 
 
@@ -212,7 +215,8 @@ def test_steps_that_a_kept_release_pins_are_not_pruned(
     assert added.pruned == [1, 2, 3]
     assert versions(three / "widget") == [4, 5]
     assert versions(three / "widget__segmentation") == [3, 5]
-    assert rollback(three, "widget").release.step_versions == dict.fromkeys(NETWORK_STEPS, 3)
+    expected = {**dict.fromkeys(NETWORK_STEPS, 3), Step.JUDGEMENT: 4}
+    assert rollback(three, "widget").release.step_versions == expected
 
 
 def test_steps_that_an_ensemble_of_somebody_else_pins_are_not_pruned(

@@ -37,7 +37,8 @@ from diffusionad_tools.release.thresholds import set_thresholds
 from diffusionad_tools.server.process import ServerSettings, TritonProcess, running_server
 
 CHANGES = ["first add", "add that prunes", "promote", "rollback", "thresholds"]
-CONFIGS = 3 * 3  # of each step the default and those for two kinds of hosts
+# Of each network the default and those for two kinds of hosts, and the judgement's.
+CONFIGS = 3 * 3 + 1
 GAINS = {1: 0.5, 2: 0.75, 3: 0.25}  # of the model in each version
 POLL_S = 1
 
@@ -253,7 +254,8 @@ def test_a_server_that_reloads_at_any_moment_always_serves_a_whole_release(
         promote(repository, "widget", 3)
         control.close()
 
-    moves = {"2": 3 + CONFIGS + 1, "3": 1 + CONFIGS + 1 + 3 + 1}
+    steps = 4
+    moves = {"2": steps + CONFIGS + 1, "3": 1 + CONFIGS + 1 + steps + 1 + 1}
     assert answered[: sum(moves.values())] == ["2"] * moves["2"] + ["3"] * moves["3"]
     assert list(dict.fromkeys(answered)) == ["2", "3", "4"]
     assert answered[-1] == "3"

@@ -210,7 +210,7 @@ def test_no_request_is_lost_while_a_server_is_promoted_and_rolled_back(
     (server,) = told["servers"]
     assert server["agrees"]
     assert (server["version"], server["release"]) == ("1", told["release"])
-    assert server["steps"] == {contract.step_model("widget", step): 1 for step in NETWORK_STEPS}
+    assert server["steps"] == {contract.step_model("widget", step): 1 for step in contract.Step}
     with closing(GrpcTransport(plant.line.grpc_url)) as server_of_files:
         assert server_of_files.versions("widget__encoded", timeout=30) == ["1"]
     assert named_by_the_steps(plant.repository) == {(1,)}

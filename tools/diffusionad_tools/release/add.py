@@ -13,7 +13,7 @@ from diffusionad_client.artifacts.metadata import ReleaseMetadata
 from diffusionad_client.local_server import STARTUP_S
 from diffusionad_tools.errors import ReleaseError
 from diffusionad_tools.release import gate
-from diffusionad_tools.release.candidate import lay_out, record
+from diffusionad_tools.release.candidate import lay_out, published, record
 from diffusionad_tools.release.check import require_whole
 from diffusionad_tools.release.graphs import check_graphs
 from diffusionad_tools.release.prune import KEEP, prune
@@ -68,6 +68,7 @@ def add_release(
     bundle = read_bundle(bundle_folder)
     if name is not None:
         bundle = replace(bundle, metadata=bundle.metadata.changed(category=name))
+    bundle = replace(bundle, metadata=published(bundle.metadata))
     metadata = bundle.metadata
     references, agreement_set = bundle.references(), bundle.agreement_set()
     with staging(repository, wait=wait) as folder:

@@ -16,10 +16,11 @@ from tritonclient.grpc import model_config_pb2 as pb
 from diffusionad_client import contract
 from diffusionad_client.artifacts.bundle import Bundle
 from diffusionad_client.artifacts.metadata import GateRecord, ReleaseMetadata
-from diffusionad_client.contract import NETWORK_STEPS, Step
+from diffusionad_client.contract import CONTRACTS, NETWORK_STEPS, Step
 from diffusionad_tools.errors import ReleaseError
 from diffusionad_tools.release import decoding, durable, model_config, references
 from diffusionad_tools.release.host_config import host_configs
+from diffusionad_tools.release.judgement import judgement
 from diffusionad_tools.release.repository import (
     CONFIG_FILE,
     CONFIGS_FOLDER,
@@ -42,7 +43,9 @@ class Candidate:
 
     def model(self, step: Step) -> Path:
         """Folder of one step's model."""
-        return self.folder / contract.step_model(self.metadata.category, step)
+        return self.folder / contract.step_model(
+            self.metadata.category, step, self.metadata.contract
+        )
 
     @property
     def encoded(self) -> bool:
@@ -55,33 +58,63 @@ class Candidate:
         return [model_config.read(self.folder / name / CONFIG_FILE) for name in names]
 
 
+def published(metadata: ReleaseMetadata) -> ReleaseMetadata:
+    """Give a bundle's metadata as they are published: under the newest contract of its networks.
+
+    The judgement, which came with contract 2, is made here, and so is no bundle's.
+    """
+    networks = [CONTRACTS[metadata.contract][step] for step in NETWORK_STEPS]
+    newest = max(
+        number
+        for number, endings in CONTRACTS.items()
+        if [endings[step] for step in NETWORK_STEPS] == networks
+    )
+    return replace(metadata, contract=newest)
+
+
 def lay_out(bundle: Bundle, repository: Path, folder: Path, *, encoded: bool = True) -> Candidate:
     """Write the bundle into `folder` as the version that comes next in `repository`.
 
     `encoded` adds the form that takes image files. Raises `ReleaseError` if
     the bundle does not belong with the category's releases there.
     """
-    metadata = bundle.metadata
+    metadata = published(bundle.metadata)
     _check_size(metadata, repository)
     version = highest_version(repository, metadata.category) + 1
     candidate = Candidate(folder, metadata, version)
     durable.make_folder(folder)
     for step in NETWORK_STEPS:
         model = candidate.model(step)
-        durable.make_folder(model)
-        durable.make_folder(model / str(version))
+        config = _lay_out_step(candidate, step, repository)
         durable.copy(bundle.graph(step), model / str(version) / GRAPH_FILE)
-        config = shared_config(repository, metadata, step)
-        model_config.serve_versions(config, [version])
-        durable.write_text(model / CONFIG_FILE, model_config.render(config))
         if not (repository / model.name).exists():
             _lay_out_host_configs(config, model)
+    lay_out_judgement(candidate, repository)
     references.keep(bundle.references(), candidate.model(references.LAST_STEP) / str(version))
-    pins = dict.fromkeys(NETWORK_STEPS, version)
+    pins = dict.fromkeys(CONTRACTS[metadata.contract], version)
     decoder = decoding.lay_out(repository, metadata.size, folder) if encoded else None
     configs = model_config.ensemble_configs(metadata, version, pins, decoder)
     lay_out_ensembles(configs, version, folder)
     return candidate
+
+
+def lay_out_judgement(candidate: Candidate, repository: Path) -> None:
+    """Write the step that judges by a candidate's thresholds."""
+    model = candidate.model(Step.JUDGEMENT)
+    _lay_out_step(candidate, Step.JUDGEMENT, repository)
+    graph = judgement(candidate.metadata)
+    durable.write_bytes(model / str(candidate.version) / GRAPH_FILE, graph)
+
+
+def _lay_out_step(candidate: Candidate, step: Step, repository: Path) -> pb.ModelConfig:
+    """Write a step's configuration, and a folder for its graph; return the configuration."""
+    model = candidate.model(step)
+    durable.make_folder(model)
+    durable.make_folder(model / str(candidate.version))
+    config = shared_config(repository, candidate.metadata, step)
+    model_config.serve_versions(config, [candidate.version])
+    durable.write_text(model / CONFIG_FILE, model_config.render(config))
+    return config
 
 
 def _lay_out_host_configs(default: pb.ModelConfig, model: Path) -> None:
@@ -121,7 +154,7 @@ def shared_config(repository: Path, metadata: ReleaseMetadata, step: Step) -> pb
     its tensors are the contract's; a first release gets a new one. Those for
     kinds of hosts are held against the contract too.
     """
-    fresh = model_config.step_config(metadata.category, step, metadata.size, [])
+    fresh = model_config.step_config(metadata.category, step, metadata.size, [], metadata.contract)
     model = repository / fresh.name
     standing = {path: model_config.read(path) for path in config_files(model)}
     for path, config in standing.items():

@@ -15,9 +15,10 @@ from tritonclient.grpc import model_config_pb2 as pb
 
 from diffusionad_client import contract
 from diffusionad_client.artifacts.bundle import file_digest
-from diffusionad_client.contract import NETWORK_STEPS, Step
+from diffusionad_client.contract import Step, step_models
 from diffusionad_tools.errors import RepositoryError
 from diffusionad_tools.release import decoding, model_config
+from diffusionad_tools.release.judgement import judgement
 from diffusionad_tools.release.repository import (
     CONFIG_FILE,
     DECODING_FILE,
@@ -58,8 +59,6 @@ def require_whole(repository: Path, category: str) -> None:
 def category_problems(repository: Path, category: str) -> list[str]:
     """Say what is wrong with a category, a line each with its file; empty if nothing is."""
     there = [model for model in models(repository, category) if (repository / model).exists()]
-    if category in there:
-        there = list(models(repository, category))
     configs: dict[str, pb.ModelConfig] = {}
     problems = []
     forms: dict[str, Release] = {}
@@ -77,10 +76,13 @@ def category_problems(repository: Path, category: str) -> list[str]:
             forms = served_forms(repository, category)
         except RepositoryError as exc:  # a foreign model perhaps: nothing else of it is of interest
             return [str(exc)]
+    needed = {model for release in forms.values() for model in release.pins}
+    problems += [
+        f"{repository / model / CONFIG_FILE}: missing" for model in sorted(needed - {*there})
+    ]
     if problems:  # what follows compares configurations with each other
         return problems
-    for step in NETWORK_STEPS:
-        model = contract.step_model(category, step)
+    for model in step_models(category):
         if model in configs:
             problems += _missing_versions(repository / model, configs[model], GRAPH_FILE)
     if forms and not problems:
@@ -108,10 +110,13 @@ def served_forms(repository: Path, category: str) -> dict[str, Release]:
 def graph_problems(repository: Path, release: Release) -> list[str]:
     """Say which graphs of a release are not the files that were published."""
     problems = []
-    for step in NETWORK_STEPS:
+    for step in release.step_versions:
         path = graph(repository, release, step)
         if not path.is_file():
             problems.append(f"{path}: missing")
+        elif step is Step.JUDGEMENT:
+            if path.read_bytes() != judgement(release.metadata):
+                problems.append(f"{path}: does not judge as the release's metadata say")
         elif file_digest(path) != release.metadata.digests[step.value]:
             problems.append(f"{path}: not the file that was published: its SHA-256 is another")
     return problems
@@ -119,7 +124,7 @@ def graph_problems(repository: Path, release: Release) -> list[str]:
 
 def graph(repository: Path, release: Release, step: Step) -> Path:
     """Where the ONNX file of one step of a release lies."""
-    model = contract.step_model(release.metadata.category, step)
+    model = release.step_model(step)
     return repository / model / str(release.step_versions[step]) / GRAPH_FILE
 
 
@@ -160,16 +165,18 @@ def _contract_problems(
     if category not in configs:
         yield f"{repository}: the metadata of a model is that of {category!r}"
         return
-    for step in NETWORK_STEPS:
-        model = contract.step_model(category, step)
+    for model, (step, agreed) in step_models(category).items():
+        if model not in configs:  # of a contract under which nothing is served
+            continue
         path, config = repository / model / CONFIG_FILE, configs[model]
-        expected = model_config.step_config(category, step, size, [])
+        expected = model_config.step_config(category, step, size, [], agreed)
         yield from _differences(path, config, expected, _STEP_FIELDS)
+        versions = list(config.version_policy.specific.versions)
         for release in forms.values():
-            if release.step_versions[step] not in config.version_policy.specific.versions:
+            if release.pins.get(model, versions[0]) not in versions:
                 yield (
-                    f"{path}: serves the versions {list(config.version_policy.specific.versions)}, "
-                    f"{category} needs {release.step_versions[step]}"
+                    f"{path}: serves the versions {versions}, "
+                    f"{category} needs {release.pins[model]}"
                 )
         if config.max_batch_size < configs[category].max_batch_size:
             yield (

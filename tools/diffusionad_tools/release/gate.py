@@ -3,7 +3,8 @@
 The candidate is served by an embedded Triton and asked over gRPC through the
 client, first for one image at a time, then for all at once, which Triton's
 batcher may run together. So the graphs, their configuration, their batching
-and the client are on trial. The encoded form, if there is one, must give each
+and the client are on trial; and what the server judges by must be the
+release's own. The encoded form, if there is one, must give each
 image's file the score that its pixels got. A lower precision is held against
 float32 besides, on more images: see `diffusionad_client.artifacts.agreement`.
 """
@@ -35,6 +36,7 @@ from diffusionad_client.errors import ServerUnavailableError
 from diffusionad_client.sdk.client import Client
 from diffusionad_tools.errors import GateError
 from diffusionad_tools.release.candidate import Candidate
+from diffusionad_tools.release.judged import misjudged
 from diffusionad_tools.server.process import ServerSettings, running_server
 
 # The same pixels go through the same graphs; a GPU may add them up in another order.
@@ -135,6 +137,14 @@ def compare(
                 scores = [answer.score for answer in alone]
                 for problem in different_as_files(client, references.images, scores):
                     raise GateError(f"{problem}; nothing was published")
+            for problem in misjudged(
+                server.grpc_url,
+                candidate.metadata,
+                references.images,
+                encoded=candidate.encoded,
+                timeout=_TIMEOUT_S * len(everyone),
+            ):
+                raise GateError(f"{problem}; nothing was published")
             # Each waits for those before it.
             together = list(pool.map(partial(ask, timeout=_TIMEOUT_S * len(everyone)), everyone))
             judge(candidate, together, "all at once")

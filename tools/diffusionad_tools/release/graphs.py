@@ -10,10 +10,11 @@ from onnxruntime.capi import onnxruntime_pybind11_state as ort_state
 
 from diffusionad_client import contract
 from diffusionad_client.artifacts.bundle import Bundle
+from diffusionad_client.artifacts.metadata import ReleaseMetadata
 from diffusionad_client.contract import NETWORK_STEPS, Step, TensorSpec
 from diffusionad_tools.errors import ReleaseError
 
-_TYPES = {"UINT8": "tensor(uint8)", "FP32": "tensor(float)"}
+_TYPES = {"UINT8": "tensor(uint8)", "FP32": "tensor(float)", "BYTES": "tensor(string)"}
 _LOAD_ERRORS = (  # onnxruntime's statuses have no base class of their own
     ort_state.Fail,
     ort_state.InvalidArgument,
@@ -27,13 +28,13 @@ _LOAD_ERRORS = (  # onnxruntime's statuses have no base class of their own
 def check_graphs(bundle: Bundle) -> None:
     """Raise `ReleaseError` unless every graph loads and has exactly its step's tensors."""
     for step in NETWORK_STEPS:
-        check_graph(bundle.graph(step), step, bundle.metadata.size)
+        check_graph(bundle.graph(step), step, bundle.metadata)
 
 
-def check_graph(path: Path, step: Step, size: int) -> None:
+def check_graph(path: Path, step: Step, metadata: ReleaseMetadata) -> None:
     """Raise `ReleaseError` unless the graph loads and has exactly the tensors of its step."""
     session = _load(path)
-    signature = contract.step_signature(step, size)
+    signature = contract.step_signature(step, metadata.size, metadata.contract)
     _compare(path, "inputs", session.get_inputs(), signature.inputs)
     _compare(path, "outputs", session.get_outputs(), signature.outputs)
 

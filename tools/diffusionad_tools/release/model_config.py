@@ -1,4 +1,4 @@
-"""Triton's `config.pbtxt` for a category: its three steps and the ensembles that are its face.
+"""Triton's `config.pbtxt` for a category: its steps and the ensembles that are its faces.
 
 Built as protobuf messages from the contract's signatures, so that a tensor is
 named in one place only. The same files are served by the embedded server and
@@ -16,7 +16,15 @@ from tritonclient.grpc import model_config_pb2 as pb
 
 from diffusionad_client import contract
 from diffusionad_client.artifacts.metadata import ReleaseMetadata
-from diffusionad_client.contract import NETWORK_STEPS, Priority, Signature, Step, TensorSpec
+from diffusionad_client.contract import (
+    CONTRACTS,
+    NETWORK_STEPS,
+    NEWEST,
+    Priority,
+    Signature,
+    Step,
+    TensorSpec,
+)
 from diffusionad_client.images import Limits
 from diffusionad_tools.errors import RepositoryError
 
@@ -40,6 +48,7 @@ _PARAMETERS = {  # strings, whatever they mean
     # GPU what a step before left there. The native backend does not know it.
     "FORCE_CPU_ONLY_INPUT_TENSORS": "no",
 }
+_JUDGEMENT_PARAMETERS = {"intra_op_thread_count": "1"}  # three comparisons
 
 _COMMENT = "# Written by `diffusionad release`; {purpose}\n"
 _STEP_PURPOSE = "tune instance_group and parameters here, the rest is the contract's."
@@ -47,29 +56,36 @@ _DECODING_PURPOSE = "tune instance_group and the limits here, the rest is the co
 _ENSEMBLE_PURPOSE = "a release's metadata and exact step versions, not to be edited."
 
 
-def step_config(category: str, step: Step, size: int, versions: Iterable[int]) -> pb.ModelConfig:
-    """Configure one step to serve exactly `versions`.
+def step_config(
+    category: str, step: Step, size: int, versions: Iterable[int], agreed: int = NEWEST
+) -> pb.ModelConfig:
+    """Configure one step under the contract `agreed` to serve exactly `versions`.
 
     Nothing but those differs from release to release: all versions of a step
     share this one file. Without a `kind` the instance runs on the GPU where
-    there is one and on the CPU elsewhere; without a `count` the native backend
-    would make two of them on a CPU.
+    there is one and on the CPU elsewhere, but for the judgement, which has no
+    business there; without a `count` the native backend would make two of them
+    on a CPU.
     """
-    signature = contract.step_signature(step, size)
+    signature = contract.step_signature(step, size, agreed)
+    group = pb.ModelInstanceGroup(count=1)
+    if step is Step.JUDGEMENT:
+        group.kind = pb.ModelInstanceGroup.KIND_CPU
     config = pb.ModelConfig(
-        name=contract.step_model(category, step),
+        name=contract.step_model(category, step, agreed),
         backend=BACKEND,
         max_batch_size=MAX_BATCH_SIZE,
         input=_inputs(signature),
         output=_outputs(signature),
-        instance_group=[pb.ModelInstanceGroup(count=1)],
+        instance_group=[group],
         dynamic_batching=_queue() if step is _FIRST else pb.ModelDynamicBatching(),
         model_warmup=[
             _warmup("one image", 1, signature),
             _warmup("largest batch", MAX_BATCH_SIZE, signature),
         ],
     )
-    for parameter, value in _PARAMETERS.items():
+    parameters = _JUDGEMENT_PARAMETERS if step is Step.JUDGEMENT else _PARAMETERS
+    for parameter, value in parameters.items():
         config.parameters[parameter].string_value = value
     serve_versions(config, versions)
     return config
@@ -132,10 +148,12 @@ def encoded_config(
     decoding_version: int,
 ) -> pb.ModelConfig:
     """Configure a category's encoded form: the same release behind the decoding of a file."""
+    signature = contract.decoding_signature(metadata.size)
     decoding = _ensemble_step(
         contract.decoding_model(metadata.size),
         decoding_version,
-        contract.decoding_signature(metadata.size),
+        signature,
+        {tensor.name: tensor.name for tensor in signature.outputs},
     )
     return _ensemble(
         contract.encoded_model(metadata.category),
@@ -231,23 +249,28 @@ def _ensemble(
 def _steps(
     metadata: ReleaseMetadata, step_versions: Mapping[Step, int]
 ) -> list[pb.ModelEnsembling.Step]:
-    return [
-        _ensemble_step(
-            contract.step_model(metadata.category, step),
-            step_versions[step],
-            contract.step_signature(step, metadata.size),
-        )
-        for step in NETWORK_STEPS
-    ]
+    agreed = metadata.contract
+    steps = []
+    for step in CONTRACTS[agreed]:
+        signature = contract.step_signature(step, metadata.size, agreed)
+        outputs = {
+            tensor.name: contract.tensor_in_ensemble(step, tensor.name, agreed)
+            for tensor in signature.outputs
+        }
+        model = contract.step_model(metadata.category, step, agreed)
+        steps.append(_ensemble_step(model, step_versions[step], signature, outputs))
+    return steps
 
 
-def _ensemble_step(model: str, version: int, signature: Signature) -> pb.ModelEnsembling.Step:
-    """One step; tensors keep their names inside the ensemble."""
+def _ensemble_step(
+    model: str, version: int, signature: Signature, outputs: Mapping[str, str]
+) -> pb.ModelEnsembling.Step:
+    """One step; `outputs` maps what it makes to the ensemble's tensors, whose names inputs have."""
     return pb.ModelEnsembling.Step(
         model_name=model,
         model_version=version,
         input_map={tensor.name: tensor.name for tensor in signature.inputs},
-        output_map={tensor.name: tensor.name for tensor in signature.outputs},
+        output_map=outputs,
     )
 
 

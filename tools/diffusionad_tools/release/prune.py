@@ -12,8 +12,7 @@ from pathlib import Path
 
 from tritonclient.grpc import model_config_pb2 as pb
 
-from diffusionad_client import contract
-from diffusionad_client.contract import NETWORK_STEPS
+from diffusionad_client.contract import step_models
 from diffusionad_tools.release import durable, model_config
 from diffusionad_tools.release.repository import (
     CONFIG_FILE,
@@ -43,8 +42,7 @@ def prune(repository: Path, category: str, keep: int, aside: Path) -> list[int]:
             _remove(repository / name / str(version), aside)
             gone.add(version)
     configs = _all_configs(repository)
-    for step in NETWORK_STEPS:
-        model = contract.step_model(category, step)
+    for model in step_models(category):
         named = map(model_config.versions_named, config_files(repository / model))
         asked_for = model_config.pinned_versions(configs, model).union(*named)
         for version in set(versions(repository / model)) - asked_for:

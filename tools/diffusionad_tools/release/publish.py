@@ -24,8 +24,7 @@ from pathlib import Path
 
 from tritonclient.grpc import model_config_pb2 as pb
 
-from diffusionad_client import contract
-from diffusionad_client.contract import NETWORK_STEPS
+from diffusionad_client.contract import step_models
 from diffusionad_tools.release import durable, model_config
 from diffusionad_tools.release.candidate import Candidate, lay_out_ensembles
 from diffusionad_tools.release.repository import (
@@ -95,7 +94,7 @@ def switch(
     model_config.remember(face, before)
     category = face.name
 
-    steps = [contract.step_model(category, step) for step in NETWORK_STEPS]
+    steps = list(step_models(category))
     current = [model_config.read(path) for path in _ensemble_files(repository, category)]
     new = {step: model_config.pinned_versions(ensemble_configs, step) for step in steps}
     pinned = (
@@ -164,13 +163,15 @@ def _step_configs(
 ) -> Iterator[_Move]:
     """Make steps serve the versions wanted, in whatever way they are tuned.
 
-    A file that says so already stays as it is: servers reload what changes. A
-    step that is not there yet brings its own.
+    A file that says so already stays as it is: servers reload what changes. So
+    does a step that none is wanted of, one of another contract's: a model
+    without a version would stop a server. A step that is not there yet brings
+    its own.
     """
     durable.make_folder(aside)
     for file, served in now.items():
         versions_wanted = wanted[file.parts[0]]
-        if versions_wanted != served:
+        if versions_wanted and versions_wanted != served:
             config = model_config.read(repository / file)
             model_config.serve_versions(config, versions_wanted)
             written = aside / ".".join(file.parts)

@@ -1,6 +1,6 @@
 """The reference images that stay with a release, so that it can be proved again where it is served.
 
-They lie beside the last step's graph, whose answers they hold: a release of
+They lie beside the last network's graph, whose answers they hold: a release of
 thresholds alone shares the graphs and with them the proof, and pruning the
 graphs prunes it. Triton looks at `model.onnx` there and at nothing else.
 """
@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 
-from diffusionad_client import contract
 from diffusionad_client.artifacts.bundle import (
     REFERENCES_FILE,
     References,
@@ -22,6 +21,7 @@ from diffusionad_client.artifacts.bundle import (
 from diffusionad_client.contract import Step
 from diffusionad_tools.errors import RepositoryError
 from diffusionad_tools.release import durable
+from diffusionad_tools.release.repository import Release
 
 LAST_STEP = Step.SEGMENTATION
 
@@ -39,12 +39,12 @@ def keep(references: References, folder: Path) -> None:
     durable.write_bytes(folder / REFERENCES_FILE, content.getvalue())
 
 
-def read_kept(repository: Path, category: str, version: int) -> References:
-    """Read the references of one version of the last step.
+def read_kept(repository: Path, release: Release) -> References:
+    """Read the references of a release.
 
     Raises `RepositoryError` if there are none, `BundleError` if they are damaged.
     """
-    folder = repository / contract.step_model(category, LAST_STEP) / str(version)
+    folder = repository / release.step_model(LAST_STEP) / str(release.step_versions[LAST_STEP])
     path = folder / REFERENCES_FILE
     if not path.is_file():
         raise RepositoryError(

@@ -11,9 +11,11 @@
         1/model.onnx
         2/model.onnx
       ...
-      screw__segmentation/         the last step: see `references`
+      screw__segmentation/         the last of the networks: see `references`
         1/model.onnx
         1/references.npz
+      screw__judgement/            of each release, not of its networks: see `judgement`
+        2/model.onnx
       screw__encoded/              the encoded form, if there is one, laid out as the ensemble is
       image_decoding_256/          its first step, shared by all categories of that size
         config.pbtxt
@@ -21,7 +23,8 @@
 
 Triton reads `config.pbtxt`, or the one of `configs/` that it is told to.
 `release.pbtxt` is the whole configuration of the ensemble at that version: the
-history that the one `config.pbtxt` forgets.
+history that the one `config.pbtxt` forgets. Releases of several contracts lie
+side by side: what the steps of a contract are called, `contract` says.
 """
 
 from __future__ import annotations
@@ -34,7 +37,7 @@ from tritonclient.grpc import model_config_pb2 as pb
 
 from diffusionad_client import contract
 from diffusionad_client.artifacts.metadata import ReleaseMetadata
-from diffusionad_client.contract import NETWORK_STEPS, Step
+from diffusionad_client.contract import CONTRACTS, Step, step_model, step_models
 from diffusionad_client.errors import MetadataError
 from diffusionad_tools.errors import RepositoryError
 from diffusionad_tools.release import model_config
@@ -57,6 +60,15 @@ class Release:
     published: float  # seconds since 1970: the time of its release file
     served_before: list[int] = field(default_factory=list)  # of the served one; the latest last
 
+    def step_model(self, step: Step) -> str:
+        """Name the model of one step."""
+        return step_model(self.metadata.category, step, self.metadata.contract)
+
+    @property
+    def pins(self) -> dict[str, int]:
+        """Map the model of each step to its version."""
+        return {self.step_model(step): version for step, version in self.step_versions.items()}
+
 
 def ensembles(repository: Path, category: str) -> tuple[str, ...]:
     """Name the ensembles that a category has, its public face first; all pin the same steps.
@@ -68,9 +80,8 @@ def ensembles(repository: Path, category: str) -> tuple[str, ...]:
 
 
 def models(repository: Path, category: str) -> tuple[str, ...]:
-    """Name every model that is a category's own: its ensembles and its steps."""
-    steps = (contract.step_model(category, step) for step in NETWORK_STEPS)
-    return (*ensembles(repository, category), *steps)
+    """Name every model that may be a category's own: its ensembles, its steps of any contract."""
+    return (*ensembles(repository, category), *step_models(category))
 
 
 def decoding_version(repository: Path, category: str, size: int) -> int | None:
@@ -94,7 +105,7 @@ def category_folders(repository: Path) -> list[str]:
 
     A folder is told from a foreign model by its metadata, or by steps beside it.
     """
-    ends = tuple(contract.step_model("", step) for step in NETWORK_STEPS)
+    ends = tuple(step_models(""))
     with_steps = {
         path.name.removesuffix(end)
         for path in repository.iterdir()
@@ -219,7 +230,7 @@ def _release(path: Path, *, served: bool = False) -> Release:
     return Release(
         version=version,
         metadata=metadata,
-        step_versions=_pins(path, config, metadata.category),
+        step_versions=_pins(path, config, metadata),
         served=served,
         published=_published(folder / RELEASE_FILE),
         served_before=[
@@ -245,9 +256,12 @@ def _is_ours(config: pb.ModelConfig) -> bool:
     return contract.METADATA_PARAMETER in config.parameters
 
 
-def _pins(path: Path, config: pb.ModelConfig, category: str) -> dict[Step, int]:
+def _pins(path: Path, config: pb.ModelConfig, metadata: ReleaseMetadata) -> dict[Step, int]:
     pinned = {step.model_name: step.model_version for step in config.ensemble_scheduling.step}
     try:
-        return {step: pinned[contract.step_model(category, step)] for step in NETWORK_STEPS}
+        return {
+            step: pinned[step_model(metadata.category, step, metadata.contract)]
+            for step in CONTRACTS[metadata.contract]
+        }
     except KeyError as exc:
         raise RepositoryError(f"{path}: the ensemble lacks the step {exc}") from exc

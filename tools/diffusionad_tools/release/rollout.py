@@ -19,8 +19,6 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
-from diffusionad_client import contract
-from diffusionad_client.contract import NETWORK_STEPS
 from diffusionad_client.errors import DiffusionADError
 from diffusionad_client.sdk.client import Client
 from diffusionad_client.sdk.connection import check_url
@@ -139,9 +137,7 @@ def _examine(
             "loading; is its repository this one, or a copy that is not up to date?",
         )
     problems = []
-    expected = {
-        contract.step_model(category, step): release.step_versions[step] for step in NETWORK_STEPS
-    }
+    expected = release.pins
     needed = dict(expected)
     for form in forms:
         if version not in server.versions(form, timeout=_ASK_S):

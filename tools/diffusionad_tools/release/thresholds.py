@@ -1,4 +1,4 @@
-"""Release a category with other thresholds: its ensemble alone, on the steps that it has."""
+"""Release a category with other thresholds: its ensembles and their judgement, on its networks."""
 
 from __future__ import annotations
 
@@ -6,9 +6,15 @@ from dataclasses import replace
 from pathlib import Path
 
 from diffusionad_client.artifacts.metadata import ReleaseMetadata
+from diffusionad_client.contract import Step
 from diffusionad_tools.errors import ReleaseError
 from diffusionad_tools.release import durable, model_config
-from diffusionad_tools.release.candidate import Candidate, lay_out_ensembles
+from diffusionad_tools.release.candidate import (
+    Candidate,
+    lay_out_ensembles,
+    lay_out_judgement,
+    published,
+)
 from diffusionad_tools.release.check import require_servable, require_whole
 from diffusionad_tools.release.promote import Switched
 from diffusionad_tools.release.publish import OnSwitch, no_servers, publish, switch
@@ -34,11 +40,12 @@ def set_thresholds(
 ) -> Switched:
     """Publish a new version of the served release with the thresholds that are not None.
 
-    Nothing is held against references: graphs and step configurations stay the
-    ones that the gate held against them, to the byte, and thresholds are in
-    neither. So scores and maps are those of the release before. Raises a
-    `DiffusionADError` and changes nothing if the thresholds make no sense or
-    the graphs are no longer those that were published.
+    Nothing is held against references: the networks and their configurations
+    stay the ones that the gate held against them, to the byte, and thresholds
+    are in neither. So scores and maps are those of the release before. A release
+    of an older contract becomes one of the newest, whatever its thresholds.
+    Raises a `DiffusionADError` and changes nothing if the thresholds make no
+    sense or the graphs are no longer those that were published.
     """
     if accept is None and reject is None and pixel is None:
         raise ReleaseError("no threshold is given; give --accept, --reject or --pixel")
@@ -46,8 +53,8 @@ def set_thresholds(
         require_whole(repository, category)
         served = find_release(repository, category)
         require_servable(repository, served)
-        metadata = _with_thresholds(served.metadata, accept, reject, pixel)
-        if metadata.release == served.metadata.release:  # it may have been killed half-way
+        metadata = published(_with_thresholds(served.metadata, accept, reject, pixel))
+        if metadata == served.metadata:  # it may have been killed half-way
             switch(
                 repository,
                 aside,
@@ -60,11 +67,12 @@ def set_thresholds(
         version = highest_version(repository, category) + 1
         candidate = Candidate(aside / "candidate", metadata, version)
         durable.make_folder(candidate.folder)
+        lay_out_judgement(candidate, repository)
         lay_out_ensembles(
             model_config.ensemble_configs(
                 metadata,
                 version,
-                served.step_versions,
+                {**served.step_versions, Step.JUDGEMENT: version},
                 decoding_version(repository, category, metadata.size),
             ),
             version,
@@ -77,12 +85,14 @@ def set_thresholds(
 def _with_thresholds(
     metadata: ReleaseMetadata, accept: float | None, reject: float | None, pixel: float | None
 ) -> ReleaseMetadata:
+    changed = metadata.changed(
+        thresholds=metadata.thresholds.with_changes(accept=accept, reject=reject),
+        pixel_threshold=metadata.pixel_threshold if pixel is None else pixel,
+    )
+    if changed == metadata:
+        return metadata
     note = (
         f"thresholds set by hand after release {metadata.release}; the rates are those that its "
         "calibration aimed at"
     )
-    return metadata.changed(
-        thresholds=metadata.thresholds.with_changes(accept=accept, reject=reject),
-        pixel_threshold=metadata.pixel_threshold if pixel is None else pixel,
-        calibration=replace(metadata.calibration, warning=note),
-    )
+    return replace(changed, calibration=replace(metadata.calibration, warning=note))

@@ -22,7 +22,6 @@ import tritonclient.grpc as triton
 
 from diffusionad_client import contract
 from diffusionad_client.artifacts.bundle import References
-from diffusionad_client.contract import NETWORK_STEPS
 from diffusionad_client.errors import DiffusionADError, ServerUnavailableError
 from diffusionad_client.local_server import STARTUP_S
 from diffusionad_client.sdk.client import Client
@@ -37,7 +36,8 @@ from diffusionad_tools.release.check import (
 )
 from diffusionad_tools.release.gate import Difference
 from diffusionad_tools.release.graphs import check_graph
-from diffusionad_tools.release.references import LAST_STEP, read_kept
+from diffusionad_tools.release.judged import misjudged
+from diffusionad_tools.release.references import read_kept
 from diffusionad_tools.release.repository import (
     CONFIG_FILE,
     Release,
@@ -129,19 +129,20 @@ def _config_problems(repository: Path, category: str) -> list[str]:
 def _graph_problems(repository: Path, served: Release) -> list[str]:
     problems = graph_problems(repository, served)
     if not problems:
-        for step in NETWORK_STEPS:
-            check_graph(graph(repository, served, step), step, served.metadata.size)
+        for step in served.step_versions:
+            check_graph(graph(repository, served, step), step, served.metadata)
     return problems
 
 
 def _served_checks(repository: Path, served: Release, ready_timeout: float) -> Iterator[Check]:
     category = served.metadata.category
-    references = read_kept(repository, category, served.step_versions[LAST_STEP])
+    references = read_kept(repository, served)
     with tempfile.TemporaryDirectory(prefix="diffusionad-validate-") as view:
         decoder = contract.decoding_model(served.metadata.size)
         encoded = len(ensembles(repository, category)) > 1
         for model in (*models(repository, category), *([decoder] if encoded else [])):
-            os.symlink((repository / model).resolve(), Path(view, model))
+            if (repository / model).exists():  # else a step of another contract
+                os.symlink((repository / model).resolve(), Path(view, model))
         settings = ServerSettings(repository=Path(view), ready_timeout=ready_timeout)
         with running_server(settings) as server:
             url = server.grpc_url
@@ -150,6 +151,12 @@ def _served_checks(repository: Path, served: Release, ready_timeout: float) -> I
                 yield Check("every warmup ran", *_verdict(_cold(url, repository, served)))
                 yield Check("metadata as served", *_verdict(_wrongly_told(url, served)))
                 yield _answers(repository, url, served, references)
+                judged = misjudged(
+                    *(url, served.metadata, references.images),
+                    encoded=encoded,
+                    timeout=_TIMEOUT_S * len(references.images),
+                )
+                yield Check("judged as the release says", *_verdict(judged))
                 if encoded:
                     problems = _as_files(url, category, references)
                     yield Check("files get the scores of their pixels", *_verdict(problems))
@@ -166,8 +173,7 @@ def _verdict(problems: Iterable[str]) -> tuple[bool, list[str]]:
 def _unready(url: str, repository: Path, served: Release) -> Iterator[str]:
     category = served.metadata.category
     expected = {(name, str(served.version)) for name in ensembles(repository, category)}
-    for step, version in served.step_versions.items():
-        expected.add((contract.step_model(category, step), str(version)))
+    expected |= {(model, str(version)) for model, version in served.pins.items()}
     decoder = decoding_version(repository, category, served.metadata.size)
     if decoder is not None:
         expected.add((contract.decoding_model(served.metadata.size), str(decoder)))
@@ -181,8 +187,7 @@ def _unready(url: str, repository: Path, served: Release) -> Iterator[str]:
 def _cold(url: str, repository: Path, served: Release) -> Iterator[str]:
     """Name the steps that have not run although a warmup is configured. Before any request."""
     with triton.InferenceServerClient(url) as client:
-        for step, version in served.step_versions.items():
-            model = contract.step_model(served.metadata.category, step)
+        for model, version in served.pins.items():
             warmups = model_config.read(repository / model / CONFIG_FILE).model_warmup
             (about,) = client.get_inference_statistics(model, str(version)).model_stats
             if warmups and about.inference_count == 0:

@@ -43,6 +43,7 @@ def _as_dict(release: Release) -> dict[str, Any]:
         "served_before": release.served_before,
         "published": _published(release, timezone.utc).isoformat(),
         "release": metadata.release,
+        "contract": metadata.contract,
         "preset": metadata.preset,
         "size": metadata.size,
         "accept": metadata.thresholds.accept,

@@ -6,6 +6,7 @@ import hashlib
 import json
 import threading
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import replace
@@ -371,7 +372,11 @@ class FakeClient:
 
 
 def ask_fake(
-    monkeypatch: pytest.MonkeyPatch, bundle: Bundle, folder: Path, **errors: float
+    monkeypatch: pytest.MonkeyPatch,
+    bundle: Bundle,
+    folder: Path,
+    misjudged: Sequence[str] = (),
+    **errors: float,
 ) -> list[ServerSettings]:
     """Let the gate ask a fake client; give the settings of the server that it would start."""
     asked: list[ServerSettings] = []
@@ -382,9 +387,18 @@ def ask_fake(
 
     monkeypatch.setattr(gate, "running_server", running)
     monkeypatch.setattr(gate, "Client", lambda *_, **__: FakeClient(bundle, **errors))
+    monkeypatch.setattr(gate, "misjudged", lambda *_, **__: iter(misjudged))
     candidate = lay_out(bundle, folder / "repository", folder / "candidate")
     gate.compare(candidate, bundle.references(), ready_timeout=77)
     return asked
+
+
+def test_a_server_that_judges_by_something_else_does_not_pass_the_gate(
+    make_bundle: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    problem = "widget: answer 0 was judged by another release"
+    with pytest.raises(GateError, match=f"{problem}; nothing was published"):
+        ask_fake(monkeypatch, make_bundle(), tmp_path, misjudged=[problem])
 
 
 def test_answers_that_are_right_pass_the_gate(

@@ -53,7 +53,7 @@ def test_a_signal_stops_the_server_and_leaves_nothing_behind(
     with Client(ready.removeprefix(READY_PREFIX).strip()) as client:
         assert client.health().ready
     below = command.descendants()
-    assert len(below) == 4  # tritonserver and a stub for each step
+    assert len(below) == 5  # tritonserver and a stub for each step
     mine = f"{shared_memory_prefix(below)}*"  # other servers may run meanwhile
     assert list(SHARED_MEMORY.glob(mine))
 

@@ -69,6 +69,22 @@ def test_every_form_of_an_image_gets_the_same_score(triton: Any, tmp_path: Path)
     assert len(scores) == 1
 
 
+def test_a_release_remembers_the_depth_of_its_images(
+    triton: Any, make_metadata: Any, tmp_path: Path
+) -> None:
+    path = tmp_path / "part.png"
+    Image.fromarray(np.full((40, 40), 2048, np.uint16)).save(path)
+    with Client(triton.url) as client:
+        assert client.inspect(path).score == pytest.approx(8 / 255, abs=1e-6)
+    triton.serve(make_metadata(depth=12))
+    with Client(triton.url) as client:
+        for form in (path, path.read_bytes(), Image.open(path)):
+            assert client.inspect(form).score == pytest.approx(128 / 255, abs=1e-6)
+        Image.fromarray(np.full((40, 40), 4096, np.uint16)).save(path)
+        with pytest.raises(ImageError, match=r"part\.png: a pixel is 4096, .* have 12 bits"):
+            client.inspect(path)
+
+
 @pytest.mark.parametrize(
     ("anomaly_map", "reconstruction", "expected"),
     [

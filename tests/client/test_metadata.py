@@ -42,6 +42,16 @@ def test_a_document_is_read_as_it_was_written(make_metadata: Make) -> None:
     assert ReleaseMetadata.from_json(metadata.to_json()) == metadata
 
 
+def test_the_depth_of_images_is_told_only_where_it_matters(make_metadata: Make) -> None:
+    full, twelve = make_metadata().changed(), make_metadata().changed(depth=12)
+    assert "depth" not in json.loads(full.to_json())
+    assert ReleaseMetadata.from_json(full.to_json()).depth == 16
+    assert ReleaseMetadata.from_json(twelve.to_json()) == twelve
+    assert twelve.release != full.release
+    with pytest.raises(MetadataError, match="8 to 16 bits, not 20"):
+        make_metadata(depth=20)
+
+
 def test_a_lower_precision_its_gate_and_its_region_are_read_as_they_were_written(
     make_metadata: Make,
 ) -> None:

@@ -56,6 +56,16 @@ def test_every_row_names_the_region_that_was_inspected(
         assert {row["roi"] for row in csv.DictReader(file)} == {"e" * 64}
 
 
+def test_images_are_scored_with_the_depth_that_the_release_remembers(
+    triton: Any, make_metadata: Any, tmp_path: Path
+) -> None:
+    triton.serve(make_metadata(depth=12))
+    Image.fromarray(np.full((40, 40), 2048, np.uint16)).save(tmp_path / "part.png")
+    output = tmp_path / "out"
+    assert score(tmp_path / "part.png", "--url", triton.url, "--output", output).exit_code == 0
+    assert rows(output)[0]["score"] == pytest.approx(128 / 255, abs=1e-6)
+
+
 def test_a_folder_is_scored_in_order_with_results_pictures_and_report(
     triton: Any, parts: Path, tmp_path: Path
 ) -> None:

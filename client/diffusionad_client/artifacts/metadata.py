@@ -17,6 +17,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from diffusionad_client.contract import CONTRACTS, NETWORK_STEPS, RESIZE, check_category
 from diffusionad_client.errors import CategoryNameError, MetadataError
+from diffusionad_client.pixels import DEPTHS, FULL_DEPTH
 
 SCHEMA_VERSION = 2
 # Documents of contract 1 are written as they always were, so that older clients read them.
@@ -184,6 +185,8 @@ class ReleaseMetadata:
     roi: str | None = None  # see `roi.digest`; None if the whole image is inspected
     gate: GateRecord | None = None  # None in a bundle, and in releases published without one
     resize: str = RESIZE
+    # Bits of a grey image's pixels, where they are more than 8 and the file does not say how many.
+    depth: int = FULL_DEPTH
     contract: int = 1  # see contract.CONTRACTS; a bundle's is that of its graphs' tensors
 
     def __post_init__(self) -> None:
@@ -192,6 +195,10 @@ class ReleaseMetadata:
             raise MetadataError(f"the size must be a positive number of pixels, not {self.size}")
         if not math.isfinite(self.pixel_threshold):
             raise MetadataError(f"pixel_threshold must be finite, not {self.pixel_threshold}")
+        if self.depth not in DEPTHS:
+            raise MetadataError(
+                f"the depth must lie in {DEPTHS.start} to {DEPTHS.stop - 1} bits, not {self.depth}"
+            )
         steps = [step.value for step in NETWORK_STEPS]
         if sorted(self.digests) != sorted(steps):
             raise MetadataError(f"digests must name the steps {steps}, not {sorted(self.digests)}")
@@ -224,12 +231,15 @@ class ReleaseMetadata:
             thresholds=metadata.thresholds,
             pixel_threshold=metadata.pixel_threshold,
             resize=metadata.resize,
+            depth=metadata.depth,
         )
         return dataclasses.replace(metadata, release=name)
 
     def to_document(self) -> dict[str, Any]:
         """Give the document as JSON has it."""
         document = {**dataclasses.asdict(self), "schema_version": SCHEMA_VERSION}
+        if self.depth == FULL_DEPTH:  # said only where it matters, so that others stay as they were
+            del document["depth"]
         if self.contract == 1:
             del document["contract"]
             document["schema_version"] = _WITHOUT_CONTRACT
@@ -269,12 +279,12 @@ def release_digest(
     thresholds: Thresholds,
     pixel_threshold: float,
     resize: str = RESIZE,
+    depth: int = FULL_DEPTH,
 ) -> str:
     """Name a release by everything that its answers depend on."""
-    content = json.dumps(
-        [category, resize, digests, dataclasses.asdict(thresholds), pixel_threshold],
-        sort_keys=True,
-    )
+    parts = [category, resize, digests, dataclasses.asdict(thresholds), pixel_threshold]
+    parts += [] if depth == FULL_DEPTH else [depth]  # so that earlier releases keep their names
+    content = json.dumps(parts, sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()[:_RELEASE_DIGITS]
 
 

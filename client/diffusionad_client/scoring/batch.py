@@ -17,6 +17,7 @@ from diffusionad_client.contract import Priority
 from diffusionad_client.errors import DiffusionADError, OutputError
 from diffusionad_client.output_folders import claimed
 from diffusionad_client.pages.pictures import PictureFormat
+from diffusionad_client.pixels import FULL_DEPTH
 from diffusionad_client.scoring.drawing import Drawing
 from diffusionad_client.scoring.results import RESULTS, RunSummary
 from diffusionad_client.scoring.row import Row
@@ -46,13 +47,12 @@ class Settings:
     overwrite: bool = False
     concurrency: int = 4
 
-    @property
-    def recipe(self) -> Recipe:
-        """What of it concerns each image."""
+    def recipe(self, depth: int) -> Recipe:
+        """What of it concerns each image, of a product whose images have that depth."""
         drawing = Drawing(
             heatmaps=self.heatmaps, maps=self.save_maps, heatmap_format=self.picture_format
         )
-        return Recipe(accept=self.accept, reject=self.reject, drawing=drawing)
+        return Recipe(accept=self.accept, reject=self.reject, depth=depth, drawing=drawing)
 
 
 def score_batch(
@@ -72,7 +72,7 @@ def score_batch(
             claimed(settings.output, RESULTS, overwrite=settings.overwrite) as output,
             FolderSink(output) as sink,
         ):
-            run = Run(source, inspect, sink, settings)
+            run = Run(source, inspect, sink, settings, served.metadata.depth)
             return run.finish(served.model, connection.url, on_row)
 
 
@@ -84,6 +84,7 @@ class Run:
     inspect: Inspect
     sink: Sink
     settings: Settings
+    depth: int = FULL_DEPTH  # of the product's images, see pixels
 
     def finish(self, model: str, server: str, on_row: Callable[[Row], None]) -> RunSummary:
         """Score all images, and make what came of it the results."""
@@ -121,7 +122,7 @@ class Run:
 
     def score(self, image: SourceImage) -> Row:
         """Score one image and keep its pictures; it fails if the sink cannot hold their names."""
-        scored = score_one(image, self.inspect, self.settings.recipe)
+        scored = score_one(image, self.inspect, self.settings.recipe(self.depth))
         try:
             for picture in scored.pictures.values():
                 self.sink.put(picture.name, picture.content)

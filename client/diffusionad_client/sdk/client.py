@@ -106,7 +106,7 @@ class Client:
         outputs += [contract.RECONSTRUCTION] if check_flag("reconstruction", reconstruction) else []
         started = time.perf_counter()
         deadline = self._deadline(timeout)
-        read = images.read_file if check_flag("encoded", encoded) else images.load
+        read = images.read_file if check_flag("encoded", encoded) else images.read_pixels
         loaded = read(image, timeout=deadline.left())
         decode_s = time.perf_counter() - started
 
@@ -114,9 +114,10 @@ class Client:
         request = Request(loaded, category, outputs, urgency)
         try:
             reply = self._inference.run(request, deadline)
-        except ImageError as exc:  # the server's, which knows no name of the file
-            where = "" if isinstance(image, bytes) else f"{image}: "
-            raise ImageError(f"{where}{exc}") from exc
+        except ImageError as exc:
+            if not encoded or isinstance(image, bytes):
+                raise
+            raise ImageError(f"{image}: {exc}") from exc  # the server knows no name of the file
         served, tensors = reply.served, reply.tensors
         score = float(tensors[contract.SCORE][0])
         if reply.judged:

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from diffusionad_client import contract, images
+from diffusionad_client.artifacts.metadata import ReleaseMetadata
 from diffusionad_client.contract import Priority
 from diffusionad_client.errors import (
     ContractError,
@@ -44,7 +45,7 @@ _CHANGES_IN_ONE_CALL = 3
 class Request:
     """What one call asks for, however often it has to ask."""
 
-    image: images.RGBImage | bytes  # bytes: a file for the server to decode
+    image: images.RGBImage | images.Deep | bytes  # bytes: a file for the server to decode
     model: str | None  # None: the server's only category
     outputs: Sequence[str]  # besides those of the judgement
     priority: Priority
@@ -124,7 +125,7 @@ class Inference:
         judgement = contract.judgement_outputs(served.metadata.contract)
         outputs = [*request.outputs, *judgement]
         started = time.perf_counter()
-        batch = _batch_of_one(image, served.metadata.size)
+        batch = _batch_of_one(image, served.metadata)
         resize_s = time.perf_counter() - started
         started = time.perf_counter()
         try:
@@ -188,10 +189,10 @@ def _pauses() -> Iterator[float]:
         longest = min(2 * longest, LONGEST_PAUSE_S)
 
 
-def _batch_of_one(image: images.RGBImage | bytes, size: int) -> Batch:
+def _batch_of_one(image: images.RGBImage | images.Deep | bytes, metadata: ReleaseMetadata) -> Batch:
     if isinstance(image, bytes):
         return np.array([[image]], dtype=np.object_)
-    return images.resize(image, size)[np.newaxis]
+    return images.resize(images.to_rgb(image, metadata.depth), metadata.size)[np.newaxis]
 
 
 def _of_one_image(answer: Answer, outputs: Sequence[str], served: ServedModel) -> dict[str, Any]:

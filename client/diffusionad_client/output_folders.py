@@ -138,6 +138,8 @@ def settle(folder: Path) -> None:
 
 def _check(folder: Path, kind: Kind, overwrite: bool) -> None:
     """Refuse a folder that is not ours to write to, before anything is made in it."""
+    if "\0" in str(folder):
+        raise OutputError(f"{str(folder)!r}: a zero byte, which no path can hold")
     if not folder.exists():
         return
     content = sorted(name for name in os.listdir(folder) if not _is_litter(name))

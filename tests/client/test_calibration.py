@@ -125,3 +125,17 @@ def test_the_pixel_level_is_that_of_the_last_pixel_in_the_score() -> None:
     anomaly_map = np.zeros((16, 16), dtype=np.float32)
     anomaly_map.ravel()[:50] = np.linspace(0.5, 1, 50)
     assert pixel_level(anomaly_map) == 0.5
+
+
+@pytest.mark.parametrize("rate", [0, 1, float("nan"), "0.1", None])
+def test_a_rate_that_is_none_is_refused_whoever_asks(rate: object) -> None:
+    for threshold in (threshold_for, threshold_under):
+        with pytest.raises(CalibrationError, match="must lie between 0 and 1, not"):
+            threshold([0.1, 0.2], rate)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("scores", [[], ["text"], [float("nan")], [None]])
+def test_scores_that_are_no_numbers_are_refused_whoever_asks(scores: list[float]) -> None:
+    for threshold in (threshold_for, threshold_under):
+        with pytest.raises(CalibrationError, match="numbers"):
+            threshold(scores, 0.1)

@@ -363,3 +363,47 @@ def test_a_short_run_off_a_terminal_says_nothing_of_its_progress(
 ) -> None:
     result = score(parts, "--url", triton.url, "--output", tmp_path / "out", "--no-report")
     assert result.stderr == ""
+
+
+@pytest.mark.parametrize(("option", "value"), [("--accept", 40), ("--reject", -0.1)])
+def test_a_threshold_that_no_score_can_reach_is_refused(
+    triton: Any, parts: Path, tmp_path: Path, option: str, value: float
+) -> None:
+    result = score(parts, "--url", triton.url, "--output", tmp_path / "out", option, value)
+    assert result.exit_code == 2
+    assert f"{float(value)} is not in the range 0<=x<=1" in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_threshold_that_is_no_number_is_refused(triton: Any, parts: Path, tmp_path: Path) -> None:
+    result = score(parts, "--url", triton.url, "--output", tmp_path / "out", "--accept", "nan")
+    assert result.exit_code in (1, 2)
+    assert "nan" in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_list_with_a_zero_byte_is_refused_with_its_line(triton: Any, tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_bytes(b"a.png\nb\0.png\n")
+    result = score("--list", tmp_path / "list.txt", "--url", triton.url, "--output", tmp_path / "o")
+    assert result.exit_code == 1
+    assert "list.txt, line 2: a zero byte" in result.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names are bytes on Linux alone")
+def test_a_name_that_is_not_utf_8_is_scored_reported_and_told(
+    triton: Any, tmp_path: Path, save_image: SaveImage
+) -> None:
+    whole = save_image(tmp_path / "parts" / "a.png")
+    os.rename(whole, os.fsencode(whole.parent) + b"/\xff\xe9.png")
+    Path(os.fsdecode(os.fsencode(whole.parent) + b"/\xfebroken.png")).write_text("no image")
+    command = [sys.executable, "-m", "diffusionad_client", "score", str(whole.parent)]
+    command += ["--url", triton.url, "--output", str(tmp_path / "out")]
+    done = subprocess.run(command, capture_output=True, timeout=60, check=False)
+    assert done.returncode == 3, done.stderr
+    assert b"broken.png: not an image" in done.stderr
+    assert {row["image"] for row in rows(tmp_path / "out")} == {
+        "\udcff\udce9.png",
+        "\udcfebroken.png",
+    }
+    again = CliRunner().invoke(main, ["report", str(tmp_path / "out")])
+    assert again.exit_code == 0, again.output

@@ -32,7 +32,9 @@ def calibrate(
     true rate, and `Calibration.warning` says so when they are too few. Raises
     `CalibrationError`.
     """
-    if not 0 < false_reject_rate <= review_rate < 1:
+    if not (_is_rate(false_reject_rate) and _is_rate(review_rate)) or (
+        false_reject_rate > review_rate
+    ):
         raise CalibrationError(
             f"need 0 < false_reject_rate ({false_reject_rate}) <= review_rate ({review_rate}) < 1"
         )
@@ -61,8 +63,7 @@ def calibrate_with_defects(
     defective ones OK, at most at the rates asked for. Raises `CalibrationError`.
     """
     for name, rate in (("false_reject_rate", false_reject_rate), ("miss_rate", miss_rate)):
-        if not 0 < rate < 1:
-            raise CalibrationError(f"{name} must lie between 0 and 1, not {rate}")
+        _check_rate(name, rate)
     good, defects = _checked(good_scores, "good"), _checked(defect_scores, "defective")
     of_good = threshold_for(good, false_reject_rate)
     of_defects = threshold_under(defects, miss_rate)
@@ -86,7 +87,8 @@ def calibrate_with_defects(
 
 def threshold_for(scores: Scores, rate: float) -> float:
     """Find the lowest threshold that at most `rate` of the scores reach."""
-    descending = np.sort(np.asarray(scores, dtype=np.float64))[::-1]
+    _check_rate("rate", rate)
+    descending = np.sort(_checked(scores, "good"))[::-1]
     # Just above the highest score that must stay below it; float32, as scores are.
     highest = np.float32(descending[_allowed(rate, descending.size)])
     return float(np.nextafter(highest, np.float32(np.inf)))
@@ -94,7 +96,8 @@ def threshold_for(scores: Scores, rate: float) -> float:
 
 def threshold_under(scores: Scores, rate: float) -> float:
     """Find the highest threshold that at most `rate` of the scores stay below."""
-    ascending = np.sort(np.asarray(scores, dtype=np.float64))
+    _check_rate("rate", rate)
+    ascending = np.sort(_checked(scores, "defective"))
     lowest = ascending[_allowed(rate, ascending.size)]
     rounded = np.float32(lowest)
     return float(rounded if rounded <= lowest else np.nextafter(rounded, np.float32(-np.inf)))
@@ -136,8 +139,20 @@ def _allowed(rate: float, count: int) -> int:
     return math.floor(rate * count)
 
 
+def _check_rate(name: str, rate: float) -> None:
+    if not _is_rate(rate):
+        raise CalibrationError(f"{name} must lie between 0 and 1, not {rate!r}")
+
+
+def _is_rate(rate: object) -> bool:
+    return isinstance(rate, (int, float)) and 0 < rate < 1
+
+
 def _checked(scores: Scores, state: str) -> NDArray[np.float64]:
-    values = np.asarray(scores, dtype=np.float64)
+    try:
+        values = np.asarray(scores, dtype=np.float64).ravel()
+    except (TypeError, ValueError) as exc:
+        raise CalibrationError(f"the scores of {state} images must be numbers: {exc}") from exc
     if values.size == 0 or not np.isfinite(values).all():
         raise CalibrationError(
             f"thresholds need the scores of {state} images, all of them numbers; got "

@@ -14,6 +14,8 @@ from diffusionad_client.commands.server import ServerChoice, reaches_server
 if TYPE_CHECKING:
     from diffusionad_client.scoring.results import RunSummary
 
+_SCORE = click.FloatRange(0, 1)  # of a part, by the contract
+
 
 @click.command()
 @click.argument("sources", nargs=-1, metavar="[SOURCE]...")
@@ -29,8 +31,8 @@ if TYPE_CHECKING:
 @reaches_server(repository=True)
 @concurrency_option
 # verdicts
-@click.option("--accept", type=float, help="OK below this score; default: the release's.")
-@click.option("--reject", type=float, help="NG from this score on; default: the release's.")
+@click.option("--accept", type=_SCORE, help="OK below this score; default: the release's.")
+@click.option("--reject", type=_SCORE, help="NG from this score on; default: the release's.")
 # output
 @click.option(
     "--output",

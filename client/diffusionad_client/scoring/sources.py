@@ -164,8 +164,14 @@ def _listed(lists: Iterable[Path]) -> Iterator[str]:
         except OSError as exc:
             piped = "; a list from a pipe goes to --list -" if os.path.exists(path) else ""
             raise SourceError(f"{path}: the list cannot be read: {exc.strerror}{piped}") from exc
-        lines = _decoded(content, path).splitlines()
-        yield from (os.path.abspath(line.strip()) for line in lines if line.strip())
+        for number, line in enumerate(_decoded(content, path).splitlines(), start=1):
+            if "\0" in line:
+                raise SourceError(
+                    f"{path}, line {number}: a zero byte, which no path can hold; save the list "
+                    "as UTF-8"
+                )
+            if line.strip():
+                yield os.path.abspath(line.strip())
 
 
 def _decoded(content: bytes, path: Path) -> str:

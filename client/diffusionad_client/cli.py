@@ -54,7 +54,7 @@ _KNOWN = {
     "presets": _Known(_TRAINING, "List the presets of `diffusionad train`, and what each costs."),
     "release": _Known(
         _TOOLS,
-        "Add releases to a model repository, choose which is served, list, compare and prove them.",
+        "Add releases to a model repository, choose which is served, list, compare and check them.",
     ),
     "report": _Known(
         _CLIENT, "Make report.html again from RESULTS, the output folder of `diffusionad score`."

@@ -122,7 +122,7 @@ def test_hundreds_of_categories_are_not_asked_for_one_after_the_other(
 def test_a_closed_repository_opens_with_the_key_alone(triton: Any, key_file: Path) -> None:
     refused = run("--url", triton.url)
     assert refused.exit_code == 1
-    assert "its admin key alone; give the file" in refused.stderr
+    assert "allows this call only with its admin key; give the" in refused.stderr
     assert "--admin-key-file" in refused.stderr
     listed = run("--url", triton.url, "--admin-key-file", key_file)
     assert listed.exit_code == 0

@@ -112,7 +112,7 @@ def test_what_keeps_the_encoded_form_from_being_served_is_found_before_anything_
     harm(repository)
     with pytest.raises(RepositoryError) as caught:
         set_thresholds(repository, "widget", accept=0.1)
-    assert "is not whole, so nothing was changed" in str(caught.value)
+    assert "is incomplete, so nothing was changed" in str(caught.value)
     assert problem in str(caught.value)
 
 

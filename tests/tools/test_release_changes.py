@@ -87,7 +87,7 @@ def test_rolling_back_to_a_version_forgets_what_came_after_it(three: Path) -> No
     assert served(three) == 1
     result = release("rollback", "widget", "--repository", three)
     assert result.exit_code == 1
-    assert "none that is there was served before it; name one with --to" in result.stderr
+    assert "no version that was served before it is left; name one with --to" in result.stderr
     assert served(three) == 1
 
 

@@ -86,7 +86,7 @@ def test_a_broken_configuration_fails_before_any_server_starts(repository: Path)
     checks = json.loads(result.stdout)[0]["checks"]
     assert [(check["what"], check["passed"]) for check in checks] == [
         ("configurations", False),
-        ("graphs and answers: left out, for want of the above", False),
+        ("graphs and answers: not checked, because of the above", False),
     ]
     assert str(path) in checks[0]["details"][0]
 
@@ -117,7 +117,7 @@ def test_a_release_without_its_references_fails(repository: Path) -> None:
     (repository / "widget__segmentation" / "1" / "references.npz").unlink()
     result = validate("--repository", repository)
     assert result.exit_code == 1
-    assert "references.npz: missing, so that the release cannot be held against" in result.stdout
+    assert "references.npz: missing, so the release cannot be compared with" in result.stdout
 
 
 def test_an_unknown_category_is_named_with_those_there_are(repository: Path) -> None:

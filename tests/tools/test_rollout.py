@@ -257,7 +257,7 @@ def test_a_server_that_does_not_know_the_key_is_told_with_the_remedy(
     arguments = ("promote", "widget", served, "--repository", plant.repository)
     result = release(*arguments, "--url", plant.line.grpc_url, "--admin-key-file", key_file)
     assert result.exit_code == 1
-    assert "its admin key alone; give the file" in result.stdout
+    assert "allows this call only with its admin key; give the" in result.stdout
 
 
 @pytest.mark.server

@@ -125,7 +125,7 @@ def test_the_command_measures_and_scores_a_run_in_a_region(
     np.testing.assert_allclose([row["score"] for row in document["images"]], expected, atol=1e-6)
     assert document["roi"] == roi.digest(region)
     count = sum(row["outside"] for row in document["images"])
-    assert (f"count for nothing: {count}\n" in result.output) == (count > 0)
+    assert (f"are not counted: {count}\n" in result.output) == (count > 0)
 
 
 @pytest.mark.parametrize(

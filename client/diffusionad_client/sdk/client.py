@@ -172,8 +172,8 @@ class Client:
         if isinstance(error, ServerBusyError) or error is None:  # busy: others get their answers
             return served
         raise ModelLoadError(
-            f"{model}: the server says that it is loaded, but it does not answer; a server loads "
-            f"nothing anew that is as it was, so restart it: {error}"
+            f"{model}: the server says that it is loaded, but it does not answer; a server does "
+            f"not load again what has not changed, so restart it: {error}"
         ) from error
 
     def unload(self, model: str, *, timeout: float | None = None) -> None:

@@ -42,7 +42,7 @@ import click
     default=0,
     show_default=True,
     type=click.IntRange(min=0),
-    help="The same seed gives the same pictures; a smaller set is a part of a larger.",
+    help="The same seed gives the same pictures; a smaller set is part of a larger one.",
 )
 def demo_data(
     output: Path, train: int, test_good: int, defective: int, size: int, seed: int

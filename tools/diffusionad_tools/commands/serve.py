@@ -43,7 +43,7 @@ _FREE = "0 takes a free one."
 @click.option(
     "--model-config-name",
     metavar="NAME",
-    help="Kind of host: models are configured by configs/NAME.pbtxt where they have it.",
+    help="Kind of host: models use their configs/NAME.pbtxt, if they have one.",
 )
 @click.option(
     "--log-file",

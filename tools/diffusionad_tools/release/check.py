@@ -51,8 +51,8 @@ def require_whole(repository: Path, category: str) -> None:
     if len(found) > _SHOWN:
         lines.append(f"  and {len(found) - _SHOWN} more")
     raise RepositoryError(
-        f"{category} in {repository} is not whole, so nothing was changed; put this right first, "
-        "from a copy of the repository perhaps\n" + "\n".join(lines)
+        f"{category} in {repository} is incomplete, so nothing was changed; repair it first, for "
+        "example from a copy of the repository\n" + "\n".join(lines)
     )
 
 

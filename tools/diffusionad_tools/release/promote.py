@@ -76,8 +76,8 @@ def rollback(
         history = list(served.served_before)
         if to is None and not history:
             raise ReleaseError(
-                f"{category} in {repository} serves version {served.version}, and none that is "
-                "there was served before it; name one with --to "
+                f"{category} in {repository} serves version {served.version}, and no version that "
+                "was served before it is left; name one with --to "
                 f"(`diffusionad release list --repository {repository}` shows them)"
             )
         target = find_release(repository, category, history[-1] if to is None else to)

@@ -48,7 +48,7 @@ def read_kept(repository: Path, release: Release) -> References:
     path = folder / REFERENCES_FILE
     if not path.is_file():
         raise RepositoryError(
-            f"{path}: missing, so that the release cannot be held against the answers of its "
+            f"{path}: missing, so the release cannot be compared with the answers of its "
             "training; add its bundle again"
         )
     return read_references(path)

@@ -88,11 +88,11 @@ def validate_category(
     """
     checks = [_of_problems("configurations", lambda: _config_problems(repository, category))]
     if not checks[-1].passed:
-        return [*checks, Check("graphs and answers: left out, for want of the above", False)]
+        return [*checks, Check("graphs and answers: not checked, because of the above", False)]
     served = find_release(repository, category)
     checks.append(_of_problems("graphs", lambda: _graph_problems(repository, served)))
     if not checks[-1].passed:
-        return [*checks, Check("answers: left out, for want of the above", False)]
+        return [*checks, Check("answers: not checked, because of the above", False)]
     try:
         for check in _served_checks(repository, served, ready_timeout):
             checks.append(check)

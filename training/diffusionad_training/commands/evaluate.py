@@ -27,15 +27,15 @@ if TYPE_CHECKING:
     type=click.Choice(["iterative", "small-step", "large-step", "norm-guided"]),
     multiple=True,
     default=["norm-guided"],
-    help="With --run: how to denoise; several are set side by side.  [default: norm-guided]",
+    help="With --run: how to denoise; several are compared.  [default: norm-guided]",
 )
 @click.option(
     "--noise-seed",
     "noise_seeds",
     type=click.IntRange(min=0),
     multiple=True,
-    help="With --run: draw another noise constant, to see how much it matters; several are set "
-    "side by side, with their spread.",
+    help="With --run: draw another noise constant, to see how much it matters; several are "
+    "compared, with their spread.",
 )
 @click.option(
     "--roi",
@@ -239,8 +239,8 @@ def _print_notes(result: Evaluation) -> None:
     """Say which images do not count, and where."""
     if result.outside:
         click.echo(
-            "defective images without a defect inside the region of interest, which count for "
-            f"nothing: {result.outside}"
+            "defective images without a defect inside the region of interest, which are not "
+            f"counted: {result.outside}"
         )
     if result.without_mask:
         click.echo(

@@ -53,7 +53,7 @@ def _settings(
 @click.option(
     "--textures",
     type=click.Path(path_type=Path),
-    help="Folder of pictures for synthetic anomalies; without it, none of them are textures.",
+    help="Folder of pictures to make synthetic anomalies from; without it none is a texture.",
 )
 @click.option(
     "--foreground",
@@ -61,20 +61,20 @@ def _settings(
     show_default=True,
     callback=_foreground,
     metavar="auto|none|DIR",
-    help="Where the product is, and synthetic anomalies go: found in the images, anywhere, or "
-    "from a folder of masks named like the images.",
+    help="Where synthetic anomalies may lie: on the product as it is found in the images, "
+    "anywhere, or on the masks in a folder, which are named like the images.",
 )
 @click.option(
     "--surface",
     type=click.Choice(["auto", "part", "texture"]),
     default="auto",
     show_default=True,
-    help="What the images show: parts that lie alike, or a texture; auto looks. On a texture "
-    "other anomalies are made.",
+    help="What the images show: parts that all lie the same way, or a texture, which needs other "
+    "anomalies; auto finds out.",
 )
 @click.option("--image-size", type=int, help="Side of the square the images are stretched to.")
-@click.option("--steps", type=click.IntRange(min=1), help="Optimiser steps, at most.")
-@click.option("--batch", type=click.IntRange(min=2), help="Images a batch.")
+@click.option("--steps", type=click.IntRange(min=1), help="Optimiser steps at most.")
+@click.option("--batch", type=click.IntRange(min=2), help="Images in a batch.")
 @click.option(
     "--set",
     "settings",
@@ -84,7 +84,9 @@ def _settings(
     help="Change any setting of the preset, such as loss.focal_gamma=2; `diffusionad presets "
     "--json` lists them. May be repeated.",
 )
-@click.option("--flip/--no-flip", default=None, help="Mirror the images: no right way up.")
+@click.option(
+    "--flip/--no-flip", default=None, help="Mirror the images, for products without a right way up."
+)
 @click.option(
     "--time-budget",
     callback=_duration,
@@ -95,7 +97,7 @@ def _settings(
     type=click.IntRange(0, 2**32 - 1),
     default=0,
     show_default=True,
-    help="Of everything random.",
+    help="Seed of everything random.",
 )
 @click.option(
     "--held-out",
@@ -140,10 +142,10 @@ def _settings(
     "begin_from",
     type=click.Path(path_type=Path),
     metavar="RUN",
-    help="Begin with the weights of this run, of another product maybe, not with random ones.",
+    help="Start from the weights of this run, perhaps of another product, not from random ones.",
 )
 @click.option("--resume", is_flag=True, help="Go on with the unfinished training in --output.")
-@click.option("--overwrite", is_flag=True, help="Train over an existing run.")
+@click.option("--overwrite", is_flag=True, help="Replace an existing run.")
 def train(
     data: Path,
     output: Path,

@@ -89,7 +89,7 @@ def export(
     detector, answers = in_float32(run.model, traced, drawn, rates)
     parity = check_parity(detector.graphs, detector.references)
     if is_lowered:
-        report(f"lowering the networks to {precision}, and holding it against fp32")
+        report(f"lowering the networks to {precision}, and comparing it with fp32")
         detector = in_precision(
             precision, traced, drawn, rates, float32=(detector, answers), roi=inspected
         )

@@ -44,8 +44,8 @@ def check_agreement(precision: Precision, agreement: Agreement) -> None:
         raise ExportError(
             f"{precision} does not agree with fp32 on {agreement.images} images: "
             f"{describe(agreement)}; nothing was written. Export with --precision fp32, or train "
-            "longer, or hold more good images out: a model whose good and anomalous scores lie "
-            "apart bears more rounding"
+            "longer, or hold more good images out: the further apart a model's good and anomalous "
+            "scores are, the more rounding it tolerates"
         )
 
 

@@ -155,7 +155,10 @@ def _suited(config: Config, prepared: TrainingData, surface: Surface, report: Re
     if surface == "auto":
         if prepared.foregrounds is not None or not is_texture(prepared.images):
             return config
-        report("the images share no structure: taken for a texture, unless --surface part is given")
+        report(
+            "the images share no structure, so they are taken for a texture; "
+            "if they show parts, give --surface part"
+        )
     new = values(adapted)
     changes = [f"{path}={new[path]}" for path in differences(config, adapted)]
     report(f"on a texture: {', '.join(changes)}")

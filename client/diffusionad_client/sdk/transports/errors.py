@@ -90,8 +90,8 @@ def translate(status: str | None, message: str, about: str, timeout: float) -> D
 def _restricted(message: str, about: str) -> str:
     if ADMIN_METADATA in message:
         return (
-            f"{about}: the server opens this call to the holder of its admin key alone; give the "
-            "file that it was started with as --admin-key-file"
+            f"{about}: the server allows this call only with its admin key; give the key's file "
+            "with --admin-key-file"
         )
     return f"{about}: the server restricts this call ({message})"
 

@@ -14,7 +14,7 @@ from diffusionad_tools.commands.release.validate import validate
 
 @click.group(cls=WholeSummaries)
 def release() -> None:
-    """Add releases to a model repository, choose which is served, list, compare and prove them."""
+    """Add releases to a model repository, choose which is served, list, compare and check them."""
 
 
 for command in (add, compare, list_releases, promote, rollback, thresholds, validate):

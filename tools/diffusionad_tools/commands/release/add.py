@@ -82,6 +82,6 @@ def add(
         )
     if result.pruned:
         gone = ", ".join(map(str, result.pruned))
-        click.echo(f"Removed what --keep {keep} leaves no room for: version {gone}", err=True)
+        click.echo(f"Removed because of --keep {keep}: version {gone}", err=True)
     category = result.metadata.category
     servers.finish(rollout, category, said, as_json=as_json, added=result.added)

@@ -32,9 +32,8 @@ def promote(
 ) -> None:
     """Serve VERSION of CATEGORY from now on.
 
-    A server that runs goes on as it is until it reads the repository again: name
-    every one with --url, and each is made to. Exits with 1 if one does not serve
-    VERSION then.
+    A running server does not notice until it reads the repository again. Name every server with
+    --url, and each is told to. Exits with 1 if one of them does not serve VERSION afterwards.
 
     \b
     Example:
@@ -63,9 +62,7 @@ def rollback(
     rollout: RollOut,
     as_json: bool,
 ) -> None:
-    """Serve the release of CATEGORY again that was served before.
-
-    Twice goes back by two.
+    """Serve the release of CATEGORY that was served before. Rolling back twice goes back by two.
 
     \b
     Example:
@@ -97,7 +94,7 @@ def thresholds(
     rollout: RollOut,
     as_json: bool,
 ) -> None:
-    """Release CATEGORY with other thresholds, on the graphs that it has.
+    """Release CATEGORY with other thresholds, on the same graphs.
 
     \b
     Example:

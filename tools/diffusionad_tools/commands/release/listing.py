@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def list_releases(repository: Path, as_json: bool) -> None:
     """List the releases in a repository and which of them is served.
 
-    When one was published is the time of its file, which a copy may have set anew.
+    The time of publishing is that of a file, which copying may have changed.
     """
     from diffusionad_tools.release.repository import categories, releases
 

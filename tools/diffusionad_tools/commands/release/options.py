@@ -30,8 +30,8 @@ settle = click.option(
     type=_SECONDS,
     default=0.0,
     show_default=True,
-    help="Seconds between the changes, for servers that poll the repository: more than the "
-    "interval at which they do, and than the models take to load.",
+    help="Seconds between the changes, for servers that poll the repository: more than their poll "
+    "interval plus the models' loading time.",
 )
 ready_timeout = click.option(
     "--ready-timeout",

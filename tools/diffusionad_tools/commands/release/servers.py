@@ -22,7 +22,7 @@ _url = click.option(
     "urls",
     multiple=True,
     metavar="HOST:PORT",
-    help="A running server that is to load it, one with explicit model control; may be repeated.",
+    help="A running server with explicit model control that is told to load it; may be repeated.",
 )
 _load_timeout = click.option(
     "--load-timeout",
@@ -82,8 +82,9 @@ def finish(rollout: RollOut, category: str, said: str, *, as_json: bool, **about
         behind = sum(not server.agrees for server in rollout.servers)
         raise click.ClickException(
             f"{behind} of {len(rollout.servers)} servers do not serve {category} version "
-            f"{release.version}; its steps go on serving the release before it too. Mend them and "
-            f"run `diffusionad release promote {category} {release.version}` with the same --url"
+            f"{release.version}; its steps go on serving the previous release too. Repair those "
+            f"servers and run `diffusionad release promote {category} {release.version}` with "
+            "the same --url"
         )
 
 

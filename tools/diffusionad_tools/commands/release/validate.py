@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 @options.ready_timeout
 @options.as_json
 def validate(category: str | None, repository: Path, ready_timeout: float, as_json: bool) -> None:
-    """Prove what a repository serves: CATEGORY, or all of them.
+    """Check what a repository serves: CATEGORY, or all categories.
 
     Looks at every file, then serves each category on an embedded Triton and
-    holds its answers against those that its training gave, in batches of one
-    image to the largest. Exit code 1 if anything is not as it must be.
+    compares its answers with those that its training gave, in batches from one image to the
+    largest. Exits with 1 if anything is wrong.
 
     \b
     Example:

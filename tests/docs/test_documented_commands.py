@@ -36,8 +36,6 @@ FOREIGN = {
     "curl": {"--data-binary", "--header"},
 }  # fmt: skip
 
-SOON = {"--deep"}
-
 LONGEST_CELL = 30  # words
 
 
@@ -146,7 +144,6 @@ def test_every_option_named_in_a_sentence_exists(page: Path) -> None:
         path = named_command(words)
         if span.startswith("diffusionad "):
             assert path is not None, f"no such command: {span}"
-        options -= SOON
         known = everywhere if path is None else options_of(path)
         assert options <= known, f"`{span}`: unknown {options - known}"
 

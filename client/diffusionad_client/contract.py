@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 from enum import Enum, IntEnum
 
-from diffusionad_client.errors import CategoryNameError
+from diffusionad_client.errors import CategoryNameError, shown
 
 # Tensors of the public face, the ensemble.
 IMAGE = "IMAGE"
@@ -99,15 +99,17 @@ def check_category(category: str) -> str:
     no category can collide with the double underscore of its own steps.
     """
     if not isinstance(category, str):
-        raise CategoryNameError(f"a category's name is a text, such as 'screw', not {category!r}")
+        raise CategoryNameError(
+            f"a category's name is a text, such as 'screw', not {shown(category)}"
+        )
     if category.startswith(_DECODING):
         raise CategoryNameError(
-            f"{category!r} cannot name a category: names that begin with {_DECODING!r} belong to "
-            "the models that decode images; take another, such as 'screw'"
+            f"{shown(category)} cannot name a category: names that begin with {_DECODING!r} belong "
+            "to the models that decode images; take another, such as 'screw'"
         )
     if not is_category(category):
         raise CategoryNameError(
-            f"{category!r} cannot name a category: use at most {MAX_CATEGORY_LENGTH} letters, "
+            f"{shown(category)} cannot name a category: use at most {MAX_CATEGORY_LENGTH} letters, "
             "digits, '-' and single '_' between them, such as 'screw' or 'PN-4711_left'"
         )
     return category

@@ -28,6 +28,8 @@ subclasses of their own.
 
 from __future__ import annotations
 
+_SHOWN = 60  # characters of a value
+
 
 class DiffusionADError(Exception):
     """The base of all errors raised on purpose. `retryable`: may the same call succeed later?"""
@@ -126,3 +128,12 @@ class DeadlineExceededError(DiffusionADError):
     """The answer did not come in time; the server may still be working on it."""
 
     retryable = True
+
+
+def shown(value: object) -> str:
+    """Show a value in a message, but not all of a picture, nor fail on what cannot be shown."""
+    try:
+        text = repr(value)
+    except Exception:  # a number of 5000 digits, or an object that is broken
+        text = "what cannot be shown"
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}... ({type(value).__name__})"

@@ -39,6 +39,8 @@ __all__ = [
 
 ImageSource = Union[str, "Path", bytes, Image.Image, RGBImage]
 
+_MOST_BYTES = 2**31 - 1  # of an array: more, Pillow does not resize
+
 
 def load(
     source: ImageSource,
@@ -126,9 +128,29 @@ def _check_array(array: NDArray[np.generic]) -> RGBImage:
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or 0 in array.shape:
         raise ImageError(
             f"an image array must be RGB, (H, W, 3) uint8, not {array.shape} {array.dtype}; "
-            "convert it, for example with numpy.stack([grey] * 3, axis=-1).astype('uint8')"
+            + _advice(array)
+        )
+    if array.size > _MOST_BYTES:
+        raise ImageError(
+            f"an image array of {array.shape} is more than the {_MOST_BYTES} bytes that can be "
+            "resized at once; shrink it first"
         )
     return array.astype(np.uint8, copy=False)
+
+
+def _advice(array: NDArray[np.generic]) -> str:
+    """Say how such an array becomes what models take, without losing what is in it."""
+    if array.dtype.kind == "f":
+        return (
+            "scale it first: numpy.rint(255 * image).astype('uint8') if its values lie in [0, 1]; "
+            "without that it would be black"
+        )
+    if array.dtype != np.uint8:
+        return (
+            "scale its values to 0 to 255, then convert it, for example with "
+            "(image // 257).astype('uint8') if they are of 16 bits"
+        )
+    return "make a grey image RGB with numpy.stack([grey] * 3, axis=-1)"
 
 
 def _decode(data: bytes, name: str, limits: Limits | None) -> RGBImage | Deep:

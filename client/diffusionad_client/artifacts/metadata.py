@@ -16,7 +16,7 @@ from numbers import Real
 from typing import Any, get_args, get_origin, get_type_hints
 
 from diffusionad_client.contract import CONTRACTS, NETWORK_STEPS, RESIZE, check_category
-from diffusionad_client.errors import CategoryNameError, MetadataError
+from diffusionad_client.errors import ArgumentError, CategoryNameError, MetadataError, shown
 from diffusionad_client.pixels import DEPTHS, FULL_DEPTH
 
 SCHEMA_VERSION = 2
@@ -63,9 +63,9 @@ class Thresholds:
 
     def __post_init__(self) -> None:
         for name, value in (("accept", self.accept), ("reject", self.reject)):
-            if not 0 <= self._number(name, value) <= _NO_SCORE_REACHES:
+            if not 0 <= self._keep(name, value) <= _NO_SCORE_REACHES:
                 raise MetadataError(
-                    f"the {name} threshold must lie in [0, 1], as scores do, not {value!r}"
+                    f"the {name} threshold must lie in [0, 1], as scores do, not {shown(value)}"
                 )
         self._check_order()
 
@@ -78,16 +78,18 @@ class Thresholds:
         thresholds = object.__new__(cls)
         object.__setattr__(thresholds, "accept", accept)
         object.__setattr__(thresholds, "reject", reject)
-        thresholds._number("accept", accept)
-        thresholds._number("reject", reject)
+        thresholds._keep("accept", accept)
+        thresholds._keep("reject", reject)
         thresholds._check_order()
         return thresholds
 
-    def _number(self, name: str, value: float) -> float:
-        """Check that it is a finite one, and keep it as Python's own."""
-        if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
-            raise MetadataError(f"the {name} threshold must be a number in [0, 1], not {value!r}")
-        number = float(value)
+    def _keep(self, name: str, value: float) -> float:
+        """Check that a threshold is a finite number, and keep it as Python's own."""
+        number = _float(value)
+        if number is None or not math.isfinite(number):
+            raise MetadataError(
+                f"the {name} threshold must be a number in [0, 1], not {shown(value)}"
+            )
         object.__setattr__(self, name, number)
         return number
 
@@ -109,6 +111,8 @@ class Thresholds:
 
     def verdict(self, score: float) -> Verdict:
         """Judge a score. A score that is not a number is never OK: it goes to REVIEW."""
+        if _float(score) is None:
+            raise ArgumentError(f"a score is a number, not {shown(score)}")
         if math.isnan(score):
             return Verdict.REVIEW
         if score >= self.reject:
@@ -288,6 +292,16 @@ def release_digest(
     return hashlib.sha256(content.encode()).hexdigest()[:_RELEASE_DIGITS]
 
 
+def _float(value: Any) -> float | None:
+    """Give a number as a float; None for what is none, or for one that no float can hold."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        return None
+    try:
+        return float(value)
+    except OverflowError:
+        return None
+
+
 def _read(hint: Any, value: Any, where: str) -> Any:
     """Turn parsed JSON into what the annotation `hint` promises, or say where it is not that."""
     if dataclasses.is_dataclass(hint):
@@ -302,22 +316,21 @@ def _read(hint: Any, value: Any, where: str) -> Any:
     elif issubclass(hint, Enum):
         if value in (choices := [member.value for member in hint]):
             return hint(value)
-        raise MetadataError(f"{where}: expected one of {', '.join(choices)}, not {value!r}")
+        raise MetadataError(f"{where}: expected one of {', '.join(choices)}, not {shown(value)}")
     elif hint is float:
         if type(value) in (int, float):  # bool is an int to isinstance
-            try:
-                return float(value)
-            except OverflowError as exc:
-                raise MetadataError(f"{where}: {str(value)[:20]}... is too large") from exc
+            if (number := _float(value)) is None:
+                raise MetadataError(f"{where}: {shown(value)} is too large")
+            return number
     elif type(value) is hint:
         return value
     expected = "object" if get_origin(hint) is dict else hint.__name__
-    raise MetadataError(f"{where}: expected {expected}, not {value!r}")
+    raise MetadataError(f"{where}: expected {expected}, not {shown(value)}")
 
 
 def _read_dataclass(cls: Any, value: Any, where: str) -> Any:
     if not isinstance(value, dict):
-        raise MetadataError(f"{where}: expected an object, not {value!r}")
+        raise MetadataError(f"{where}: expected an object, not {shown(value)}")
     fields = {field.name: field for field in dataclasses.fields(cls)}
     unknown = sorted(set(value) - set(fields))
     missing = sorted(

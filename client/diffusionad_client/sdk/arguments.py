@@ -7,11 +7,13 @@ is no error that a caller could understand or catch.
 from __future__ import annotations
 
 import operator
-from typing import Any
+
+import numpy as np
 
 from diffusionad_client.artifacts.metadata import Thresholds
 from diffusionad_client.contract import Priority
-from diffusionad_client.errors import ArgumentError
+from diffusionad_client.errors import ArgumentError, shown
+from diffusionad_client.sdk.transports.base import Transport
 
 _LONGEST_SIDE = 2**16  # of a map that is stretched, in pixels
 _MOST_PIXELS = 2**28  # of it: a gigabyte
@@ -19,16 +21,16 @@ _MOST_PIXELS = 2**28  # of it: a gigabyte
 
 def check_flag(name: str, value: bool) -> bool:
     """Return a flag. A text such as "no" would count as true, an array as neither."""
-    if not isinstance(value, bool):
-        raise ArgumentError(f"{name} is True or False, not {_shown(value)}")
-    return value
+    if not isinstance(value, (bool, np.bool_)):
+        raise ArgumentError(f"{name} is True or False, not {shown(value)}")
+    return bool(value)
 
 
 def check_thresholds(value: Thresholds | None) -> Thresholds | None:
     """Return thresholds, or the absence of any."""
     if value is not None and not isinstance(value, Thresholds):
         raise ArgumentError(
-            f"thresholds are given as Thresholds(accept=0.3, reject=0.5), not as {_shown(value)}"
+            f"thresholds are given as Thresholds(accept=0.3, reject=0.5), not as {shown(value)}"
         )
     return value
 
@@ -36,10 +38,19 @@ def check_thresholds(value: Thresholds | None) -> Thresholds | None:
 def check_priority(value: Priority) -> Priority:
     """Return a priority, also one that is given by its number."""
     try:
-        return Priority(value)
+        return Priority(operator.index(value))
     except (TypeError, ValueError) as exc:
         names = ", ".join(f"Priority.{priority.name}" for priority in Priority)
-        raise ArgumentError(f"a priority is one of {names}, not {_shown(value)}") from exc
+        raise ArgumentError(f"a priority is one of {names}, not {shown(value)}") from exc
+
+
+def check_transport(value: Transport) -> Transport:
+    """Return a way to a server, if it is one."""
+    if not all(callable(getattr(value, name, None)) for name in ("config", "infer", "versions")):
+        raise ArgumentError(
+            f"a transport has the methods of sdk.transports.base.Transport, not as {shown(value)}"
+        )
+    return value
 
 
 def check_map_size(height: int, width: int) -> tuple[int, int]:
@@ -48,17 +59,12 @@ def check_map_size(height: int, width: int) -> tuple[int, int]:
         size = operator.index(height), operator.index(width)
     except TypeError as exc:
         raise ArgumentError(
-            f"an image's height and width are whole numbers, not {_shown((height, width))}"
+            f"an image's height and width are whole numbers, not {shown((height, width))}"
         ) from exc
     if not all(1 <= side <= _LONGEST_SIDE for side in size) or size[0] * size[1] > _MOST_PIXELS:
         raise ArgumentError(
-            f"a map cannot be stretched over {size[0]} x {size[1]} pixels: give the image's height "
-            f"and width, each of 1 to {_LONGEST_SIDE}, together at most {_MOST_PIXELS} pixels"
+            f"a map cannot be stretched over {shown(size[0])} x {shown(size[1])} pixels: give the "
+            f"image's height and width, each of 1 to {_LONGEST_SIDE}, together at most "
+            f"{_MOST_PIXELS} pixels"
         )
     return size
-
-
-def _shown(value: Any) -> str:
-    """Show a value, but not the whole of a picture."""
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:60]}... ({type(value).__name__})"

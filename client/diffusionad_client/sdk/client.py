@@ -10,7 +10,12 @@ from diffusionad_client import contract, images
 from diffusionad_client.artifacts.metadata import Thresholds
 from diffusionad_client.contract import Priority
 from diffusionad_client.errors import ImageError, ModelLoadError, ServerBusyError
-from diffusionad_client.sdk.arguments import check_flag, check_priority, check_thresholds
+from diffusionad_client.sdk.arguments import (
+    check_flag,
+    check_priority,
+    check_thresholds,
+    check_transport,
+)
 from diffusionad_client.sdk.catalogue import Catalogue
 from diffusionad_client.sdk.connection import CALL_S, Connection
 from diffusionad_client.sdk.deadline import Deadline, check_timeout
@@ -58,7 +63,7 @@ class Client:
             transport = GrpcTransport(connection.url, admin_key=connection.admin_key)
             url, timeout = connection.url, connection.timeout
         self._timeout = CALL_S if timeout is None else check_timeout(timeout)
-        self._transport = transport
+        self._transport = check_transport(transport)
         self._releases = Releases(transport, url.url if isinstance(url, Connection) else str(url))
         self._inference = Inference(self._transport, self._releases, retry=retry)
         self._once = Inference(self._transport, self._releases, retry=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
-from diffusionad_client.errors import AddressError
+from diffusionad_client.errors import AddressError, shown
 from diffusionad_client.sdk.admin_key import check_admin_key
 from diffusionad_client.sdk.deadline import check_timeout
 
@@ -41,17 +41,19 @@ class Connection:
 def check_url(url: str) -> str:
     """Return `url` if gRPC can dial it: HOST:PORT or one of gRPC's own schemes."""
     if not isinstance(url, str) or not url.isprintable() or " " in url:
-        raise AddressError(f"{url!r} is not a server's address; {_GIVE}")
+        raise AddressError(f"{shown(url)} is not a server's address; {_GIVE}")
     if url.startswith(_SCHEMES):
         ports = [int(port) for port in re.findall(r":(\d+)(?=,|$)", url)]
     else:
         address = _ADDRESS.fullmatch(url)
         if address is None or not url.isascii():
-            raise AddressError(f"{url!r} is not a server's address; {_GIVE}")
+            raise AddressError(f"{shown(url)} is not a server's address; {_GIVE}")
         ports = [int(address[2])]
     for port in ports:
         if not 1 <= port <= _LAST_PORT:
-            raise AddressError(f"{url!r}: a port lies between 1 and {_LAST_PORT}, not at {port}")
+            raise AddressError(
+                f"{shown(url)}: a port lies between 1 and {_LAST_PORT}, not at {port}"
+            )
     return url
 
 

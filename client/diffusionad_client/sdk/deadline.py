@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from numbers import Real
 
-from diffusionad_client.errors import ArgumentError, DeadlineExceededError
+from diffusionad_client.errors import ArgumentError, DeadlineExceededError, shown
 
 MORE_TIME = "allow more with timeout= or --timeout"
 
@@ -19,7 +19,7 @@ def check_timeout(timeout: float) -> float:
     number = isinstance(timeout, Real) and not isinstance(timeout, bool)
     if not number or not 0 < timeout <= LONGEST_S:
         raise ArgumentError(
-            f"a timeout must be a positive number of s, at most a year, not {timeout!r}; "
+            f"a timeout must be a positive number of s, at most a year, not {shown(timeout)}; "
             "such as timeout=30"
         )
     return float(timeout)

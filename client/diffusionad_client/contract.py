@@ -36,6 +36,7 @@ METADATA_PARAMETER = "diffusionad"  # the ensemble parameter that holds the rele
 
 RESIZE = "pillow-bilinear-stretch-1"  # the one resize, see images.resize
 DEFAULT_SIZE = 256
+FULL_DEPTH = 16  # bits of a grey pixel that has more than 8, where nothing says fewer
 # The image score is the mean of this many highest pixels of the map, before that is smoothed.
 TOP_PIXELS = 50
 
@@ -146,9 +147,12 @@ def encoded_model(category: str) -> str:
     return f"{category}__encoded"
 
 
-def decoding_model(size: int) -> str:
-    """Name the model that decodes for all categories of one size: `image_decoding_256`."""
-    return f"{_DECODING}{size}"
+def decoding_model(size: int, depth: int = FULL_DEPTH) -> str:
+    """Name the model that decodes for all categories of one size and depth: `image_decoding_256`.
+
+    Where the depth is not the full one, it is in the name: `image_decoding_256_12_bits`.
+    """
+    return f"{_DECODING}{size}" + ("" if depth == FULL_DEPTH else f"_{depth}_bits")
 
 
 def step_signature(step: Step, size: int, contract: int = NEWEST) -> Signature:

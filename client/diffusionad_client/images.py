@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from diffusionad_client import regular_files
+from diffusionad_client.contract import FULL_DEPTH
 from diffusionad_client.errors import DeadlineExceededError, ImageError
 from diffusionad_client.image_files import Limits, damage_named, opened, upright
 from diffusionad_client.pixels import (
-    FULL_DEPTH,
     Deep,
     RGBImage,
     check_colour,

@@ -13,10 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from diffusionad_client.contract import FULL_DEPTH
 from diffusionad_client.errors import ImageError
 from diffusionad_client.image_files import opened, upright
 from diffusionad_client.images import read_file
-from diffusionad_client.pixels import FULL_DEPTH, Stated, stated
+from diffusionad_client.pixels import Stated, stated
 
 Mask = NDArray[np.bool_]  # (H, W), True where it marks
 

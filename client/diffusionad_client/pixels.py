@@ -18,11 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from diffusionad_client.contract import FULL_DEPTH
 from diffusionad_client.errors import ImageError
 
 RGBImage = NDArray[np.uint8]  # (H, W, 3)
 
-FULL_DEPTH = 16  # bits of a file with more than 8 a pixel, if nothing says fewer
 DEPTHS = range(8, FULL_DEPTH + 1)
 
 # TIFF tags, and a value of the first.

@@ -54,7 +54,7 @@ from diffusionad_client.artifacts.metadata import (
     TrainingSummary,
     release_digest,
 )
-from diffusionad_client.contract import NETWORK_STEPS, Step
+from diffusionad_client.contract import FULL_DEPTH, NETWORK_STEPS, Step
 from diffusionad_tools.release import gate, model_config
 from diffusionad_tools.release.add import Addition, add_release
 from diffusionad_tools.release.candidate import Candidate, lay_out
@@ -208,6 +208,7 @@ class BundleMaker:
         images: int = 2,
         metrics: dict[str, float | None] | None = None,
         agreement_set: AgreementSet | None = None,
+        depth: int = FULL_DEPTH,
     ) -> Bundle:
         """Write the bundle of a model; its references are off by `score_error`.
 
@@ -227,6 +228,7 @@ class BundleMaker:
                 digests=digests,
                 thresholds=thresholds,
                 pixel_threshold=PIXEL_THRESHOLD,
+                depth=depth,
             ),
             preset="handmade",
             size=model.size,
@@ -236,6 +238,7 @@ class BundleMaker:
             training=TrainingSummary(images=4, steps=1, seed=0, data_digest="0" * 64),
             digests=digests,
             metrics=metrics or {},
+            depth=depth,
             **({} if agreement_set is None else _LOWERED),
         )
         if agreement_set is not None:

@@ -98,6 +98,26 @@ def test_a_file_gets_the_answer_that_its_pixels_get(client: Client, name: str) -
     assert (file.model, file.version) == ("widget", "1")
 
 
+def test_a_file_of_the_product_s_depth_gets_the_answer_that_its_pixels_get(
+    make_bundle: Any, publish_ungated: Any, tmp_path: Path
+) -> None:
+    repository = tmp_path / "repository"
+    publish_ungated(make_bundle(depth=12), repository, encoded=True)
+    twelve = np.asarray(picture().convert("L")).astype(np.uint16) << 4
+    scores = set()
+    with (
+        running_server(ServerSettings(repository=repository)) as server,
+        Client(server.grpc_url) as connected,
+    ):
+        for form in ("PNG", "TIFF"):
+            file = encode(Image.fromarray(twelve), form)
+            scores |= {connected.inspect(file, encoded=encoded).score for encoded in (True, False)}
+        for encoded in (True, False):
+            with pytest.raises(ImageError, match="have 12 bits"):
+                connected.inspect(encode(deep()), encoded=encoded)
+    assert len(scores) == 1
+
+
 def test_only_the_outputs_asked_for_come_back(client: Client) -> None:
     found = client.inspect(FILES["PNG"], encoded=True, anomaly_map=False, reconstruction=False)
     assert found.anomaly_map is None

@@ -162,6 +162,30 @@ def test_categories_of_one_size_share_the_model_that_decodes(
     assert config.read_text() == tuned
 
 
+def test_images_of_another_depth_are_decoded_by_a_model_of_their_own(
+    make_bundle: Any, publish_ungated: Any, what_triton_would_serve: Any, tmp_path: Path
+) -> None:
+    repository = tmp_path / "repository"
+    full, twelve = make_bundle(), make_bundle(depth=12)
+    publish_ungated(full, repository, encoded=True)
+    publish_ungated(make_bundle(category="gadget"), repository, encoded=True)
+    before = what_triton_would_serve(repository)
+    publish_ungated(twelve, repository, encoded=True)
+    config = model_config.read(repository / "image_decoding_32_12_bits" / "config.pbtxt")
+    assert config.parameters["depth"].string_value == "12"
+    assert "depth" not in (repository / "image_decoding_32" / "config.pbtxt").read_text()
+    encoded = model_config.read(repository / "widget__encoded" / "config.pbtxt")
+    assert encoded.ensemble_scheduling.step[0].model_name == "image_decoding_32_12_bits"
+    assert category_problems(repository, "widget") == []
+    set_thresholds(repository, "widget", accept=0.1)
+    assert category_problems(repository, "widget") == []
+    promote(repository, "widget", 1)
+    assert what_triton_would_serve(repository) == before
+    assert category_problems(repository, "widget") == category_problems(repository, "gadget") == []
+    promote(repository, "widget", 2)
+    assert category_problems(repository, "widget") == []
+
+
 def test_another_way_to_decode_is_a_new_version_beside_the_old(
     make_bundle: Any, publish_ungated: Any, what_triton_would_serve: Any, tmp_path: Path
 ) -> None:

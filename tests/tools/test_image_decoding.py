@@ -103,6 +103,14 @@ def test_files_become_a_batch_of_the_models_size(load: Load) -> None:
         np.testing.assert_array_equal(decoded, images.resize(images.load(file), 32))
 
 
+def test_the_depth_of_the_configuration_decides_where_a_file_states_none(load: Load) -> None:
+    file = io.BytesIO()
+    Image.fromarray(np.full((32, 32), 2048, np.uint16)).save(file, "PNG")
+    for parameters, level in (({}, 8), ({"depth": "12"}, 128)):
+        (tensor,) = ask(load(**parameters), file.getvalue()).output_tensors
+        assert (tensor.array == level).all()
+
+
 def test_each_request_succeeds_or_fails_by_itself(load: Load) -> None:
     requests = [
         {contract.IMAGE_BYTES: np.array([[file]], np.object_)}

@@ -15,9 +15,9 @@ from enum import Enum
 from numbers import Real
 from typing import Any, get_args, get_origin, get_type_hints
 
-from diffusionad_client.contract import CONTRACTS, NETWORK_STEPS, RESIZE, check_category
+from diffusionad_client.contract import CONTRACTS, FULL_DEPTH, NETWORK_STEPS, RESIZE, check_category
 from diffusionad_client.errors import ArgumentError, CategoryNameError, MetadataError, shown
-from diffusionad_client.pixels import DEPTHS, FULL_DEPTH
+from diffusionad_client.pixels import DEPTHS
 
 SCHEMA_VERSION = 2
 # Documents of contract 1 are written as they always were, so that older clients read them.

@@ -13,11 +13,10 @@ from functools import partial
 from pathlib import Path
 
 from diffusionad_client.artifacts.metadata import Verdict
-from diffusionad_client.contract import Priority
+from diffusionad_client.contract import FULL_DEPTH, Priority
 from diffusionad_client.errors import DiffusionADError, OutputError
 from diffusionad_client.output_folders import claimed
 from diffusionad_client.pages.pictures import PictureFormat
-from diffusionad_client.pixels import FULL_DEPTH
 from diffusionad_client.scoring.drawing import Drawing
 from diffusionad_client.scoring.results import RESULTS, RunSummary
 from diffusionad_client.scoring.row import Row

@@ -12,6 +12,7 @@ from functools import partial
 from typing import Protocol
 
 from diffusionad_client import images
+from diffusionad_client.contract import FULL_DEPTH
 from diffusionad_client.errors import (
     AccessDeniedError,
     ContractError,
@@ -22,7 +23,6 @@ from diffusionad_client.errors import (
     ServerUnavailableError,
 )
 from diffusionad_client.images import RGBImage
-from diffusionad_client.pixels import FULL_DEPTH
 from diffusionad_client.scoring.drawing import Drawing, Picture, draw
 from diffusionad_client.scoring.row import Row
 from diffusionad_client.scoring.sources import Source, SourceImage

@@ -92,7 +92,7 @@ def lay_out(bundle: Bundle, repository: Path, folder: Path, *, encoded: bool = T
     lay_out_judgement(candidate, repository)
     references.keep(bundle.references(), candidate.model(references.LAST_STEP) / str(version))
     pins = dict.fromkeys(CONTRACTS[metadata.contract], version)
-    decoder = decoding.lay_out(repository, metadata.size, folder) if encoded else None
+    decoder = decoding.lay_out(repository, metadata, folder) if encoded else None
     configs = model_config.ensemble_configs(metadata, version, pins, decoder)
     lay_out_ensembles(configs, version, folder)
     return candidate

@@ -15,6 +15,7 @@ from tritonclient.grpc import model_config_pb2 as pb
 
 from diffusionad_client import contract
 from diffusionad_client.artifacts.bundle import file_digest
+from diffusionad_client.artifacts.metadata import ReleaseMetadata
 from diffusionad_client.contract import Step, step_models
 from diffusionad_tools.errors import RepositoryError
 from diffusionad_tools.release import decoding, model_config
@@ -187,7 +188,7 @@ def _contract_problems(
         path = repository / name / CONFIG_FILE
         yield from _ensemble_problems(path, configs[name], name, release)
         if name != category:
-            yield from _decoding_problems(repository, configs[name], size)
+            yield from _decoding_problems(repository, configs[name], release.metadata)
         yield from _missing_versions(repository / name, configs[name], RELEASE_FILE)
         yield from _edited(path, configs[name], release.version)
 
@@ -197,7 +198,7 @@ def _ensemble_problems(
 ) -> Iterator[str]:
     """Hold the configuration of one ensemble, read from `path`, against its release."""
     metadata = release.metadata
-    decoder = contract.decoding_model(metadata.size)
+    decoder = contract.decoding_model(metadata.size, metadata.depth)
     pinned = model_config.pinned_versions([config], decoder)
     expected = {
         ensemble.name: ensemble
@@ -214,14 +215,16 @@ def _ensemble_problems(
         yield f"{path}: names the release {metadata.release!r}, but does not say what makes that"
 
 
-def _decoding_problems(repository: Path, encoded: pb.ModelConfig, size: int) -> Iterator[str]:
+def _decoding_problems(
+    repository: Path, encoded: pb.ModelConfig, metadata: ReleaseMetadata
+) -> Iterator[str]:
     """Look for the model that an encoded form's ensemble decodes with."""
-    model = repository / contract.decoding_model(size)
+    model = repository / contract.decoding_model(metadata.size, metadata.depth)
     path = model / CONFIG_FILE
     if not path.is_file():
         yield f"{path}: missing"
         return
-    yield from decoding.problems(path, model_config.read(path), size)
+    yield from decoding.problems(path, model_config.read(path), metadata)
     for version in model_config.pinned_versions([encoded], model.name):
         file = model / str(version) / DECODING_FILE
         if not file.is_file() or file.stat().st_size == 0:

@@ -18,6 +18,7 @@ from diffusionad_client import contract
 from diffusionad_client.artifacts.metadata import ReleaseMetadata
 from diffusionad_client.contract import (
     CONTRACTS,
+    FULL_DEPTH,
     NETWORK_STEPS,
     NEWEST,
     Priority,
@@ -101,15 +102,15 @@ def versions_named(path: Path) -> set[int]:
     return set(read(path).version_policy.specific.versions)
 
 
-def decoding_config(size: int) -> pb.ModelConfig:
-    """Configure the model that decodes image files for all categories of one size.
+def decoding_config(size: int, depth: int = FULL_DEPTH) -> pb.ModelConfig:
+    """Configure the model that decodes image files for all categories of one size and depth.
 
     It serves every version that it has: an ensemble of an older release names
     an older one. Without a batcher, requests go to whichever instance is idle.
     """
     signature = contract.decoding_signature(size)
     config = pb.ModelConfig(
-        name=contract.decoding_model(size),
+        name=contract.decoding_model(size, depth),
         backend=PYTHON_BACKEND,
         max_batch_size=MAX_BATCH_SIZE,
         input=_inputs(signature),
@@ -123,6 +124,7 @@ def decoding_config(size: int) -> pb.ModelConfig:
         ("resize", contract.RESIZE),
         ("max_bytes", limits.max_bytes),
         ("max_pixels", limits.max_pixels),
+        *([] if depth == FULL_DEPTH else [("depth", depth)]),
     ):
         config.parameters[name].string_value = str(value)
     return config
@@ -150,7 +152,7 @@ def encoded_config(
     """Configure a category's encoded form: the same release behind the decoding of a file."""
     signature = contract.decoding_signature(metadata.size)
     decoding = _ensemble_step(
-        contract.decoding_model(metadata.size),
+        contract.decoding_model(metadata.size, metadata.depth),
         decoding_version,
         signature,
         {tensor.name: tensor.name for tensor in signature.outputs},

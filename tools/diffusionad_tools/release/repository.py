@@ -84,13 +84,17 @@ def models(repository: Path, category: str) -> tuple[str, ...]:
     return (*ensembles(repository, category), *step_models(category))
 
 
-def decoding_version(repository: Path, category: str, size: int) -> int | None:
-    """The version of the decoding model behind a category's encoded form, if it has that."""
+def decoding_version(repository: Path, category: str, metadata: ReleaseMetadata) -> int | None:
+    """The version of the decoding model for a release of a category that has an encoded form.
+
+    The one that is named now, or the newest where that is of another depth.
+    """
     path = repository / contract.encoded_model(category) / CONFIG_FILE
     if not path.exists():
         return None
-    pinned = model_config.pinned_versions([model_config.read(path)], contract.decoding_model(size))
-    return max(pinned, default=None)
+    decoder = contract.decoding_model(metadata.size, metadata.depth)
+    pinned = model_config.pinned_versions([model_config.read(path)], decoder)
+    return max(pinned or versions(repository / decoder), default=None)
 
 
 def categories(repository: Path) -> list[str]:
@@ -186,7 +190,7 @@ def published_configs(repository: Path, category: str, version: int) -> list[pb.
         repository / name / str(version) / RELEASE_FILE for name in ensembles(repository, category)
     )
     release = _release(face)
-    decoding = decoding_version(repository, category, release.metadata.size)
+    decoding = decoding_version(repository, category, release.metadata)
     derived = model_config.ensemble_configs(
         release.metadata, version, release.step_versions, decoding
     )

@@ -73,7 +73,7 @@ def set_thresholds(
                 metadata,
                 version,
                 {**served.step_versions, Step.JUDGEMENT: version},
-                decoding_version(repository, category, metadata.size),
+                decoding_version(repository, category, metadata),
             ),
             version,
             candidate.folder,

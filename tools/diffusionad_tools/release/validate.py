@@ -138,7 +138,7 @@ def _served_checks(repository: Path, served: Release, ready_timeout: float) -> I
     category = served.metadata.category
     references = read_kept(repository, served)
     with tempfile.TemporaryDirectory(prefix="diffusionad-validate-") as view:
-        decoder = contract.decoding_model(served.metadata.size)
+        decoder = contract.decoding_model(served.metadata.size, served.metadata.depth)
         encoded = len(ensembles(repository, category)) > 1
         for model in (*models(repository, category), *([decoder] if encoded else [])):
             if (repository / model).exists():  # else a step of another contract
@@ -174,9 +174,10 @@ def _unready(url: str, repository: Path, served: Release) -> Iterator[str]:
     category = served.metadata.category
     expected = {(name, str(served.version)) for name in ensembles(repository, category)}
     expected |= {(model, str(version)) for model, version in served.pins.items()}
-    decoder = decoding_version(repository, category, served.metadata.size)
+    decoder = decoding_version(repository, category, served.metadata)
     if decoder is not None:
-        expected.add((contract.decoding_model(served.metadata.size), str(decoder)))
+        model = contract.decoding_model(served.metadata.size, served.metadata.depth)
+        expected.add((model, str(decoder)))
     with closing(GrpcTransport(url)) as transport:
         index = transport.index(timeout=_TIMEOUT_S)
     ready = {(entry.model, entry.version) for entry in index if entry.ready}

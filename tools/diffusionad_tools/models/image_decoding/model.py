@@ -45,6 +45,8 @@ class TritonPythonModel:
                 f"{contract.RESIZE!r}; install the one that belongs to this repository"
             )
         self._size = number_parameter(parameters, "size")
+        # Of 16-bit images whose files do not say their depth; missing where that is the full one.
+        self._depth = number_parameter(parameters, "depth") if "depth" in parameters else 16
         self._limits = images.Limits(
             max_bytes=number_parameter(parameters, "max_bytes"),
             max_pixels=number_parameter(parameters, "max_pixels"),
@@ -59,7 +61,7 @@ class TritonPythonModel:
         decoded = []
         for index, file in enumerate(files.ravel()):
             try:
-                pixels = images.load(bytes(file), limits=self._limits)
+                pixels = images.load(bytes(file), limits=self._limits, depth=self._depth)
             except ImageError as exc:
                 message = f"{contract.BAD_IMAGE} {index} of the request: {exc}"
                 error = pb_utils.TritonError(message, pb_utils.TritonError.INVALID_ARG)

@@ -125,6 +125,17 @@ def claimed(
         yield OutputFolder(folder, kind)
 
 
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Keep other runs out of a folder of results while something is added to it."""
+    with ExitStack() as stack:
+        with output_errors(folder):
+            (folder / _HIDDEN).mkdir(exist_ok=True)
+            stack.enter_context(_lock(folder))
+            _complete(folder)
+        yield
+
+
 def settle(folder: Path) -> None:
     """Finish the change of a folder's results that a killed run had begun; for those who read it.
 

@@ -9,6 +9,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import grpc
 import numpy as np
 import pytest
 import scipy.stats
@@ -21,7 +22,13 @@ from diffusionad_client.artifacts.rank_statistics import auroc, spearman
 from diffusionad_client.comparison import page, scatter
 from diffusionad_client.comparison.pairing import Comparison, Points, compare_results
 from diffusionad_client.comparison.run import check_output, compare_models, document
-from diffusionad_client.errors import ContractError, ModelNotFoundError, OutputError, ReportError
+from diffusionad_client.errors import (
+    AccessDeniedError,
+    ContractError,
+    ModelNotFoundError,
+    OutputError,
+    ReportError,
+)
 from diffusionad_client.output_folders import claimed
 from diffusionad_client.scoring.batch import Settings
 from diffusionad_client.scoring.results import RESULTS, RunSummary
@@ -251,6 +258,25 @@ def test_an_earlier_comparison_is_replaced_only_when_that_is_asked_for(tmp_path:
         check_output(tmp_path, overwrite=False)
     check_output(tmp_path, overwrite=True)
     check_output(tmp_path / "new", overwrite=False)
+
+
+def test_an_earlier_comparison_stays_when_the_one_that_replaces_it_fails(
+    triton: Any, make_metadata: Any, save_image: Callable[..., Path], tmp_path: Path
+) -> None:
+    triton.serve(make_metadata("screw-candidate", release="b" * 64))
+    save_image(tmp_path / "images/0.png")
+    images = find_images([str(tmp_path / "images")])
+    settings = Settings(output=tmp_path / "compared", overwrite=True)
+    both = (Connection(triton.url), "screw", "screw-candidate", images, settings, quietly)
+    compare_models(*both)
+    before = {path: path.read_bytes() for path in settings.output.rglob("*.*") if path.is_file()}
+    triton.failures["ModelInfer"] = (grpc.StatusCode.PERMISSION_DENIED, "no")
+    with pytest.raises(AccessDeniedError):
+        compare_models(*both)
+    assert {path: path.read_bytes() for path in before} == before
+    triton.failures.clear()
+    compare_models(*both)
+    assert not list(settings.output.rglob("*.part"))
 
 
 def test_a_shift_of_no_number_is_none(compared: Comparison) -> None:

@@ -91,6 +91,23 @@ def test_a_second_run_into_the_same_folder_is_told_who_writes_there(
     assert triton.requests == []
 
 
+def test_a_report_is_not_made_while_another_run_replaces_the_results(
+    triton: Any, parts: Path, tmp_path: Path
+) -> None:
+    score(parts, "--url", triton.url, "--output", tmp_path / "out")
+    with claimed(tmp_path / "out", RESULTS, overwrite=True):
+        made = CliRunner().invoke(main, ["report", str(tmp_path / "out")])
+    assert made.exit_code == 1
+    assert "another run is writing there" in made.output
+
+
+def test_a_report_of_no_results_leaves_the_folder_alone(tmp_path: Path) -> None:
+    result = CliRunner().invoke(main, ["report", str(tmp_path)])
+    assert result.exit_code == 1
+    assert "results.jsonl: there is no such file" in " ".join(result.output.split())
+    assert not list(tmp_path.iterdir())
+
+
 def test_two_runs_that_overwrite_never_mix_their_rows(
     triton: Any, parts: Path, tmp_path: Path, save_image: SaveImage
 ) -> None:

@@ -17,6 +17,10 @@ import click
 )
 def report(results: Path, image_root: Path | None) -> None:
     """Make report.html again from RESULTS, the output folder of `diffusionad score`."""
+    from diffusionad_client.output_folders import held
     from diffusionad_client.report.page import write_report
+    from diffusionad_client.scoring.results import check_results
 
-    click.echo(write_report(results, image_root=image_root))
+    check_results(results)
+    with held(results):
+        click.echo(write_report(results, image_root=image_root))

@@ -86,7 +86,7 @@ def score(
     from diffusionad_client.pages.rendering import check_can_render
     from diffusionad_client.report.page import write_report
     from diffusionad_client.scoring.batch import Settings, score_batch
-    from diffusionad_client.scoring.results import RESULTS, RESULTS_JSONL
+    from diffusionad_client.scoring.results import REPORT_HTML, RESULTS, RESULTS_JSONL
     from diffusionad_client.scoring.sources import find_images
 
     if not (sources or lists):
@@ -108,20 +108,22 @@ def score(
         overwrite=overwrite,
         concurrency=concurrency,
     )
+    add = (lambda output: None) if no_report else write_report
     try:
         with server.open() as connection, scoring_progress(images.count) as on_row:
-            summary = score_batch(connection, images, settings, on_row)
+            summary = score_batch(connection, images, settings, on_row, add)
     except KeyboardInterrupt:
         part = output / (RESULTS_JSONL + PART)
         if part.exists():  # it was not while a server was still starting
             click.echo(f"\nWhat was scored so far is in {part}.", err=True)
         raise
-    page = None if no_report else write_report(output)
-    _print_summary(summary, output, page, heatmaps=not no_heatmaps)
+    _print_summary(summary, output, heatmaps=not no_heatmaps)
+    if not no_report:
+        click.echo(f"Report     {output / REPORT_HTML}")
     ctx.exit(EXIT_SOME_FAILED if summary.failed else 0)
 
 
-def _print_summary(summary: RunSummary, output: Path, page: Path | None, *, heatmaps: bool) -> None:
+def _print_summary(summary: RunSummary, output: Path, *, heatmaps: bool) -> None:
     from diffusionad_client.scoring import results
 
     counts = "   ".join(f"{name} {count}" for name, count in summary.verdicts.items())
@@ -132,5 +134,3 @@ def _print_summary(summary: RunSummary, output: Path, page: Path | None, *, heat
     click.echo(f"           {output / results.RESULTS_CSV}")
     if heatmaps:
         click.echo(f"Heat maps  {output / results.HEATMAPS}")
-    if page is not None:
-        click.echo(f"Report     {page}")

@@ -55,12 +55,17 @@ class Settings:
 
 
 def score_batch(
-    connection: Connection, source: Source, settings: Settings, on_row: Callable[[Row], None]
+    connection: Connection,
+    source: Source,
+    settings: Settings,
+    on_row: Callable[[Row], None],
+    add: Callable[[Path], object] = lambda output: None,
 ) -> RunSummary:
     """Score all images through a server into a folder; `on_row` hears of each.
 
     The server is asked for the model before anything is written. Earlier
-    results stay what they are until all is done.
+    results stay what they are until all is done. `add` may write a page to the
+    results, before another run can replace them.
     """
     with Client(connection, settings.model, priority=Priority.BATCH) as client:
         served = client.served(timeout=min(_GREETING_S, connection.timeout))
@@ -72,7 +77,9 @@ def score_batch(
             FolderSink(output) as sink,
         ):
             run = Run(source, inspect, sink, settings, served.metadata.depth)
-            return run.finish(served.model, connection.url, on_row)
+            summary = run.finish(served.model, connection.url, on_row)
+            add(settings.output)
+    return summary
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ stay what they are; see `output_folders`.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from datetime import datetime
@@ -86,6 +87,15 @@ _KINDS: dict[str, tuple[type, ...]] = {
     "int": (int,),
     "dict[str, int]": (dict,),
 }
+
+
+def check_results(output: Path) -> None:
+    """Raise `ReportError` if a folder holds no results, before anything is written to it."""
+    path = output / RESULTS_JSONL
+    if not os.path.lexists(path):
+        raise ReportError(
+            f"{path}: there is no such file; `diffusionad score --output {output}` writes it"
+        )
 
 
 def read_rows(output: Path) -> Iterator[Row]:

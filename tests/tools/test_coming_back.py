@@ -21,7 +21,13 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from diffusionad_client import Client, DiffusionADError, ServerUnavailableError
+from diffusionad_client import (
+    Client,
+    DiffusionADError,
+    ServerUnavailableError,
+    Thresholds,
+    Verdict,
+)
 from diffusionad_client.cli import main
 from diffusionad_client.sdk.admin_key import ensure_admin_key
 from diffusionad_tools.server.process import ExplicitControl, ServerSettings, running_server
@@ -104,6 +110,22 @@ def test_no_call_is_lost_while_a_server_stops_and_starts_again(
     assert scoring.returncode == 0, said
     summary = json.loads((output / "run.json").read_text())
     assert (summary["images"], summary["failed"]) == (400, 0)
+
+
+def test_an_idle_client_judges_by_the_server_that_took_the_place_of_another(
+    make_bundle: Any, publish_ungated: Any, port: int, tmp_path: Path
+) -> None:
+    limits = {"strict": Thresholds(0.001, 0.002), "lax": Thresholds(0.9, 0.95)}
+    for name, thresholds in limits.items():
+        publish_ungated(make_bundle(thresholds=thresholds), tmp_path / name)
+    with Client(f"127.0.0.1:{port}", "widget", timeout=60) as client:
+        for name, verdict in (("lax", Verdict.OK), ("strict", Verdict.NG), ("lax", Verdict.OK)):
+            with running_server(ServerSettings(repository=tmp_path / name, grpc_port=port)):
+                found = client.inspect(IMAGE)
+                # The same version of the same category: only the answer tells them apart.
+                assert (found.model, found.version) == ("widget", "1")
+                assert (found.thresholds, found.verdict) == (limits[name], verdict)
+                assert found.release == client.served().metadata.release
 
 
 def test_a_dead_process_is_seen_by_an_image_and_cured_by_no_load(

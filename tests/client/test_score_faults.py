@@ -154,16 +154,20 @@ def test_what_is_no_regular_file_is_a_failed_row_and_nothing_hangs(
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
-@pytest.mark.parametrize("kind", ["source", "list", "results"])
+@pytest.mark.parametrize("kind", ["source", "list", "results", "map"])
 def test_a_named_pipe_is_never_waited_for(
     triton: Any, parts: Path, tmp_path: Path, kind: str
 ) -> None:
-    os.mkfifo(tmp_path / "results.jsonl")
     pipe = tmp_path / "results.jsonl"
+    os.mkfifo(pipe)
+    score(parts, "--url", triton.url, "--output", tmp_path / "mapped", "--save-maps")
+    (tmp_path / "mapped" / "anomaly_maps" / "00.png.png").unlink()
+    os.mkfifo(tmp_path / "mapped" / "anomaly_maps" / "00.png.png")
     command: list[object] = {
         "source": ["score", pipe, "--url", triton.url, "--output", tmp_path / "out"],
         "list": ["score", "--list", pipe, "--output", tmp_path / "out"],
         "results": ["calibrate", tmp_path],
+        "map": ["calibrate", tmp_path / "mapped"],
     }[kind]
     result = CliRunner().invoke(main, list(map(str, command)))
     assert result.exit_code == (3 if kind == "source" else 1)

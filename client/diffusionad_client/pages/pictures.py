@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from diffusionad_client import regular_files
 from diffusionad_client.errors import ImageError
 from diffusionad_client.images import RGBImage
 from diffusionad_client.sdk.inspection import stretch_map
@@ -130,9 +131,9 @@ def map_png(anomaly_map: NDArray[np.float32]) -> bytes:
 def read_map_png(path: Path) -> NDArray[np.float32]:
     """Read what `map_png` encoded: (H, W) in [0, 1]. Raises `ImageError`."""
     try:
-        with Image.open(path) as picture:
+        with Image.open(io.BytesIO(regular_files.read(path))) as picture:
             values = np.asarray(picture)
-    except (OSError, SyntaxError, ValueError) as exc:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as exc:
         raise ImageError(f"{path}: the anomaly map cannot be read: {exc}") from exc
     if values.dtype != np.uint16 or values.ndim != 2:
         raise ImageError(f"{path}: not an anomaly map: {values.shape} {values.dtype}")

@@ -76,14 +76,14 @@ def score_batch(
             claimed(settings.output, RESULTS, overwrite=settings.overwrite) as output,
             FolderSink(output) as sink,
         ):
-            run = Run(source, inspect, sink, settings, served.metadata.depth)
+            run = ScoringRun(source, inspect, sink, settings, served.metadata.depth)
             summary = run.finish(served.model, connection.url, on_row)
             add(settings.output)
     return summary
 
 
 @dataclass(frozen=True)
-class Run:
+class ScoringRun:
     """Images from any source, scored by whatever inspects them, into any sink."""
 
     source: Source

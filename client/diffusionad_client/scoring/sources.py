@@ -140,8 +140,8 @@ def _is_picture_of(output: str | None, path: str) -> bool:
     if output is None:
         return False
     real = os.path.realpath(path)
-    folders_ = (name + suffix for name in PICTURE_FOLDERS for suffix in ("", PART))
-    return any(real.startswith(os.path.join(output, name, "")) for name in folders_)
+    ours = (name + suffix for name in PICTURE_FOLDERS for suffix in ("", PART))
+    return any(real.startswith(os.path.join(output, name, "")) for name in ours)
 
 
 def _glob(pattern: str, output: str | None) -> list[str]:

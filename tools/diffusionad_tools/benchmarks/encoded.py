@@ -42,7 +42,7 @@ _VERSIONS = ("diffusionad-tools", "nvidia-pytriton", "onnxruntime", "numpy", "pi
 
 
 @dataclass(frozen=True)
-class Cost:
+class RequestCost:
     """Medians over the rounds of one way to send an image."""
 
     images_per_second: float
@@ -51,7 +51,7 @@ class Cost:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class FormComparison:
     """Both ways for one file, at one number of images under way."""
 
     format: str
@@ -59,8 +59,8 @@ class Comparison:
     concurrency: int
     file_bytes: int  # what goes over the wire
     pixels_bytes: int
-    file: Cost
-    pixels: Cost
+    file: RequestCost
+    pixels: RequestCost
     speed_ratio: float  # images/s of the file by those of pixels, median over the rounds
 
 
@@ -113,7 +113,7 @@ def _files(sides: tuple[int, ...]) -> Iterator[tuple[str, int, bytes]]:
 
 def _turn(
     client: Client, server: int, file: bytes, parallel: int, images: int, *, encoded: bool
-) -> Cost:
+) -> RequestCost:
     def ask(_: int) -> None:
         client.inspect(file, anomaly_map=False, reconstruction=False, encoded=encoded)
 
@@ -122,7 +122,7 @@ def _turn(
         started, caller_cpu, server_cpu = time.perf_counter(), time.process_time(), _cpu_s(server)
         list(pool.map(ask, range(images)))
         took = time.perf_counter() - started
-    return Cost(
+    return RequestCost(
         images_per_second=images / took,
         caller_cpu_ms=1000 * (time.process_time() - caller_cpu) / images,
         server_cpu_ms=1000 * (_cpu_s(server) - server_cpu) / images,
@@ -141,11 +141,16 @@ def _cpu_s(group: int) -> float:
 
 
 def _summary(
-    form: str, side: int, parallel: int, file_bytes: int, size: int, turns: list[tuple[Cost, Cost]]
-) -> Comparison:
+    form: str,
+    side: int,
+    parallel: int,
+    file_bytes: int,
+    size: int,
+    turns: list[tuple[RequestCost, RequestCost]],
+) -> FormComparison:
     files, pixels = zip(*turns, strict=True)
     ratios = [f.images_per_second / p.images_per_second for f, p in turns]
-    return Comparison(
+    return FormComparison(
         format=form,
         side=side,
         concurrency=parallel,
@@ -157,12 +162,12 @@ def _summary(
     )
 
 
-def _median(costs: tuple[Cost, ...]) -> Cost:
+def _median(costs: tuple[RequestCost, ...]) -> RequestCost:
     columns = zip(*map(astuple, costs), strict=True)
-    return Cost(*(round(statistics.median(column), 2) for column in columns))
+    return RequestCost(*(round(statistics.median(column), 2) for column in columns))
 
 
-def _row(c: Comparison) -> str:
+def _row(c: FormComparison) -> str:
     """Write a row of the table in docs/encoded.md."""
     cells = (
         f"{c.format} {c.side}²",

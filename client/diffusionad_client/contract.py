@@ -12,7 +12,7 @@ from enum import Enum, IntEnum
 
 from diffusionad_client.errors import CategoryNameError, shown
 
-# Tensors of the public face, the ensemble.
+# Tensors of the ensemble in its plain form. The encoded form differs in its input.
 IMAGE = "IMAGE"
 SCORE = "SCORE"
 ANOMALY_MAP = "ANOMALY_MAP"

@@ -101,9 +101,9 @@ def test_the_encoded_form_takes_a_file_and_answers_as_the_category_does() -> Non
     assert contract.encoded_model("screw") == "screw__encoded"
     assert contract.decoding_model(256) == "image_decoding_256"
     file = (contract.TensorSpec("IMAGE_BYTES", "BYTES", (1,)),)
-    face = contract.ensemble_signature(256, 2)
-    assert contract.decoding_signature(256) == contract.Signature(file, face.inputs)
-    assert contract.encoded_signature(256, 2) == contract.Signature(file, face.outputs)
+    plain = contract.ensemble_signature(256, 2)
+    assert contract.decoding_signature(256) == contract.Signature(file, plain.inputs)
+    assert contract.encoded_signature(256, 2) == contract.Signature(file, plain.outputs)
 
 
 @given(NAMES)

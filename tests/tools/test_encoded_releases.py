@@ -30,12 +30,12 @@ def test_both_forms_serve_the_same_steps_of_the_same_release(
     repository: Path, make_bundle: Any, publish_ungated: Any, handmade_model: Any
 ) -> None:
     publish_ungated(make_bundle(model=handmade_model(gain=0.75)), repository, encoded=True)
-    face, encoded = (model_config.read(repository / name / "config.pbtxt") for name in FORMS)
+    plain, encoded = (model_config.read(repository / name / "config.pbtxt") for name in FORMS)
     decoding, *steps = encoded.ensemble_scheduling.step
     assert (decoding.model_name, decoding.model_version) == ("image_decoding_32", 1)
-    assert steps == list(face.ensemble_scheduling.step)
-    assert encoded.version_policy == face.version_policy
-    assert encoded.parameters["diffusionad"] == face.parameters["diffusionad"]
+    assert steps == list(plain.ensemble_scheduling.step)
+    assert encoded.version_policy == plain.version_policy
+    assert encoded.parameters["diffusionad"] == plain.parameters["diffusionad"]
 
 
 def test_other_thresholds_are_those_of_both_forms(

@@ -39,11 +39,11 @@ def models(ctx: click.Context, server: ServerChoice, as_json: bool) -> None:
     from diffusionad_client.sdk.client import Client
 
     with Client(server.connection) as client:
-        found = client.catalogue()
+        catalogue = client.catalogue()
     if as_json:
-        click.echo(json.dumps(_documents(found), indent=2))
+        click.echo(json.dumps(_documents(catalogue), indent=2))
     else:
-        _print(server.connection.url, found)
+        _print(server.connection.url, catalogue)
 
 
 @models.command()
@@ -81,35 +81,35 @@ def _refuse_options_before(ctx: click.Context, command: str) -> None:
             raise click.UsageError(f"give {parameter.opts[0]} after `models {command}`")
 
 
-def _documents(found: Catalogue) -> list[dict[str, Any]]:
+def _documents(catalogue: Catalogue) -> list[dict[str, Any]]:
     return [
         *(
             {**asdict(m), "metadata": m.metadata.to_document(), "state": "READY"}
-            for m in found.served
+            for m in catalogue.served
         ),
         *(
             {"model": m.model, "version": m.version, "state": "READY", "error": str(m.reason)}
-            for m in found.refused
+            for m in catalogue.refused
         ),
-        *(asdict(model) for model in found.idle),
+        *(asdict(model) for model in catalogue.idle),
     ]
 
 
-def _print(url: str, found: Catalogue) -> None:
+def _print(url: str, catalogue: Catalogue) -> None:
     from diffusionad_client.tables import print_table
 
-    if not found.names:
+    if not catalogue.names:
         click.echo(f"{url} serves no category that is ready.")
-    rows = [*map(_served_row, found.served), *map(_idle_row, found.idle)]
+    rows = [*map(_served_row, catalogue.served), *map(_idle_row, catalogue.idle)]
     if rows:
         headings = (
             *("model", "state", "version", "release", "preset", "precision", "ROI"),
             *("size", "accept", "reject"),
         )
         print_table(headings, rows, numbers=3)
-    for refused in found.refused:
+    for refused in catalogue.refused:
         click.echo(f"Cannot be used: {refused.reason}")
-    for idle in found.idle:
+    for idle in catalogue.idle:
         if idle.reason:
             click.echo(f"{idle.model}: {idle.reason}")
 

@@ -77,7 +77,7 @@ def explain_missing(
     """
     try:
         entries = transport.index(timeout=deadline.left())
-        found = _read(entries, transport, url, deadline)
+        catalogue = _read(entries, transport, url, deadline)
     except DiffusionADError:  # the list is a courtesy, and a server may restrict it
         return exc
     if any(entry.model == model and entry.ready for entry in entries):
@@ -86,14 +86,14 @@ def explain_missing(
             "release, or changes from one to another",
             passing=True,
         )
-    for idle in found.idle:
+    for idle in catalogue.idle:
         if idle.model == model:
             return ModelNotFoundError(
                 f"{url} has {model!r} in its repository, but does not serve it now: "
                 + (idle.reason or idle.state),
                 passing=exc.retryable or idle.state in _ON_ITS_WAY,
             )
-    names = ", ".join(found.names) or "no category"
+    names = ", ".join(catalogue.names) or "no category"
     return ModelNotFoundError(
         f"{url} does not serve {model!r}; it serves: {names}", passing=exc.retryable
     )
@@ -107,19 +107,19 @@ def _read(
         if entry.ready and contract.is_category(entry.model):
             before = newest.get(entry.model, entry.version)
             newest[entry.model] = max(before, entry.version, key=version_number)
-    found = Catalogue([], [], _idle(entries, newest))
+    catalogue = Catalogue([], [], _idle(entries, newest))
     # Each is one small call, and there may be hundreds of them on a distant server.
     with ThreadPoolExecutor(_ASKED_AT_ONCE, thread_name_prefix="catalogue") as pool:
         ask = partial(_look_at, transport=transport, url=url, deadline=deadline)
         for answer in pool.map(ask, sorted(newest.items())):
             if isinstance(answer, ServedModel):
-                found.served.append(answer)
+                catalogue.served.append(answer)
             elif answer is not None:
-                found.refused.append(answer)
+                catalogue.refused.append(answer)
     ready = {entry.model for entry in entries if entry.ready}
-    categories = [served.model for served in found.served]
-    found.encoded.extend(c for c in categories if contract.encoded_model(c) in ready)
-    return found
+    categories = [served.model for served in catalogue.served]
+    catalogue.encoded.extend(c for c in categories if contract.encoded_model(c) in ready)
+    return catalogue
 
 
 def _look_at(

@@ -58,19 +58,19 @@ def probe(inference: Inference, model: str, deadline: Deadline) -> Probe:
     return Probe(model, slowest, reply.served.version, reply.served.metadata.release)
 
 
-def probe_all(inference: Inference, found: Catalogue, deadline: Deadline) -> list[Probe]:
+def probe_all(inference: Inference, catalogue: Catalogue, deadline: Deadline) -> list[Probe]:
     """Probe all that a server serves; what it could not load, or this client not use, fails."""
     forms: list[str] = []
-    for served in found.served:
+    for served in catalogue.served:
         forms.append(served.model)
-        if served.model in found.encoded:
+        if served.model in catalogue.encoded:
             forms.append(contract.encoded_model(served.model))
     return [
         *(probe(inference, form, deadline) for form in forms),
-        *(Probe(refused.model, 0.0, error=refused.reason) for refused in found.refused),
+        *(Probe(refused.model, 0.0, error=refused.reason) for refused in catalogue.refused),
         *(
             Probe(idle.model, 0.0, error=DiffusionADError(f"{idle.model}: {idle.reason}"))
-            for idle in found.idle
+            for idle in catalogue.idle
             if idle.reason  # without one, nobody asked for it
         ),
     ]

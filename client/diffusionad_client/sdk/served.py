@@ -48,14 +48,14 @@ def read_served(model: str, version: str, config: ModelConfig, url: str) -> Serv
 def _check_tensors(
     where: str, config: ModelConfig, expected: contract.Signature, size: int
 ) -> None:
-    for kind, found, wanted in (
+    for kind, served, wanted in (
         ("inputs", config.signature.inputs, expected.inputs),
         ("outputs", config.signature.outputs, expected.outputs),
     ):
-        if set(found) != set(wanted):
+        if set(served) != set(wanted):
             raise ContractError(
                 f"{where}: the {kind} of a category of size {size} are "
-                f"{_describe(wanted)}, not {_describe(found)}"
+                f"{_describe(wanted)}, not {_describe(served)}"
             )
     if not config.batched:
         raise ContractError(f"{where}: it takes no batches (max_batch_size is 0)")

@@ -92,7 +92,7 @@ def category_problems(repository: Path, category: str) -> list[str]:
 
 
 def served_forms(repository: Path, category: str) -> dict[str, Release]:
-    """Map each ensemble of a category, its public face first, to the release that it serves.
+    """Map each ensemble of a category, its plain form first, to the release that it serves.
 
     They differ where a command was killed between the two; the next one puts that right.
     """

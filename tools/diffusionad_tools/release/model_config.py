@@ -1,4 +1,4 @@
-"""Triton's `config.pbtxt` for a category: its steps and the ensembles that are its faces.
+"""Triton's `config.pbtxt` for a category: its steps and the ensembles that are its forms.
 
 Built as protobuf messages from the contract's signatures, so that a tensor is
 named in one place only. The same files are served by the embedded server and
@@ -172,14 +172,14 @@ def ensemble_configs(
     step_versions: Mapping[Step, int],
     decoding_version: int | None,
 ) -> list[pb.ModelConfig]:
-    """Configure every ensemble of one release, the category's public face first.
+    """Configure every ensemble of one release, the category's plain form first.
 
     Without a `decoding_version` there is no encoded form.
     """
-    face = ensemble_config(metadata, version, step_versions)
+    plain = ensemble_config(metadata, version, step_versions)
     if decoding_version is None:
-        return [face]
-    return [face, encoded_config(metadata, version, step_versions, decoding_version)]
+        return [plain]
+    return [plain, encoded_config(metadata, version, step_versions, decoding_version)]
 
 
 def pinned_versions(ensembles: Iterable[pb.ModelConfig], model: str) -> set[int]:

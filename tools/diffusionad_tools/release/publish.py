@@ -81,7 +81,7 @@ def switch(
     settle: float = 0.0,
     on_switch: OnSwitch = no_servers,
 ) -> None:
-    """Serve the release that a category's ensembles configure, its public face first.
+    """Serve the release that a category's ensembles configure, its plain form first.
 
     Version folders that the repository lacks lie in `aside`, below the names of
     their models; what else is written is written there too. `before` are the
@@ -89,10 +89,10 @@ def switch(
     number of seconds between two stages, for servers that poll; `on_switch` is
     where servers that load on request are made to.
     """
-    face = pb.ModelConfig()
-    face.CopyFrom(ensemble_configs[0])
-    model_config.remember(face, before)
-    category = face.name
+    plain = pb.ModelConfig()
+    plain.CopyFrom(ensemble_configs[0])
+    model_config.remember(plain, before)
+    category = plain.name
 
     steps = list(step_models(category))
     current = [model_config.read(path) for path in _ensemble_files(repository, category)]
@@ -115,7 +115,7 @@ def switch(
         *(move for name in [*steps, *decoders] for move in _folders(repository, aside, name)),
         *_step_configs(repository, aside / "both", both, now),
     ]
-    change = [*_ensembles(repository, aside, [face, *ensemble_configs[1:]])]
+    change = [*_ensembles(repository, aside, [plain, *ensemble_configs[1:]])]
     narrow = [*_step_configs(repository, aside / "new", new, then)]
     _move(widen)
     time.sleep(settle if widen and change else 0.0)

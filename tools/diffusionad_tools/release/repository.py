@@ -71,7 +71,7 @@ class Release:
 
 
 def ensembles(repository: Path, category: str) -> tuple[str, ...]:
-    """Name the ensembles that a category has, its public face first; all pin the same steps.
+    """Name the ensembles that a category has, its plain form first; all pin the same steps.
 
     The encoded form is there or not for all releases alike.
     """
@@ -186,15 +186,15 @@ def published_configs(repository: Path, category: str, version: int) -> list[pb.
 
     A release from before the category had an encoded form gets the one it would have had.
     """
-    face, *encoded = (
+    plain, *encoded = (
         repository / name / str(version) / RELEASE_FILE for name in ensembles(repository, category)
     )
-    release = _release(face)
+    release = _release(plain)
     decoding = decoding_version(repository, category, release.metadata)
     derived = model_config.ensemble_configs(
         release.metadata, version, release.step_versions, decoding
     )
-    written = [model_config.read(path) for path in (face, *encoded) if path.exists()]
+    written = [model_config.read(path) for path in (plain, *encoded) if path.exists()]
     return [*written, *derived[len(written) :]]
 
 

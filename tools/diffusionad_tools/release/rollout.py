@@ -90,7 +90,7 @@ class RollOut:
 def roll_out(release: Release, forms: Sequence[str], fleet: Fleet) -> list[ServerState]:
     """Make every server load a release, all at once, and ask each what it serves then.
 
-    `forms` are the category's ensembles, its public face first. A server that
+    `forms` are the category's ensembles, its plain form first. A server that
     cannot be reached, refuses or fails is among the answers with its problem;
     the others are done all the same.
     """
@@ -111,13 +111,13 @@ def _bring(release: Release, forms: Sequence[str], fleet: Fleet, url: str) -> Se
 
 
 def _forms_there(server: GrpcTransport, forms: Sequence[str]) -> list[str]:
-    """Name the category's public face, and those of its other ensembles that are loaded there.
+    """Name the category's plain form, and those of its other ensembles that are loaded there.
 
     A server may do without the others: the plain container has no Pillow.
     """
-    face, *others = forms
+    plain, *others = forms
     ready = {entry.model for entry in server.index(timeout=_ASK_S) if entry.ready}
-    return [face, *(form for form in others if form in ready)]
+    return [plain, *(form for form in others if form in ready)]
 
 
 def _examine(

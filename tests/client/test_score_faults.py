@@ -177,7 +177,8 @@ def test_a_named_pipe_is_never_waited_for(
 STALLED = """
 import sys, time
 from diffusionad_client import regular_files
-regular_files._read = lambda path: time.sleep(3600)
+read = regular_files._read
+regular_files._read = lambda path: time.sleep(3600) if "GONE" in str(path) else read(path)
 from diffusionad_client.cli import main
 from diffusionad_client.commands import progress
 print("started", flush=True)
@@ -188,7 +189,8 @@ main()
 def test_a_read_that_never_ends_does_not_keep_a_ctrl_c_out(
     triton: Any, parts: Path, tmp_path: Path
 ) -> None:
-    command = [sys.executable, "-c", STALLED, "score", str(parts), "--timeout", "600"]
+    stalled = STALLED.replace("GONE", "png")
+    command = [sys.executable, "-c", stalled, "score", str(parts), "--timeout", "600"]
     command += ["--url", triton.url, "--output", str(tmp_path / "out")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         wait_for((tmp_path / "out" / "results.jsonl.part").exists)
@@ -201,20 +203,27 @@ def test_a_read_that_never_ends_does_not_keep_a_ctrl_c_out(
 def test_a_read_that_never_ends_is_a_failed_row_when_its_time_is_over(
     triton: Any, parts: Path, tmp_path: Path
 ) -> None:
-    stalled = STALLED.replace("lambda path: ", 'lambda path: b"" if "07" in str(path) else ')
-    command = [sys.executable, "-c", stalled, "score", str(parts / "07.png"), str(parts / "08.png")]
-    command += [
-        "--no-report",
-        "--timeout",
-        "0.5",
-        "--url",
-        triton.url,
-        "--output",
-        str(tmp_path / "out"),
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    done = score_stalled("08", triton, parts, tmp_path / "out")
     assert done.returncode == 3, done.stderr
-    assert "not read within 0.5 s" in rows(tmp_path / "out")[1]["error"]["message"]
+    (failed,) = (row for row in rows(tmp_path / "out") if row["error"])
+    assert failed["image"] == "08.png"
+    assert "not read within 0.5 s" in failed["error"]["message"]
+
+
+def test_a_drive_that_is_gone_ends_the_run_as_a_server_does_that_is(
+    triton: Any, parts: Path, tmp_path: Path
+) -> None:
+    done = score_stalled("png", triton, parts, tmp_path / "out")
+    assert done.returncode == 1
+    assert "is its drive there?" in done.stderr
+
+
+def score_stalled(
+    gone: str, triton: Any, parts: Path, output: Path
+) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", STALLED.replace("GONE", gone), "score", str(parts)]
+    command += ["--no-report", "--timeout", "0.5", "--url", triton.url, "--output", str(output)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
 
 def test_a_list_is_read_from_standard_input(triton: Any, parts: Path, tmp_path: Path) -> None:

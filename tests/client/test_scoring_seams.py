@@ -5,12 +5,15 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from diffusionad_client import Client
@@ -138,3 +141,21 @@ def test_a_row_of_before_there_were_hashes_is_read() -> None:
 def test_a_field_of_a_later_version_is_passed_over() -> None:
     row = Row(image="a.png", score=0.1, verdict="OK", accept=0.2, reject=0.3)
     assert Row.from_document({**row.to_document(), "camera": "left"}) == row
+
+
+documents = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.integers() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from([*Row.__dataclass_fields__, "thresholds", "error"]), inner
+        )
+    ),
+    max_leaves=8,
+)
+
+
+@given(documents)
+def test_whatever_a_line_of_results_holds_it_is_a_row_or_a_value_error(document: object) -> None:
+    with suppress(ValueError):  # which the reader tells with the line
+        assert Row.from_document(document).image

@@ -6,7 +6,7 @@ import hashlib
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Mapping
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
@@ -29,10 +29,10 @@ from diffusionad_client.scoring.sources import Source, SourceImage
 from diffusionad_client.scoring.workers import Workers
 from diffusionad_client.sdk.inspection import Inspection
 
-# Errors that are the server's, not the image's. So many in a row end the run, if
+# Errors that are the server's or the drive's, not the image's. So many in a row end the run, if
 # they cannot pass by themselves or nothing has been answered for so long: a dead
 # server must not turn a hundred thousand images into failures, one by one.
-_OF_THE_SERVER = (
+_NOT_THE_IMAGES = (
     AccessDeniedError,
     ContractError,
     DeadlineExceededError,
@@ -41,6 +41,7 @@ _OF_THE_SERVER = (
 )
 GIVE_UP_AFTER = 4
 PATIENCE_S = 10.0
+_LISTEN_EVERY_S = 0.5  # Windows tells a Ctrl-C only to those who do not wait for ever
 
 # What Pillow and numpy raise for pictures that they cannot make.
 _UNDRAWABLE = (ArithmeticError, MemoryError, OSError, ValueError)
@@ -77,7 +78,8 @@ def score_one(image: SourceImage, inspect: Inspect, recipe: Recipe) -> ScoredIma
     """Score one image. What is wrong with it comes back in its row.
 
     Nothing is written: the answer depends on the image's bytes, the model and
-    the recipe alone. Raises the errors that are the server's, not the image's.
+    the recipe alone. Raises the errors that are not the image's: the server's,
+    and that its file was not there in time.
     """
     sha256 = None
     try:
@@ -86,6 +88,8 @@ def score_one(image: SourceImage, inspect: Inspect, recipe: Recipe) -> ScoredIma
         started = time.perf_counter()
         pixels = images.load(content, depth=recipe.depth, name=image.name)
         decode_s = time.perf_counter() - started
+    except DeadlineExceededError:  # a drive that is gone is no better than a server that is
+        raise
     except DiffusionADError as exc:
         return ScoredImage(Row.failed(image.name, exc, sha256=sha256))
     drawing = recipe.drawing
@@ -95,7 +99,7 @@ def score_one(image: SourceImage, inspect: Inspect, recipe: Recipe) -> ScoredIma
             anomaly_map=drawing.heatmaps or drawing.maps,
             reconstruction=drawing.heatmaps,
         )
-    except _OF_THE_SERVER:
+    except _NOT_THE_IMAGES:
         raise
     except DiffusionADError as exc:
         return ScoredImage(Row.failed(image.name, exc, sha256=sha256))
@@ -139,12 +143,14 @@ def score_all(
                 break
             name, task = under_way.popleft()
             try:
+                while not wait([task], timeout=_LISTEN_EVERY_S).done:
+                    pass
                 row = task.result()
                 if row.error_type is None:
                     answered = True
                     failures_in_a_row = 0
                     last_answer = time.monotonic()
-            except _OF_THE_SERVER as exc:
+            except _NOT_THE_IMAGES as exc:
                 last_failure = exc
                 failures_in_a_row += 1
                 may_pass = exc.retryable and time.monotonic() - last_answer < PATIENCE_S

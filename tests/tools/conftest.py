@@ -75,6 +75,8 @@ class HandmadeModel:
 
     size: int = SIZE
     gain: float = 0.5
+    # 3 is no real one: there the large step's noise does not travel.
+    agreed: int = 1
 
     def answer(self, image: NDArray[np.uint8]) -> tuple[float, NDArray[np.float32], Any]:
         """Compute score, anomaly map and reconstruction of one image with numpy."""
@@ -92,7 +94,7 @@ class HandmadeModel:
 
     def graph(self, step: Step) -> onnx.ModelProto:
         """Build one step's graph."""
-        signature = contract.step_signature(step, self.size)
+        signature = contract.step_signature(step, self.size, self.agreed)
         nodes, constants = {
             Step.NOISE_PREDICTION: self._noise_prediction,
             Step.RECONSTRUCTION: self._reconstruction,
@@ -112,6 +114,7 @@ class HandmadeModel:
 
     def _noise_prediction(self) -> tuple[list[onnx.NodeProto], dict[str, Any]]:
         node = helper.make_node
+        travelling = ["small_noise", "large_noise"] if self.agreed < 3 else ["small_noise"]
         nodes = [
             *_scaled_image("x"),
             node("Unsqueeze", ["x", "one"], ["x5"]),  # (N, 1, 3, S, S)
@@ -119,7 +122,7 @@ class HandmadeModel:
             node("Concat", ["x5", "x_half"], [contract.NOISY], axis=1),
             node("Mul", ["x5", "gain"], ["small_noise"]),
             node("Mul", ["x_half", "half"], ["large_noise"]),
-            node("Concat", ["small_noise", "large_noise"], [contract.PREDICTED_NOISE], axis=1),
+            node("Concat", travelling, [contract.PREDICTED_NOISE], axis=1),
         ]
         return nodes, {
             **_SCALING,
@@ -239,6 +242,7 @@ class BundleMaker:
             digests=digests,
             metrics=metrics or {},
             depth=depth,
+            contract=model.agreed,
             **({} if agreement_set is None else _LOWERED),
         )
         if agreement_set is not None:
@@ -490,7 +494,7 @@ def _what_triton_would_serve(repository: Path) -> dict[str, str]:
             releases[name] = release.metadata.release
             for step, digest in release.metadata.digests.items():
                 version = release.step_versions[Step(step)]
-                model = contract.step_model(release.metadata.category, Step(step))
+                model = release.step_model(Step(step))
                 assert file_digest(models[model] / str(version) / "model.onnx") == digest
     for folder in models.values():
         for path in (folder / "configs").glob("*.pbtxt"):  # what some hosts read instead

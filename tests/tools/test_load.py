@@ -19,7 +19,7 @@ import pytest
 import tritonclient.grpc as triton
 from onnx import helper, numpy_helper
 
-from diffusionad_client.contract import IMAGE, NETWORK_STEPS, SCORE, Step
+from diffusionad_client.contract import IMAGE, SCORE, Step
 from diffusionad_tools.server.process import ServerSettings, TritonProcess, running_server
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]
@@ -75,7 +75,7 @@ def test_memory_is_flat_over_ten_thousand_requests(
     images[:, 0, 0, 0] = 0
     scores = [model.answer(image)[0] for image in images]
     pids = [server.pid, *stubs_of(server.pid)]
-    assert len(pids) == 1 + len(NETWORK_STEPS)
+    assert len(pids) == 1 + len(Step)
 
     with triton.InferenceServerClient(server.grpc_url) as client:
         send(client, images, WARMUP)

@@ -79,8 +79,9 @@ def add_release(
             raise ReleaseError(_already_encoded(repository, metadata.category))
         if served is not None and _is_same(served, metadata) and has_encoded == encoded:
             # What an `add` that was killed left undone.
-            _finish(repository, served, folder, on_switch)
-            pruned = prune(repository, metadata.category, keep, folder / _PRUNED)
+            current = _finish(repository, served, folder, on_switch)
+            aside = folder / _PRUNED
+            pruned = prune(repository, metadata.category, keep, aside, lagging=not current)
             return Addition(metadata, served.version, added=False, pruned=pruned)
         check_graphs(bundle)
         candidate = lay_out(bundle, repository, folder / _CANDIDATE, encoded=encoded)
@@ -99,8 +100,9 @@ def add_release(
         if measured.agreement is not None:
             say(f"{metadata.precision} agrees with fp32: {describe(measured.agreement)}.")
         candidate = record(candidate, measured)
-        publish(candidate, repository, settle=settle, on_switch=on_switch)
-        pruned = prune(repository, metadata.category, keep, folder / _PRUNED)
+        current = publish(candidate, repository, settle=settle, on_switch=on_switch)
+        aside = folder / _PRUNED
+        pruned = prune(repository, metadata.category, keep, aside, lagging=not current)
     return Addition(candidate.metadata, candidate.version, added=True, pruned=pruned)
 
 
@@ -109,9 +111,9 @@ def _is_same(served: Release, metadata: ReleaseMetadata) -> bool:
     return served.metadata.as_exported() == metadata.as_exported()
 
 
-def _finish(repository: Path, served: Release, aside: Path, on_switch: OnSwitch) -> None:
+def _finish(repository: Path, served: Release, aside: Path, on_switch: OnSwitch) -> bool:
     configs = published_configs(repository, served.metadata.category, served.version)
-    switch(repository, aside, configs, served.served_before, on_switch=on_switch)
+    return switch(repository, aside, configs, served.served_before, on_switch=on_switch)
 
 
 def _already_encoded(repository: Path, category: str) -> str:

@@ -89,7 +89,8 @@ def lay_out(bundle: Bundle, repository: Path, folder: Path, *, encoded: bool = T
         durable.copy(bundle.graph(step), model / str(version) / GRAPH_FILE)
         if not (repository / model.name).exists():
             _lay_out_host_configs(config, model)
-    lay_out_judgement(candidate, repository)
+    if Step.JUDGEMENT in CONTRACTS[metadata.contract]:
+        lay_out_judgement(candidate, repository)
     references.keep(bundle.references(), candidate.model(references.LAST_STEP) / str(version))
     pins = dict.fromkeys(CONTRACTS[metadata.contract], version)
     decoder = decoding.lay_out(repository, metadata, folder) if encoded else None

@@ -1,9 +1,10 @@
 """Remove old releases, never one that is served nor what any ensemble pins.
 
 First the ensembles' version folders, then the step versions that nothing asks
-for any more: a crash in between leaves steps without a use, which the next
-pruning finds, and never a release without its steps. Each folder is taken out
-of the repository at one stroke and removed outside it.
+for any more, and the steps of a contract of which no release is left: a crash
+in between leaves steps without a use, which the next pruning finds, and never
+a release without its steps. Each folder is taken out of the repository at one
+stroke and removed outside it, if all that it holds is a release's.
 """
 
 from __future__ import annotations
@@ -12,10 +13,13 @@ from pathlib import Path
 
 from tritonclient.grpc import model_config_pb2 as pb
 
+from diffusionad_client.artifacts.bundle import REFERENCES_FILE
 from diffusionad_client.contract import step_models
 from diffusionad_tools.release import durable, model_config
 from diffusionad_tools.release.repository import (
     CONFIG_FILE,
+    CONFIGS_FOLDER,
+    GRAPH_FILE,
     RELEASE_FILE,
     config_files,
     ensembles,
@@ -23,15 +27,20 @@ from diffusionad_tools.release.repository import (
     versions,
 )
 
+_GRAPH_FILES = {GRAPH_FILE, REFERENCES_FILE}
+
 KEEP = 3  # releases of a category: the served one, the one before it, one more
 
 
-def prune(repository: Path, category: str, keep: int, aside: Path) -> list[int]:
+def prune(
+    repository: Path, category: str, keep: int, aside: Path, *, lagging: bool = False
+) -> list[int]:
     """Keep the `keep` releases that matter most; return the versions of those that went.
 
     Those are the served one, those served before it, the latest first, and then
     the newest. Step versions that no ensemble pins go too, such as those of an
-    `add` that was killed. The caller holds `staging(repository)`; `aside` is a
+    `add` that was killed; and whole steps that none does, but not while a server
+    is `lagging` behind. The caller holds `staging(repository)`; `aside` is a
     folder in it.
     """
     durable.make_folder(aside)
@@ -39,15 +48,38 @@ def prune(repository: Path, category: str, keep: int, aside: Path) -> list[int]:
     gone = set()
     for name in ensembles(repository, category):
         for version in set(versions(repository / name)) - kept:
-            _remove(repository / name / str(version), aside)
-            gone.add(version)
+            if _holds_only(repository / name / str(version), {RELEASE_FILE}):
+                _remove(repository / name / str(version), aside)
+                gone.add(version)
     configs = _all_configs(repository)
     for model in step_models(category):
+        pinned = model_config.pinned_versions(configs, model)
+        if not pinned and not lagging and _is_step(repository / model):
+            _remove(repository / model, aside)
+            continue
         named = map(model_config.versions_named, config_files(repository / model))
-        asked_for = model_config.pinned_versions(configs, model).union(*named)
-        for version in set(versions(repository / model)) - asked_for:
-            _remove(repository / model / str(version), aside)
+        for version in set(versions(repository / model)) - pinned.union(*named):
+            if _holds_only(repository / model / str(version), _GRAPH_FILES):
+                _remove(repository / model / str(version), aside)
     return sorted(gone)
+
+
+def _is_step(folder: Path) -> bool:
+    """Tell whether a folder is a step's, and holds nothing that a release does not write."""
+    if not folder.is_dir():
+        return False
+    graphs = [folder / str(version) for version in versions(folder)]
+    configs = {path.name for path in config_files(folder)}
+    known = {CONFIG_FILE, CONFIGS_FOLDER, *(path.name for path in graphs)}
+    return (
+        _holds_only(folder, known)
+        and _holds_only(folder / CONFIGS_FOLDER, configs)
+        and all(_holds_only(path, _GRAPH_FILES) for path in graphs)
+    )
+
+
+def _holds_only(folder: Path, names: set[str]) -> bool:
+    return not folder.is_dir() or {path.name for path in folder.iterdir()} <= names
 
 
 def _kept(repository: Path, category: str, keep: int) -> set[int]:

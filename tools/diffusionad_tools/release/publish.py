@@ -53,16 +53,17 @@ def publish(
     *,
     settle: float = 0.0,
     on_switch: OnSwitch = no_servers,
-) -> None:
+) -> bool:
     """Move a candidate into `repository` and serve it. See the module for the order.
 
     The caller holds `staging(repository)`, and the candidate lies in it.
+    Returns what `switch` does.
     """
     served = served_release(repository, candidate.metadata.category)
     before = [] if served is None else [*served.served_before, served.version]
     if not repository.exists():
         durable.make_folder(repository)
-    switch(
+    return switch(
         repository,
         candidate.folder,
         candidate.ensembles(),
@@ -80,14 +81,15 @@ def switch(
     *,
     settle: float = 0.0,
     on_switch: OnSwitch = no_servers,
-) -> None:
+) -> bool:
     """Serve the release that a category's ensembles configure, its plain form first.
 
     Version folders that the repository lacks lie in `aside`, below the names of
     their models; what else is written is written there too. `before` are the
     versions served before this one, see `model_config.remember`. `settle` is the
     number of seconds between two stages, for servers that poll; `on_switch` is
-    where servers that load on request are made to.
+    where servers that load on request are made to. Returns whether the steps
+    have forgotten the release before: not while a server still needs it.
     """
     plain = pb.ModelConfig()
     plain.CopyFrom(ensemble_configs[0])
@@ -120,9 +122,11 @@ def switch(
     _move(widen)
     time.sleep(settle if widen and change else 0.0)
     _move(change)
-    if on_switch(category):
+    forgotten = on_switch(category)
+    if forgotten:
         time.sleep(settle if (widen or change) and narrow else 0.0)
         _move(narrow)
+    return forgotten
 
 
 def _move(moves: Iterable[_Move]) -> None:

@@ -7,6 +7,8 @@ while requests still reach the old ensemble (measured: see `docs/fleet.md`).
 So servers load between two changes of the folder: when the ensembles have
 switched and the steps serve the old and the new release; and again when the
 steps serve the new one alone, which takes no time and frees the old one's memory.
+Steps that the new release has not, because it is of another contract, Triton
+keeps loaded; they are unloaded then.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
+from diffusionad_client.contract import step_models
 from diffusionad_client.errors import DiffusionADError
 from diffusionad_client.sdk.client import Client
 from diffusionad_client.sdk.connection import check_url
@@ -78,8 +81,11 @@ class RollOut:
 
     def finish(self, category: str) -> None:
         """Load again what the steps' narrowed configurations leave, unless a server lags behind."""
-        if not self.servers or self.complete:
-            self(category)
+        if not self.fleet.urls or (self.servers and not self.complete):
+            return
+        release = find_release(self.repository, category)
+        forms = ensembles(self.repository, category)
+        self.servers = roll_out(release, forms, self.fleet, last=True)
 
     @property
     def complete(self) -> bool:
@@ -87,25 +93,35 @@ class RollOut:
         return all(server.agrees for server in self.servers)
 
 
-def roll_out(release: Release, forms: Sequence[str], fleet: Fleet) -> list[ServerState]:
+def roll_out(
+    release: Release, forms: Sequence[str], fleet: Fleet, *, last: bool = False
+) -> list[ServerState]:
     """Make every server load a release, all at once, and ask each what it serves then.
 
     `forms` are the category's ensembles, its plain form first. A server that
     cannot be reached, refuses or fails is among the answers with its problem;
-    the others are done all the same.
+    the others are done all the same. The `last` time, steps that no other
+    release needs any more are unloaded.
     """
+    load = partial(_load_and_examine, release, forms, fleet, last)
     with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="rollout") as pool:
-        return list(pool.map(partial(_bring, release, forms, fleet), fleet.urls))
+        return list(pool.map(load, fleet.urls))
 
 
-def _bring(release: Release, forms: Sequence[str], fleet: Fleet, url: str) -> ServerState:
+def _load_and_examine(
+    release: Release, forms: Sequence[str], fleet: Fleet, last: bool, url: str
+) -> ServerState:
     try:
         with closing(GrpcTransport(url, admin_key=fleet.admin_key)) as server:
             there = _forms_there(server, forms)
             end = time.monotonic() + fleet.timeout
             for form in there:
                 server.load(form, timeout=max(end - time.monotonic(), _ASK_S))
-            return _examine(server, release, url, there)
+            state = _examine(server, release, url, there)
+            if last and state.agrees:
+                for model in _left_over(server, release):
+                    server.unload(model, timeout=_ASK_S)
+            return state
     except DiffusionADError as exc:
         return ServerState(url=url, problem=str(exc))
 
@@ -118,6 +134,12 @@ def _forms_there(server: GrpcTransport, forms: Sequence[str]) -> list[str]:
     plain, *others = forms
     ready = {entry.model for entry in server.index(timeout=_ASK_S) if entry.ready}
     return [plain, *(form for form in others if form in ready)]
+
+
+def _left_over(server: GrpcTransport, release: Release) -> set[str]:
+    """Name the steps of other contracts that a server still has loaded."""
+    ready = {entry.model for entry in server.index(timeout=_ASK_S) if entry.ready}
+    return ready & set(step_models(release.metadata.category)) - set(release.pins)
 
 
 def _examine(

@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -353,6 +353,23 @@ def publish_ungated() -> Callable[..., Candidate]:
     By default without the encoded form, whose processes every server would start.
     """
     return publish_bundle
+
+
+@pytest.fixture
+def publish_under(
+    publish_ungated: Callable[..., Candidate], monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., None]:
+    """Publishes as the tools of a contract did, which is the first argument."""
+
+    def publish(agreed: int, *arguments: Any, **options: Any) -> None:
+        def published(metadata: ReleaseMetadata) -> ReleaseMetadata:
+            return replace(metadata, contract=agreed)
+
+        with monkeypatch.context() as patch:
+            patch.setattr("diffusionad_tools.release.candidate.published", published)
+            publish_ungated(*arguments, **options)
+
+    return publish
 
 
 @pytest.fixture(scope="session")

@@ -17,13 +17,13 @@ import pytest
 from click.testing import CliRunner, Result
 
 from diffusionad_client import contract
-from diffusionad_client.artifacts.metadata import ReleaseMetadata, Thresholds
+from diffusionad_client.artifacts.metadata import Thresholds
 from diffusionad_client.cli import main
 from diffusionad_client.contract import NETWORK_STEPS, Priority, Signature, Step
 from diffusionad_client.sdk.admin_key import ensure_admin_key
 from diffusionad_client.sdk.client import Client
 from diffusionad_client.sdk.transports.grpc import GrpcTransport
-from diffusionad_tools.release import candidate, model_config
+from diffusionad_tools.release import model_config
 from diffusionad_tools.release.promote import promote, rollback
 from diffusionad_tools.release.repository import find_release, served_release, versions
 from diffusionad_tools.release.validate import validate_category
@@ -41,21 +41,6 @@ LIMITS = Thresholds(accept=0.2, reject=0.3)
 
 def release(*arguments: object) -> Result:
     return CliRunner().invoke(main, ["release", *map(str, arguments)])
-
-
-@pytest.fixture
-def publish_under(publish_ungated: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Publishes as tools of that contract did."""
-
-    def publish(agreed: int, *arguments: Any, **options: Any) -> None:
-        def published(metadata: ReleaseMetadata) -> ReleaseMetadata:
-            return dataclasses.replace(metadata, contract=agreed)
-
-        with monkeypatch.context() as patch:
-            patch.setattr(candidate, "published", published)
-            publish_ungated(*arguments, **options)
-
-    return publish
 
 
 @pytest.fixture

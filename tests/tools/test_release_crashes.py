@@ -37,6 +37,7 @@ from diffusionad_tools.release.thresholds import set_thresholds
 from diffusionad_tools.server.process import ServerSettings, TritonProcess, running_server
 
 CHANGES = ["first add", "add that prunes", "promote", "rollback", "thresholds"]
+ACROSS = ["add of a newer contract", "back to an older contract"]
 # Of each network the default and those for two kinds of hosts, and the judgement's.
 CONFIGS = 3 * 3 + 1
 GAINS = {1: 0.5, 2: 0.75, 3: 0.25}  # of the model in each version
@@ -71,17 +72,23 @@ class Scene:
     """A repository of three releases, and the change that is made to it."""
 
     add: Callable[..., Any]
+    publish_under: Callable[..., None]
     bundles: dict[int, Bundle]
     encoded: bool = False  # the category has an encoded form
     before: dict[str, Path] = field(default_factory=dict)  # repositories to start from
 
     def prepare(self, change: str, repository: Path) -> None:
         """Lay the repository out as it is before the change."""
-        releases = {"first add": 0, "add that prunes": 2}.get(change, 3)
-        key = str(releases)
+        counts = dict(zip(("first add", "add that prunes", *ACROSS), (0, 2, 1, 2), strict=True))
+        releases = counts.get(change, 3)
+        key = f"{releases}, the first of contract 1" if change in ACROSS else str(releases)
         if key not in self.before:
             self.before[key] = self.bundles[1].folder.parent.parent / f"before-{key}"
             for version in range(1, releases + 1):
+                if change in ACROSS and version == 1:
+                    old = self.bundles[1]
+                    self.publish_under(1, old, self.before[key], encoded=self.encoded)
+                    continue
                 self.add(self.bundles[version], self.before[key], encoded=self.encoded)
         if self.before[key].exists():
             shutil.copytree(self.before[key], repository)
@@ -97,14 +104,18 @@ class Scene:
                 promote(repository, "widget", 1)
             case "rollback":
                 rollback(repository, "widget", to=2)
+            case "add of a newer contract":
+                self.add(self.bundles[2], repository, encoded=self.encoded)
+            case "back to an older contract":
+                rollback(repository, "widget", to=1)
             case "thresholds":
                 set_thresholds(repository, "widget", accept=0.125)
 
 
 @pytest.fixture
-def scene(make_bundle: Any, add_ungated: Any, handmade_model: Any) -> Scene:
+def scene(make_bundle: Any, add_ungated: Any, publish_under: Any, handmade_model: Any) -> Scene:
     bundles = {v: make_bundle(model=handmade_model(gain=gain)) for v, gain in GAINS.items()}
-    return Scene(add_ungated, bundles)
+    return Scene(add_ungated, publish_under, bundles)
 
 
 @pytest.fixture
@@ -126,7 +137,7 @@ def check_inspection(scene: Scene, handmade_model: Any) -> Callable[[Inspection,
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("change", CHANGES + ACROSS)
 def test_a_crash_at_any_write_leaves_a_whole_release_and_no_obstacle(
     scene: Scene,
     what_triton_would_serve: Any,
@@ -164,6 +175,9 @@ def test_a_crash_at_any_write_leaves_a_whole_release_and_no_obstacle(
             assert [p.name for p in repository.parent.iterdir()] == ["repository"]
         shutil.rmtree(repository.parent)
 
+    found = served_release(repository, "widget")
+    assert found is not None
+    assert found.metadata.contract == (1 if change == ACROSS[1] else 2)
     old, new = seen[0], seen[-1]
     assert old != new
     switch = seen.index(new)
@@ -184,7 +198,7 @@ def _finished(scene: Scene, change: str, repository: Path) -> str:
         kept = {p.name for p in model.iterdir() if p.is_dir()} - {"configs"}
         if change == "add that prunes":
             assert kept == {str(version)}
-    gain = {"first add": 1, "promote": 1, "rollback": 2}.get(change, 3)
+    gain = {"first add": 1, "promote": 1, "rollback": 2, ACROSS[0]: 2, ACROSS[1]: 1}.get(change, 3)
     assert served.metadata.digests == scene.bundles[gain].metadata.digests
     assert served.metadata.thresholds.accept == (0.125 if change == "thresholds" else 0.2)
     return served.metadata.release

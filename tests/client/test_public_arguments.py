@@ -245,7 +245,7 @@ JSON = st.recursive(
 )
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.data(), JSON)
 def test_metadata_with_any_value_in_any_place_is_read_or_refused(
     make_metadata: Callable[..., ReleaseMetadata], data: st.DataObject, value: Any

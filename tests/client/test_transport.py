@@ -43,6 +43,11 @@ Code = grpc.StatusCode
         (Code.INTERNAL, "Stub process 's_0_0' is not healthy.", errors.ServerUnavailableError),
         (Code.INTERNAL, "The stub process has exited", errors.ServerUnavailableError),
         (Code.UNKNOWN, "Stub process 's' has died", errors.ServerUnavailableError),
+        (
+            Code.UNAVAILABLE,
+            "Request for unknown model: 'queue' version 1 is not at ready state",
+            errors.ModelNotFoundError,
+        ),
         (Code.INVALID_ARGUMENT, "unexpected shape", errors.InferenceError),
         (Code.INTERNAL, "onnx runtime error 6", errors.InferenceError),
         (Code.UNIMPLEMENTED, "unknown service", errors.ContractError),

@@ -68,7 +68,7 @@ def commands(command: click.Command, path: str) -> Iterator[str]:
     yield path
     context = click.Context(command, info_name=path)
     for parameter in command.get_params(context):
-        if parameter.name != "help":
+        if "--help" not in parameter.opts:  # which all have; click remembers it as it was asked
             yield f"  {option(parameter, context)}"
     if isinstance(command, click.Group):
         for name in sorted(command.list_commands(context)):

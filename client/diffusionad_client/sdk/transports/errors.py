@@ -36,6 +36,8 @@ _PYTHON_TRACE = re.compile(r"\s*\bAt:\n(\s+/.*\n?)+;?")  # a stub's own stack, o
 _QUEUE_FULL = "queue"
 _WAITED_TOO_LONG = "request timeout expired"
 
+_UNKNOWN = "unknown model"
+
 # Its words for a model of which no version is ready now, but which it holds: it says so of all
 # models while it stops, and of one while that is loaded or unloaded.
 _NOT_NOW = ("has no available versions", "is not at ready state")
@@ -44,7 +46,9 @@ _NOT_READY = ("server is stopping", "server exiting", "server not ready")
 
 # What Triton's Python backend says of a model's process that was killed or crashed, in any of
 # several statuses. Whoever runs the server brings it back; another server may do meanwhile.
-_PROCESS_GONE = re.compile(r"stub\b.*\b(unhealthy|not healthy|exited|died|killed|terminated)", re.S)
+_PROCESS_GONE = re.compile(
+    r"stub process\b.*\b(unhealthy|not healthy|exited|died|killed|terminated)", re.S
+)
 
 
 def translate(status: str | None, message: str, about: str, timeout: float) -> DiffusionADError:
@@ -60,7 +64,8 @@ def translate(status: str | None, message: str, about: str, timeout: float) -> D
             f"{about}: a process that the server runs the model in has died ({message}); "
             "`diffusionad serve` brings it back, another server may have to be restarted"
         )
-    if code == "UNAVAILABLE":
+    # A message may name the model, which may be called "queue".
+    if code == "UNAVAILABLE" and _UNKNOWN not in text:
         if _WAITED_TOO_LONG in text:
             return ServerBusyError(f"{about}: waited too long in the server's queue ({message})")
         if _QUEUE_FULL in text:
@@ -69,13 +74,12 @@ def translate(status: str | None, message: str, about: str, timeout: float) -> D
             return AccessDeniedError(_restricted(message, about))
         if any(words in text for words in _NOT_READY):
             return ServerUnavailableError(f"{about}: the server is stopping, or not yet ready")
-        if "unknown model" not in text:
-            return ServerUnavailableError(f"{about}: no server answers ({_hint(message)})")
+        return ServerUnavailableError(f"{about}: no server answers ({_hint(message)})")
     if code in ("PERMISSION_DENIED", "UNAUTHENTICATED"):
         return AccessDeniedError(f"{about}: access refused ({message})")
     if code == "DEADLINE_EXCEEDED":
         return DeadlineExceededError(f"{about}: no answer in {timeout:.3g} s; {MORE_TIME}")
-    if code == "NOT_FOUND" or "unknown model" in text:
+    if code == "NOT_FOUND" or _UNKNOWN in text:
         passing = any(words in text for words in _NOT_NOW)
         return ModelNotFoundError(
             f"{about}: the server does not serve it ({message})", passing=passing

@@ -220,6 +220,22 @@ def test_what_nobody_sees_splits_no_group(tmp_path: Path, table: str) -> None:
     assert groups.grouping(layout.read(tmp_path)).groups == ["a", "a"]
 
 
+@pytest.mark.parametrize(
+    "table", ["path,group\ngood/ü.png,a\n".encode("latin-1"), "path,group\n".encode("utf-16")]
+)
+def test_a_table_that_is_not_utf_8_is_refused(tmp_path: Path, table: bytes) -> None:
+    make(tmp_path, "good/0.png")
+    (tmp_path / "groups.csv").write_bytes(table)
+    with pytest.raises(DataError, match="cannot be read: .*; save it as CSV in UTF-8"):
+        groups.grouping(layout.read(tmp_path))
+
+
+def test_visa_s_split_that_is_not_utf_8_is_refused(visa: Path) -> None:
+    (visa.parent / "split_csv/1cls.csv").write_text(VISA, encoding="utf-16")
+    with pytest.raises(DataError, match=r"1cls\.csv: cannot be read"):
+        layout.read(visa)
+
+
 def test_accents_that_are_put_together_differently_are_the_same_name(tmp_path: Path) -> None:
     make(tmp_path, "good/u\u0308.png", "good/b.png")  # as macOS writes it
     (tmp_path / "groups.csv").write_text(

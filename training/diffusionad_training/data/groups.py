@@ -5,12 +5,11 @@ DATA/groups.csv    optional, columns path,group: exposures of one part
 
 from __future__ import annotations
 
-import csv
-import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 
 from diffusionad_training.data.layout import DataSet
+from diffusionad_training.data.table import as_seen, read_table
 from diffusionad_training.errors import DataError
 
 GROUPS_FILE = "groups.csv"
@@ -38,42 +37,27 @@ def grouping(data: DataSet) -> Grouping:
     if not table.is_file():
         return Grouping(names, frozenset())
     group_of = _read_groups(table)
-    missing = [name for name in names if _same(name) not in group_of]
+    missing = [name for name in names if as_seen(name) not in group_of]
     if missing:
         raise DataError(f"{table}: does not name {len(missing)} images, the first {missing[0]!r}")
-    tested = {_same(data.name(sample.path)) for sample in data.test}
+    tested = {as_seen(data.name(sample.path)) for sample in data.test}
     in_test = frozenset(
         group
         for name, group in group_of.items()
         # A test set that is kept elsewhere is still named in the table.
         if name in tested or name.startswith("test/")
     )
-    return Grouping([group_of[_same(name)] for name in names], in_test)
+    return Grouping([group_of[as_seen(name)] for name in names], in_test)
 
 
 def _read_groups(table: Path) -> dict[str, str]:
     group_of: dict[str, str] = {}
-    try:
-        # With or without the byte-order mark that spreadsheets write.
-        with table.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            reader.fieldnames = [_same(name) for name in reader.fieldnames or ()]
-            if not {"path", "group"} <= set(reader.fieldnames):
-                raise DataError(f"{table}: needs the columns path,group; has {reader.fieldnames}")
-            for row in reader:
-                path, group = _same(row["path"] or ""), _same(row["group"] or "")
-                if not path or not group:
-                    raise DataError(f"{table}, line {reader.line_num}: a path or group is missing")
-                if group_of.setdefault(path, group) != group:
-                    raise DataError(
-                        f"{table}, line {reader.line_num}: {path} is in group {group} and in "
-                        f"group {group_of[path]}"
-                    )
-    except (OSError, UnicodeDecodeError, csv.Error) as exc:
-        raise DataError(f"{table}: cannot be read: {exc}") from exc
+    for number, row in read_table(table, ("path", "group")):
+        path, group = row["path"], row["group"]
+        if not path or not group:
+            raise DataError(f"{table}, line {number}: a path or group is missing")
+        if group_of.setdefault(path, group) != group:
+            raise DataError(
+                f"{table}, line {number}: {path} is in group {group} and in group {group_of[path]}"
+            )
     return group_of
-
-
-def _same(text: str) -> str:
-    """Leave out what nobody sees: spaces at the ends, and how accents are put together."""
-    return unicodedata.normalize("NFC", text.strip())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -10,20 +10,32 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffusionad_client import masks
+from diffusionad_client.contract import FULL_DEPTH
 from diffusionad_client.errors import ImageError
-from diffusionad_client.images import RGBImage, load, resize
+from diffusionad_client.images import Deep, RGBImage, read_pixels, resize, to_rgb
 from diffusionad_training.errors import DataError
 
 
-def load_all(paths: Sequence[Path], size: int) -> NDArray[np.uint8]:
+def load_all(
+    paths: Sequence[Path],
+    size: int,
+    *,
+    depth: int = FULL_DEPTH,
+    on_deep: Callable[[Deep], None] = lambda image: None,
+) -> NDArray[np.uint8]:
     """Load images into one array (N, size, size, 3), about 0.2 MB each at 256 pixels.
 
-    Raises `DataError` that names every image that cannot be read.
+    `depth` is that of images whose files do not say it (see the client's
+    `pixels`); `on_deep` hears of each of them. Raises `DataError` that names
+    every image that cannot be read.
     """
 
     def one(path: Path) -> RGBImage | ImageError:
         try:
-            return resize(load(path), size)
+            pixels = read_pixels(path)
+            if isinstance(pixels, Deep):
+                on_deep(pixels)
+            return resize(to_rgb(pixels, depth), size)
         except ImageError as exc:
             return exc
 

@@ -15,7 +15,6 @@ Images may lie in subfolders of all these. Folders of good parts are called
 
 from __future__ import annotations
 
-import csv
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from typing import Literal
 
 from diffusionad_client.folders import IMAGE_SUFFIXES, LeftOut, Reason, find_images, is_hidden
 from diffusionad_training.data.mask_files import MaskFiles
+from diffusionad_training.data.table import read_table
 from diffusionad_training.errors import DataError
 
 GOOD = "good"
@@ -36,7 +36,7 @@ _NOT_GOOD = frozenset(
     {"ng", "nok", "bad", "defect", "defects", "defective", "anomaly", "anomalies", "reject"}
 )
 _VISA_SPLIT = Path("split_csv", "1cls.csv")
-_VISA_COLUMNS = {"object", "split", "label", "image", "mask"}
+_VISA_COLUMNS = ("object", "split", "label", "image", "mask")
 _TABLE = ".csv"  # such as groups.csv: they go without saying
 
 
@@ -201,23 +201,19 @@ def _visa(search: _Search) -> Iterator[Sample]:
             f"{table}: missing; VisA's split of {root.name} is in it. Keep the category's folder "
             "where the data set has it, beside split_csv"
         )
-    with table.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
-        if not set(reader.fieldnames or ()) >= _VISA_COLUMNS:
-            raise DataError(f"{table}: needs the columns {sorted(_VISA_COLUMNS)}")
-        for row in reader:
-            if row["object"] != root.name:
-                continue
-            path = root.parent / row["image"]
-            mask = root.parent / row["mask"] if row["mask"] else None
-            for needed in (path, mask):
-                if needed is not None and not needed.is_file():
-                    raise DataError(f"{table}, line {reader.line_num}: {needed} is missing")
-            good = row["label"] == "normal"
-            if row["split"] == "train":
-                yield Sample(path, "train", GOOD)
-            else:
-                yield Sample(path, "test", GOOD if good else row["label"], mask)
+    for number, row in read_table(table, _VISA_COLUMNS):
+        if row["object"] != root.name:
+            continue
+        path = root.parent / row["image"]
+        mask = root.parent / row["mask"] if row["mask"] else None
+        for needed in (path, mask):
+            if needed is not None and not needed.is_file():
+                raise DataError(f"{table}, line {number}: {needed} is missing")
+        good = row["label"] == "normal"
+        if row["split"] == "train":
+            yield Sample(path, "train", GOOD)
+        else:
+            yield Sample(path, "test", GOOD if good else row["label"], mask)
 
 
 def _class_folder(search: _Search, folder: Path) -> Iterator[Sample]:

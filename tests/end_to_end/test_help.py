@@ -9,6 +9,8 @@ from click.testing import CliRunner
 from diffusionad_client import cli
 from diffusionad_client.cli import main
 
+OPEN = {"accept", "reject", "pixel"}  # numbers whose range is the metadata's, which says why
+
 
 def commands(group: click.Group, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
     context = click.Context(group)
@@ -37,3 +39,16 @@ def test_the_line_that_stands_for_a_command_is_the_first_of_its_help(name: str) 
 
 def test_every_installed_command_has_a_line_that_stands_for_it() -> None:
     assert set(main.list_commands(click.Context(main))) == set(cli._KNOWN)
+
+
+@pytest.mark.parametrize("command", list(commands(main)), ids=" ".join)
+def test_no_number_of_an_option_may_be_endless_or_none(command: tuple[str, ...]) -> None:
+    group: click.Command = main
+    for name in command:
+        assert isinstance(group, click.Group)
+        group = group.get_command(click.Context(group), name) or group
+    for parameter in group.params:
+        if parameter.type.name.startswith("float") and parameter.name not in OPEN:
+            for value in ("nan", "inf", "-inf"):
+                with pytest.raises(click.BadParameter):
+                    parameter.type.convert(value, parameter, None)

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from diffusionad_client.commands.options import json_option
+from diffusionad_client.commands.options import Number, json_option
 
 if TYPE_CHECKING:
     from diffusionad_client.artifacts.metadata import Calibration, Thresholds
     from diffusionad_client.scoring.labelled import Labelled
 
-_RATE = click.FloatRange(0, 1, min_open=True, max_open=True)
+_RATE = Number(0, 1, min_open=True, max_open=True)
 
 
 @click.command()

@@ -2,8 +2,25 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import click
 
+
+class Number(click.FloatRange):
+    """A number in a range. Click's own takes nan in any, and infinity in an open one."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Convert, and refuse what is no finite number."""
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value} is not a finite number.", param, ctx)
+        return number
+
+
+SECONDS = Number(min=0, min_open=True)
+SECONDS_OR_NONE = Number(min=0)  # 0: not at all
 concurrency_option = click.option(
     "--concurrency",
     type=click.IntRange(min=1, max=256),

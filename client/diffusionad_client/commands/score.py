@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 import click
 
 from diffusionad_client.cli import EXIT_SOME_FAILED
-from diffusionad_client.commands.options import concurrency_option
+from diffusionad_client.commands.options import Number, concurrency_option
 from diffusionad_client.commands.server import ServerChoice, reaches_server
 
 if TYPE_CHECKING:
     from diffusionad_client.scoring.results import RunSummary
 
-_SCORE = click.FloatRange(0, 1)  # of a part, by the contract
+_SCORE = Number(0, 1)  # of a part, by the contract
 
 
 @click.command()

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import click
 
+from diffusionad_client.commands.options import SECONDS
 from diffusionad_client.sdk.admin_key import read_admin_key
 from diffusionad_client.sdk.connection import CALL_S, DEFAULT_URL, Connection
 
@@ -85,7 +86,7 @@ def reaches_server(
     )
     timeout_option = click.option(
         "--timeout",
-        type=click.FloatRange(min=0, min_open=True),
+        type=SECONDS,
         default=timeout,
         show_default=True,
         metavar="SECONDS",

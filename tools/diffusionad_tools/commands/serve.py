@@ -13,6 +13,7 @@ from types import FrameType
 
 import click
 
+from diffusionad_client.commands.options import SECONDS
 from diffusionad_client.errors import ServeError
 from diffusionad_client.local_server import READY_PREFIX, STARTUP_S
 from diffusionad_client.sdk.admin_key import ensure_admin_key
@@ -51,7 +52,11 @@ _FREE = "0 takes a free one."
     help="Where Triton's log goes. [default: a temporary file, kept only if something fails]",
 )
 @click.option(
-    "--ready-timeout", default=STARTUP_S, show_default=True, help="Seconds for all models to load."
+    "--ready-timeout",
+    type=SECONDS,
+    default=STARTUP_S,
+    show_default=True,
+    help="Seconds for all models to load.",
 )
 @click.option(
     "--model-control-mode",

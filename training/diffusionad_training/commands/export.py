@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from diffusionad_client.commands.options import Number
+
 _FASTER = 1.05  # times as fast; less is within what a busy machine varies by
 
 
@@ -30,14 +32,14 @@ _FASTER = 1.05  # times as fast; less is within what a busy machine varies by
 )
 @click.option(
     "--false-reject-rate",
-    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    type=Number(0, 1, min_open=True, max_open=True),
     default=0.01,
     show_default=True,
     help="Share of good parts that may be NG.",
 )
 @click.option(
     "--review-rate",
-    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    type=Number(0, 1, min_open=True, max_open=True),
     default=0.05,
     show_default=True,
     help="Share of good parts that may be REVIEW or NG.",

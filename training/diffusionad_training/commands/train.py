@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from diffusionad_client.commands.options import Number
+
 if TYPE_CHECKING:
     from diffusionad_training.data.foregrounds import Foreground
     from diffusionad_training.data.structure import Surface
@@ -101,7 +103,7 @@ def _settings(
 )
 @click.option(
     "--held-out",
-    type=click.FloatRange(0, 0.9, min_open=True),
+    type=Number(0, 0.9, min_open=True),
     default=0.15,
     show_default=True,
     help="Share of the good images kept for the thresholds.",

@@ -6,11 +6,9 @@ from pathlib import Path
 
 import click
 
-from diffusionad_client.commands.options import json_option
+from diffusionad_client.commands.options import SECONDS, SECONDS_OR_NONE, json_option
 from diffusionad_client.local_server import STARTUP_S
 from diffusionad_tools.release.staging import WAIT_S
-
-_SECONDS = click.FloatRange(min=0)
 
 repository = click.option(
     "--repository",
@@ -20,14 +18,14 @@ repository = click.option(
 )
 wait = click.option(
     "--wait",
-    type=_SECONDS,
+    type=SECONDS_OR_NONE,
     default=WAIT_S,
     show_default=True,
     help="Seconds to wait for another `diffusionad release` on the same repository.",
 )
 settle = click.option(
     "--settle",
-    type=_SECONDS,
+    type=SECONDS_OR_NONE,
     default=0.0,
     show_default=True,
     help="Seconds between the changes, for servers that poll the repository: more than their poll "
@@ -35,7 +33,7 @@ settle = click.option(
 )
 ready_timeout = click.option(
     "--ready-timeout",
-    type=click.FloatRange(min=0, min_open=True),
+    type=SECONDS,
     default=STARTUP_S,
     show_default=True,
     help="Seconds for the models to load on the embedded Triton.",

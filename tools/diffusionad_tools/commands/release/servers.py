@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from diffusionad_client.commands.options import SECONDS
 from diffusionad_client.commands.server import admin_key_option
 from diffusionad_client.local_server import STARTUP_S
 from diffusionad_tools.commands.release import options
@@ -26,7 +27,7 @@ _url = click.option(
 )
 _load_timeout = click.option(
     "--load-timeout",
-    type=click.FloatRange(min=0, min_open=True),
+    type=SECONDS,
     default=STARTUP_S,
     show_default=True,
     help="Seconds for a running server to load it.",

@@ -1,6 +1,7 @@
 """From a run to a bundle: the same answers, clean graphs, honest thresholds."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,9 @@ import onnx
 import pytest
 import torch
 from click.testing import CliRunner
+from PIL import Image
 
+from diffusionad_client import images
 from diffusionad_client.artifacts.bundle import References, read_bundle
 from diffusionad_client.cli import main
 from diffusionad_client.contract import NETWORK_STEPS, Step, step_signature
@@ -19,7 +22,7 @@ from diffusionad_training.export.bundle import export
 from diffusionad_training.export.graphs import IR_VERSION, OPSET, export_step
 from diffusionad_training.export.parity import check_parity
 from diffusionad_training.export.runtime import GraphChain
-from diffusionad_training.run.checkpoint import load_run
+from diffusionad_training.run.checkpoint import CONFIG_FILE, load_run
 
 
 @pytest.fixture(scope="module")
@@ -126,6 +129,24 @@ def test_metadata_tells_where_the_release_came_from(bundle: Path, tiny_run: Path
     assert metadata.training.data_digest == record.data_digest
     assert metadata.training.images == record.training_images
     assert len(metadata.release) == 12
+
+
+def test_a_run_and_its_release_remember_the_depth_of_the_images(
+    tiny_run: Path, tmp_path: Path
+) -> None:
+    run = shutil.copytree(tiny_run, tmp_path / "run")
+    config = (run / CONFIG_FILE).read_text()
+    (run / CONFIG_FILE).write_text(config.replace('"depth": 16', '"depth": 12'))
+    result = CliRunner().invoke(main, ["export", str(run), "--output", str(tmp_path / "bundle")])
+    assert result.exit_code == 0, result.output
+    assert read_bundle(tmp_path / "bundle").metadata.depth == 12
+    grey = np.random.default_rng(0).integers(0, 4096, (64, 64)).astype(np.uint16)
+    Image.fromarray(grey).save(tmp_path / "unstated.png")
+    Image.fromarray(images.load(tmp_path / "unstated.png", depth=12)).save(tmp_path / "8.png")
+    model = load_run(run).model
+    paths = [tmp_path / "unstated.png", tmp_path / "8.png"]
+    (unstated, eight) = TorchScorer(model).score(paths)
+    assert unstated.score == eight.score
 
 
 def test_thresholds_hold_on_the_held_out_images_and_say_when_they_are_few(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -13,8 +15,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from diffusionad_training.config import Config
+from diffusionad_training.config.settings import with_settings
 from diffusionad_training.data import duplicates
 from diffusionad_training.data.split import hold_out
+from diffusionad_training.errors import DataError
 from diffusionad_training.fit.data import TrainingData, read_training_data
 
 
@@ -79,6 +83,47 @@ def test_training_images_that_are_test_images_too_are_told(
     fill(tmp_path / "test/good", range(4, 9))
     _, lines = taken(tmp_path, tiny_config)
     assert "Warning: 2 of the images to train on are test images too" in lines[0]
+
+
+def save_deep(path: Path, largest: int, seed: int = 0) -> None:
+    drawn = np.random.default_rng(seed).integers(0, largest, (64, 64)).astype(np.uint16)
+    drawn[0, 0] = largest
+    Image.fromarray(drawn).save(path)
+
+
+@pytest.mark.parametrize(("largest", "bits"), [(3773, 12), (4095, 12), (1000, 10), (200, 8)])
+def test_16_bit_images_that_stop_early_are_told_with_what_to_set(
+    tmp_path: Path, tiny_config: Config, largest: int, bits: int
+) -> None:
+    for index in range(3):
+        save_deep(tmp_path / f"{index}.png", largest, index)
+    dark, lines = taken(tmp_path, tiny_config)
+    (line,) = (line for line in lines if "16-bit images" in line)
+    assert f"stop at {largest}, " in line
+    (setting,) = re.findall(r"--set (\S+)=(\d+)", line)
+    assert setting[1] == str(bits)
+    bright, lines = taken(tmp_path, with_settings(tiny_config, [setting]))
+    assert not any("16-bit images" in line for line in lines)
+    assert bright.images.max() > 0.9 * 255 * largest / ((1 << bits) - 1)
+    assert dark.images.max() <= 16
+
+
+def test_16_bit_images_that_are_bright_or_say_their_depth_are_not_spoken_of(
+    tmp_path: Path, tiny_config: Config
+) -> None:
+    for index in range(3):
+        save_deep(tmp_path / f"{index}.png", 40_000, index)
+    _, lines = taken(tmp_path, tiny_config)
+    assert not any("16-bit images" in line for line in lines)
+
+
+def test_a_pixel_that_does_not_fit_into_the_depth_ends_the_training(
+    tmp_path: Path, tiny_config: Config
+) -> None:
+    for index in range(3):
+        save_deep(tmp_path / f"{index}.png", 5000, index)
+    with pytest.raises(DataError, match=r"(?s)3 of 3 images cannot be used.*a pixel is 5000"):
+        taken(tmp_path, dataclasses.replace(tiny_config, depth=12))
 
 
 def test_images_of_one_colour_are_told(tmp_path: Path, tiny_config: Config) -> None:

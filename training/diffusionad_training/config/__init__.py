@@ -11,6 +11,8 @@ import json
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args, get_type_hints
 
+from diffusionad_client.contract import FULL_DEPTH
+from diffusionad_client.pixels import DEPTHS
 from diffusionad_training.config.checks import require
 from diffusionad_training.config.detector import (
     GuidanceConfig,
@@ -48,6 +50,7 @@ class Config:
 
     preset: str
     size: int = 256  # pixels; images are stretched to size x size
+    depth: int = FULL_DEPTH  # bits of grey images of more than 8, where their files do not say it
     signed_range: bool = True  # pixels in [-1, 1] inside the model; [0, 1] otherwise
     # An autoencoder has the diffusion network's blocks without its skips and its noise: the
     # first row of the paper's Table 3, for measuring what diffusion brings. It is not served.
@@ -70,6 +73,10 @@ class Config:
         require(
             self.restoration in RESTORATIONS,
             f"restoration must be one of {RESTORATIONS}, not {self.restoration!r}",
+        )
+        require(
+            self.depth in DEPTHS,
+            f"depth must lie in {DEPTHS.start} to {DEPTHS.stop - 1} bits, not {self.depth!r}",
         )
         require(
             0 <= self.map_smoothing <= self.size / 8,

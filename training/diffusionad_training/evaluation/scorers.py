@@ -74,7 +74,9 @@ class TorchScorer:
     def score(self, paths: Sequence[Path]) -> Iterator[Scored]:
         """Score images one after the other."""
         for start in range(0, len(paths), BATCH):
-            yield from self.score_arrays(load_all(paths[start : start + BATCH], self.size))
+            chosen = paths[start : start + BATCH]
+            depth = self._model.config.depth
+            yield from self.score_arrays(load_all(chosen, self.size, depth=depth))
 
     @torch.no_grad()
     def score_arrays(self, images: NDArray[np.uint8]) -> Iterator[Scored]:

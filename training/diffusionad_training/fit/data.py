@@ -21,6 +21,7 @@ from diffusionad_training.errors import DataError
 from diffusionad_training.fit.callbacks import Report
 from diffusionad_training.run.checkpoint import RunRecord
 
+_CAMERA_BITS = (8, 10, 12, 14)
 MIN_TRAINING_IMAGES = 2  # one to train on and one to hold out
 
 
@@ -73,7 +74,14 @@ def read_training_data(
         texture_paths = find_textures(textures)
         textures_digest = digest(textures, texture_paths)
         texture_images = load_all(texture_paths, config.size)
-    everything = load_all([*kept, *held], config.size)
+    largest: list[int] = []  # pixels of images whose files do not say their depth
+    everything = load_all(
+        [*kept, *held],
+        config.size,
+        depth=config.depth,
+        on_deep=lambda image: largest.append(image.largest),
+    )
+    _hint_at_depth(largest, config.depth, report)
     _warn_of_constant(everything, report)
     where, masks = _foregrounds(foreground, found, [*kept, *held], everything, report)
     count = len(kept)
@@ -150,6 +158,20 @@ def _tested_contents(data: layout.DataSet, trained: Mapping[Path, str]) -> dict[
     sizes = {path.stat().st_size for path in trained if path.is_file()}
     good = [sample.path for sample in data.test if sample.path.is_file()]
     return duplicates.contents([path for path in good if path.stat().st_size in sizes])
+
+
+def _hint_at_depth(largest: Sequence[int], depth: int, report: Report) -> None:
+    """Say that images may have fewer bits than their files have room for; they are too dark then.
+
+    `largest` is the largest pixel of each image that does not say it.
+    """
+    brightest = max(largest, default=0)
+    bits = next((bits for bits in _CAMERA_BITS if 0 < brightest < 1 << bits < 1 << depth), None)
+    if bits is not None:
+        report(
+            f"Warning: the 16-bit images stop at {brightest}, which is dark; if the camera has "
+            f"{bits} bits, give --set depth={bits}, and the release will remember it"
+        )
 
 
 def _warn_of_constant(images: NDArray[np.uint8], report: Report) -> None:

@@ -203,9 +203,7 @@ def ensemble_signature(size: int, contract: int) -> Signature:
 
 def judgement_outputs(contract: int) -> tuple[str, ...]:
     """Name the outputs that say what an answer was judged by; none under contract 1."""
-    if Step.JUDGEMENT not in CONTRACTS[contract]:
-        return ()
-    return tuple(spec.name for spec in step_signature(Step.JUDGEMENT, DEFAULT_SIZE).outputs)
+    return (VERDICT, THRESHOLDS, RELEASE) if Step.JUDGEMENT in CONTRACTS[contract] else ()
 
 
 def decoding_signature(size: int) -> Signature:

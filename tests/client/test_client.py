@@ -200,11 +200,23 @@ def test_an_idle_client_asks_which_release_is_served_before_it_goes_on(
             client.inspect(red(1))
             triton.serve(make_metadata(release="b" * 64), new)
             with monkeypatch.context() as later:
-                later.setattr(time, "monotonic", lambda: now() + releases.CONFIRM_AFTER_S + 1)
+                later.setattr(time, "monotonic", lambda: now() + releases.CONFIRM_IDLE_AFTER_S + 1)
                 assert client.inspect(red(1)).release == "b" * 64
                 asked = triton.calls.count("ModelConfig")
                 assert client.inspect(red(1)).release == "b" * 64
                 assert triton.calls.count("ModelConfig") == asked
+
+
+def test_a_busy_client_asks_which_release_is_served_now_and_then_only(
+    triton: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = time.monotonic()
+    with Client(triton.url, "screw") as client, monkeypatch.context() as patched:
+        patched.setattr(time, "monotonic", lambda: clock)
+        for _ in range(40):  # an image a second
+            client.inspect(red(1))
+            clock += 1
+    assert triton.calls.count("ModelConfig") == 2
 
 
 def test_a_category_that_cannot_be_used_does_not_hide_the_others(

@@ -147,6 +147,7 @@ class Inference:
                 raise _OutOfDateError(exc) from exc
             raise
         source = self._source(served, answer, deadline)
+        self._releases.answered(model)
         return Reply(source, tensors, bool(judgement), resize_s, request_s)
 
     def _source(self, served: ServedModel, answer: Answer, deadline: Deadline) -> ServedModel:

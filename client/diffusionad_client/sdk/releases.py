@@ -17,8 +17,10 @@ from diffusionad_client.sdk.deadline import Deadline
 from diffusionad_client.sdk.served import ServedModel, read_served, version_number
 from diffusionad_client.sdk.transports.base import Transport
 
-# An idle client may meet another server at the same address, whose version 1
-# is another release; an answer of contract 1 does not say so. Asking again is two small calls.
+# An idle client may meet another server at the same address, whose version 1 is another release.
+# An answer of contract 1 does not say so, and asking again is two small calls. No server stops and
+# another starts within the shorter time; the longer one is for a gateway that changes between two.
+CONFIRM_IDLE_AFTER_S = 2.0
 CONFIRM_AFTER_S = 30.0
 
 
@@ -32,6 +34,7 @@ class Releases:
         self._known: dict[tuple[str, str], ServedModel] = {}
         self._newest: dict[str, ServedModel] = {}
         self._confirmed: dict[str, float] = {}  # when the newest were heard of, monotonic
+        self._answered: dict[str, float] = {}  # when they last answered, monotonic
         self._only: str | None = None
         self._told_of: set[str] = set()
 
@@ -47,11 +50,20 @@ class Releases:
         with self._lock:
             known = self._newest.get(model)
             if known and (
-                contract.judgement_outputs(known.metadata.contract)
-                or time.monotonic() - self._confirmed[model] <= CONFIRM_AFTER_S
+                contract.judgement_outputs(known.metadata.contract) or self._is_fresh(model)
             ):
                 return known
         return self.fetch_newest(model, deadline)
+
+    def answered(self, model: str) -> None:
+        """Hear that a model answered just now, as what it is known to be."""
+        with self._lock:
+            self._answered[model] = time.monotonic()
+
+    def _is_fresh(self, model: str) -> bool:
+        now, confirmed = time.monotonic(), self._confirmed[model]
+        idle = now - max(confirmed, self._answered.get(model, confirmed))
+        return idle <= CONFIRM_IDLE_AFTER_S and now - confirmed <= CONFIRM_AFTER_S
 
     def fetch_newest(self, model: str, deadline: Deadline) -> ServedModel:
         """Ask the server which release of a category, or of its encoded form, it serves now."""

@@ -201,3 +201,10 @@ def test_python_m_runs_the_command() -> None:
         check=True,
     )
     assert done.stdout.strip() == f"diffusionad, version {diffusionad_client.__version__}"
+
+
+@pytest.mark.parametrize("command", ["health", "models"])
+def test_an_empty_url_is_not_taken_for_the_default(command: str) -> None:
+    result = run(command, "--url", "")
+    assert result.exit_code == 1
+    assert "'' is not a server's address" in result.stderr

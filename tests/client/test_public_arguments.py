@@ -268,7 +268,7 @@ def test_metadata_with_any_value_in_any_place_is_read_or_refused(
     [
         ("Client", {"url": None}, "None is not a server's address; give HOST:PORT"),
         ("Client", {"url": "plant:99999"}, "between 1 and 65535"),
-        ("Client", {"timeout": "5"}, "positive number of s, at most a year, not '5'"),
+        ("Client", {"timeout": "5"}, "positive number of seconds, at most a year, not '5'"),
         ("Client", {"timeout": float("nan")}, "not nan"),
         ("Client", {"timeout": float("inf")}, "not inf"),
         ("Client", {"model": 5}, "such as 'screw', not 5"),

@@ -3,7 +3,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from threading import Event
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from threading import Event, Thread
 from typing import Any
 
 import grpc
@@ -320,3 +321,14 @@ def test_a_connection_holds_all_that_a_client_needs(triton: Any) -> None:
     with Client(connection, timeout=3) as client:  # what is said beside it goes before it
         client.inspect(IMAGE)
     assert triton.requests[1].parameters["timeout"].int64_param <= 3e6
+
+
+def test_a_port_that_speaks_http_is_told_from_a_server_that_is_gone() -> None:
+    with HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        url = f"127.0.0.1:{server.server_port}"
+        with Client(url, retry=False) as client, pytest.raises(errors.ServerUnavailableError) as no:
+            client.health()
+        server.shutdown()
+    assert "does not speak gRPC" in str(no.value)
+    assert "usually 8001" in str(no.value)

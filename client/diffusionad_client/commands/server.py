@@ -48,7 +48,7 @@ class ServerChoice:
     @property
     def connection(self) -> Connection:
         """How the server at the URL is reached."""
-        return self._reached_at(self.url or DEFAULT_URL)
+        return self._reached_at(DEFAULT_URL if self.url is None else self.url)
 
     @contextmanager
     def open(self) -> Iterator[Connection]:
@@ -106,7 +106,7 @@ def reaches_server(
             if url is not None and repository is not None:
                 raise click.UsageError("give --url or --repository, not both")
             server = ServerChoice(
-                url=url or (default_url if repository is None else None),
+                url=default_url if url is None and repository is None else url,
                 timeout=timeout,
                 admin_key_file=admin_key_file,
                 repository=repository,

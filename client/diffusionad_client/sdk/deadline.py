@@ -19,8 +19,8 @@ def check_timeout(timeout: float) -> float:
     number = isinstance(timeout, Real) and not isinstance(timeout, bool)
     if not number or not 0 < timeout <= LONGEST_S:
         raise ArgumentError(
-            f"a timeout must be a positive number of s, at most a year, not {shown(timeout)}; "
-            "such as timeout=30"
+            "a timeout must be a positive number of seconds, at most a year, not "
+            f"{shown(timeout)}; such as timeout=30"
         )
     return float(timeout)
 

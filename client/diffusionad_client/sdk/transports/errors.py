@@ -44,6 +44,9 @@ _NOT_NOW = ("has no available versions", "is not at ready state")
 # ... and for calls that reach it while it stops or starts.
 _NOT_READY = ("server is stopping", "server exiting", "server not ready")
 
+# gRPC's words for an answer in another protocol, HTTP/1 for the most part.
+_NOT_GRPC = "Failed parsing HTTP/2"
+
 # What Triton's Python backend says of a model's process that was killed or crashed, in any of
 # several statuses. Whoever runs the server brings it back; another server may do meanwhile.
 _PROCESS_GONE = re.compile(
@@ -101,8 +104,11 @@ def _restricted(message: str, about: str) -> str:
 
 
 def _hint(message: str) -> str:
-    if "http1" in message.lower().replace("/", "").replace(".", ""):
-        return "an HTTP server listens there; give the port of Triton's gRPC service, usually 8001"
+    if "http1" in message.lower().replace("/", "").replace(".", "") or _NOT_GRPC in message:
+        return (
+            "what listens there does not speak gRPC, as an HTTP port does not; give the port of "
+            "Triton's gRPC service, usually 8001"
+        )
     return message
 
 

@@ -121,8 +121,13 @@ def is_category(model: str) -> bool:
     return (
         len(model) <= MAX_CATEGORY_LENGTH
         and _CATEGORY.fullmatch(model) is not None
-        and not model.startswith(_DECODING)
+        and not is_decoding(model)
     )
+
+
+def is_decoding(model: str) -> bool:
+    """Tell whether a served model is one that decodes image files, by its name."""
+    return model.startswith(_DECODING)
 
 
 def step_model(category: str, step: Step, contract: int = NEWEST) -> str:

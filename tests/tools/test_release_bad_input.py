@@ -146,7 +146,7 @@ def test_a_name_that_breaks_the_rule_is_refused(
     bundle = make_bundle()
     result = release("add", bundle.folder, "--name", name, "--repository", repository)
     assert result.exit_code == 1
-    assert f"{name!r} cannot name a category" in result.stderr
+    assert "cannot name a category" in result.stderr
     assert contents(repository) == before
 
 

@@ -17,6 +17,7 @@ from diffusionad_client.commands.options import SECONDS
 from diffusionad_client.errors import ServeError
 from diffusionad_client.local_server import READY_PREFIX, STARTUP_S
 from diffusionad_client.sdk.admin_key import ensure_admin_key
+from diffusionad_tools.folders import passing_over, strays
 from diffusionad_tools.server.ports import is_loopback, resolve_host
 from diffusionad_tools.server.process import ExplicitControl, ServerSettings, TritonProcess
 from diffusionad_tools.server.site import Site, open_site
@@ -127,6 +128,8 @@ def serve(
     )
     with _stop_requests(stop_on_stdin_eof) as stop, open_site(settings) as site:
         _say(f"Starting Triton on {repository}; its log: {site.log_file}")
+        if left := strays(repository):
+            _say(passing_over(left))
         supervisor = Supervisor(site, Restarts(max_restarts), _say)
         supervisor.run(stop, lambda server: _announce(site, server))
 

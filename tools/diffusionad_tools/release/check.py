@@ -18,6 +18,7 @@ from diffusionad_client.artifacts.bundle import file_digest
 from diffusionad_client.artifacts.metadata import ReleaseMetadata
 from diffusionad_client.contract import Step, step_models
 from diffusionad_tools.errors import RepositoryError
+from diffusionad_tools.folders import Kind, kinds
 from diffusionad_tools.release import decoding, model_config
 from diffusionad_tools.release.judgement import judgement
 from diffusionad_tools.release.repository import (
@@ -45,7 +46,8 @@ def require_whole(repository: Path, category: str) -> None:
     A category that has never been served, because its first `add` was killed
     perhaps, is whole if what there is of it loads.
     """
-    found = [*_unreadable(repository), *category_problems(repository, category)]
+    problems = [*unreadable(repository), *category_problems(repository, category)]
+    found = list(dict.fromkeys(problems))
     if not found:
         return
     lines = [f"  {problem}" for problem in found[:_SHOWN]]
@@ -149,9 +151,17 @@ def require_servable(repository: Path, release: Release) -> None:
         )
 
 
-def _unreadable(repository: Path) -> Iterator[str]:
-    """One configuration that cannot be parsed, of whatever model, stops a whole server."""
-    for path in sorted(repository.glob(f"*/{CONFIG_FILE}")):
+def unreadable(repository: Path) -> Iterator[str]:
+    """Name what stops a whole server: one configuration, of whatever model, that it cannot read."""
+    if not repository.is_dir():
+        return
+    for name, kind in kinds(repository).items():
+        path = repository / name / CONFIG_FILE
+        if kind is Kind.STRAY:
+            continue
+        if not path.exists():
+            yield f"{path}: missing"
+            continue
         try:
             model_config.read(path)
         except RepositoryError as exc:

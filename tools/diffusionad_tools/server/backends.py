@@ -5,6 +5,7 @@
         python/        Triton's own Python backend, with the stub of this Python
         onnxruntime/   ours: a model.py, which Triton runs through the Python backend, and its parts
       lib/             libpython and nothing else
+      models/          links to the models, if other things lie among them
       repository       a link to the model repository, if its own path needs one
       venv/            a virtual environment that leads to this interpreter's packages
 
@@ -28,6 +29,7 @@ from pathlib import Path
 
 import diffusionad_tools
 from diffusionad_client.errors import ServeError
+from diffusionad_tools.folders import Kind, kinds
 from diffusionad_tools.server.binaries import TritonFiles
 
 _PLAIN = re.compile(r"[\w./@%+=:,-]*", re.ASCII)
@@ -75,6 +77,22 @@ def plain_path(repository: Path, folder: Path) -> Path:
     link = folder / "repository"
     link.symlink_to(repository)
     return link
+
+
+def without_strays(repository: Path, folder: Path) -> Path:
+    """Give a path to the repository's models alone: itself, or links to them in `folder`.
+
+    Only for a server that reads its repository once: what is added later is not seen.
+    """
+    found = kinds(repository)
+    if Kind.STRAY not in found.values():
+        return repository
+    view = folder / "models"
+    view.mkdir()
+    for name, kind in found.items():
+        if kind is not Kind.STRAY:
+            (view / name).symlink_to(repository / name)
+    return view
 
 
 def environment(folder: Path, triton: TritonFiles) -> dict[str, str]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from diffusionad_client.errors import ServeError
+from diffusionad_tools.folders import Kind, kinds
 
 ALL_MODELS = "*"  # for --load-model: every model of the repository
 
@@ -34,6 +35,14 @@ def check_models(repository: Path, names: Sequence[str]) -> None:
                 f"--load-model {name}: {repository} has no such model; "
                 f"`diffusionad release list --repository {repository}` names its categories"
             )
+
+
+def named_models(repository: Path, names: Sequence[str]) -> list[str]:
+    """Give the names of models to load; for "*", where other things lie among them, every one."""
+    found = kinds(repository)
+    if list(names) != [ALL_MODELS] or Kind.STRAY not in found.values():
+        return list(names)
+    return [name for name, kind in found.items() if kind is not Kind.STRAY]
 
 
 def check_config_name(repository: Path, name: str) -> None:

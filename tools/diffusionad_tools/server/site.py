@@ -6,16 +6,21 @@ import secrets
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
 from diffusionad_client.errors import ServeError
 from diffusionad_client.local_server import STARTUP_S
 from diffusionad_tools.server.arguments import Keys
-from diffusionad_tools.server.backends import assemble, environment, plain_path
+from diffusionad_tools.server.backends import assemble, environment, plain_path, without_strays
 from diffusionad_tools.server.binaries import locate
-from diffusionad_tools.server.checks import check_config_name, check_models, check_repository
+from diffusionad_tools.server.checks import (
+    check_config_name,
+    check_models,
+    check_repository,
+    named_models,
+)
 from diffusionad_tools.server.http_gate import InferenceHandler, MetricsHandler, open_gate
 from diffusionad_tools.server.ports import choose_port, listen, resolve_host
 
@@ -70,7 +75,10 @@ class Site:
         self.triton = locate()
         self.backends = assemble(folder, self.triton)
         self.environment = environment(folder, self.triton)
-        self.repository = plain_path(settings.repository.resolve(), folder)
+        repository = settings.repository.resolve()
+        if explicit is None:
+            repository = without_strays(repository, folder)
+        self.repository = plain_path(repository, folder)
         self.grpc_port = 0
         self.http_port: int | None = None
         self.metrics_port: int | None = None
@@ -129,6 +137,8 @@ def open_site(settings: ServerSettings) -> Iterator[Site]:
     check_repository(settings.repository)
     if settings.explicit is not None:
         check_models(settings.repository, settings.explicit.load)
+        load = named_models(settings.repository, settings.explicit.load)
+        settings = replace(settings, explicit=replace(settings.explicit, load=load))
     if settings.config_name is not None:
         check_config_name(settings.repository, settings.config_name)
     log_file = settings.log_file or _new_log_file()

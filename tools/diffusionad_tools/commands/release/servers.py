@@ -15,6 +15,7 @@ from diffusionad_client.commands.options import SECONDS
 from diffusionad_client.commands.server import admin_key_option
 from diffusionad_client.local_server import STARTUP_S
 from diffusionad_tools.commands.release import options
+from diffusionad_tools.folders import passing_over, strays
 from diffusionad_tools.release.repository import find_release
 from diffusionad_tools.release.rollout import Fleet, RollOut
 
@@ -66,6 +67,7 @@ def finish(rollout: RollOut, category: str, said: str, *, as_json: bool, **about
     """
     if not as_json:
         click.echo(said)
+    tell_of_strays(rollout.repository)
     rollout.finish(category)
     release = find_release(rollout.repository, category)
     if as_json:
@@ -87,6 +89,12 @@ def finish(rollout: RollOut, category: str, said: str, *, as_json: bool, **about
             f"servers and run `diffusionad release promote {category} {release.version}` with "
             "the same --url"
         )
+
+
+def tell_of_strays(repository: Path) -> None:
+    """Name, on standard error, what lies in a repository and is no model."""
+    if left := strays(repository):
+        click.echo(passing_over(left), err=True)
 
 
 def _print_table(rollout: RollOut) -> None:

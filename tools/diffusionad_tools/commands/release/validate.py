@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from diffusionad_client.errors import DiffusionADError
-from diffusionad_tools.commands.release import options
+from diffusionad_tools.commands.release import options, servers
 
 if TYPE_CHECKING:
     from diffusionad_tools.release.validate import Check
@@ -32,6 +32,8 @@ def validate(category: str | None, repository: Path, ready_timeout: float, as_js
     Example:
       diffusionad release validate --repository model_repository
     """
+    from diffusionad_tools.folders import Kind, kinds
+    from diffusionad_tools.release.check import unreadable
     from diffusionad_tools.release.validate import names_to_validate, validate_category
 
     results: dict[str, list[Check]] = {}
@@ -40,11 +42,17 @@ def validate(category: str | None, repository: Path, ready_timeout: float, as_js
         results[name] = validate_category(repository, name, ready_timeout=ready_timeout)
         if not as_json:
             _print(name, results[name])
+    servers.tell_of_strays(repository)
+    foreign = [name for name, kind in kinds(repository).items() if kind is Kind.FOREIGN]
+    if foreign:
+        click.echo(f"Not looked at, because they are none of ours: {', '.join(foreign)}", err=True)
     if as_json:
         click.echo(json.dumps(_as_dict(results), indent=2))
     failed = [name for name, checks in results.items() if not all(c.passed for c in checks)]
-    if failed:
-        raise DiffusionADError(f"{repository}: not as it must be: {', '.join(failed)}")
+    stopping = list(unreadable(repository)) if category is None else []
+    if failed or stopping:
+        lines = "".join(f"\n  {problem}" for problem in stopping)
+        raise DiffusionADError(f"{repository}: not as it must be: {', '.join(failed)}{lines}")
 
 
 def _print(category: str, checks: list[Check]) -> None:

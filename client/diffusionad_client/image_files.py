@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import io
 import struct
+import sys
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from PIL import ExifTags, Image, UnidentifiedImageError
 
@@ -25,6 +27,13 @@ _TOO_LARGE = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 
 # Pillow knows forty more. None is a camera's, and one of them starts Ghostscript.
 _FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "GIF", "PPM")
+
+_FOREIGN = "B" if sys.byteorder == "little" else "L"
+_OTHER_WAY_ROUND = {
+    f"{mode};16{order}": f"{mode};16{other}"
+    for mode in ("RGB", "RGBA", "RGBX")
+    for order, other in (("L", "B"), ("B", "L"), ("N", _FOREIGN))
+}
 
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
@@ -76,6 +85,25 @@ def opened(data: bytes, name: str, limits: Limits | None = None) -> Iterator[Ima
                     f"{limits.max_pixels} that an image may have"
                 )
             yield image
+
+
+def lower_bytes(data: bytes) -> Image.Image | None:
+    """Give the lower 8 of the 16 bits of each colour; None where Pillow cannot be got to do so.
+
+    Told that the bytes stand the other way round, it takes the lower for the upper ones.
+    """
+    image = Image.open(io.BytesIO(data), formats=_FORMATS)
+    swapped = []
+    arguments: Any
+    for codec, extents, offset, arguments in image.tile:
+        mode, *others = (arguments,) if isinstance(arguments, str) else arguments
+        other = _OTHER_WAY_ROUND.get(mode)
+        if other is None:
+            return None
+        new = other if isinstance(arguments, str) else (other, *others)
+        swapped.append(type(image.tile[0])(codec, extents, offset, new))
+    image.tile = swapped
+    return upright(image)
 
 
 def dimensions(path: Path) -> tuple[int, int]:

@@ -16,12 +16,13 @@ from PIL import Image
 from diffusionad_client import regular_files
 from diffusionad_client.contract import FULL_DEPTH
 from diffusionad_client.errors import DeadlineExceededError, ImageError
-from diffusionad_client.image_files import Limits, damage_named, opened, upright
+from diffusionad_client.image_files import Limits, damage_named, lower_bytes, opened, upright
 from diffusionad_client.pixels import (
     Deep,
     RGBImage,
     check_colour,
-    from_grey,
+    from_deep,
+    is_dark,
     stated,
 )
 
@@ -155,20 +156,26 @@ def _advice(array: NDArray[np.generic]) -> str:
 
 def _decode(data: bytes, name: str, limits: Limits | None) -> RGBImage | Deep:
     with opened(data, name, limits) as image:
-        return _convert(image, name)
+        return _convert(image, name, data)
 
 
-def _convert(image: Image.Image, name: str) -> RGBImage | Deep:
+def _convert(image: Image.Image, name: str, data: bytes | None = None) -> RGBImage | Deep:
+    """Convert an image, from the `data` of its file if there is one."""
     said = stated(image)
     turned = upright(image)
     if turned.mode.startswith("I"):  # 16 bits a pixel, in one of several byte orders
-        return from_grey(np.asarray(turned), said, name)
+        return from_deep(np.asarray(turned), said, name)
     if turned.mode == "F":
         raise ImageError(
             f"{name}: pixels are floating-point numbers, which have no agreed white; "
             "convert the image to 8 or 16 bits first"
         )
     rgb = np.array(turned if turned.mode == "RGB" else _without_alpha(turned))
+    if data is not None and is_dark(rgb, said):
+        lower = lower_bytes(data)
+        if lower is not None:
+            deep = rgb.astype(np.uint16) << 8 | np.asarray(lower.convert("RGB"))
+            return from_deep(deep, said, name)
     check_colour(rgb, said, name)
     return rgb
 

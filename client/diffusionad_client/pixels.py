@@ -24,6 +24,7 @@ from diffusionad_client.errors import ImageError
 RGBImage = NDArray[np.uint8]  # (H, W, 3)
 
 DEPTHS = range(8, FULL_DEPTH + 1)
+_MOST_BITS_OF_A_CAMERA = 14
 
 # TIFF tags, and a value of the first.
 _PHOTOMETRIC, _WHITE_IS_ZERO = 262, 0
@@ -36,16 +37,16 @@ _CHUNK = struct.Struct(">I4s")
 
 @dataclass(frozen=True, eq=False)
 class Deep:
-    """A grey image of more than 8 bits, from a file that does not say of how many."""
+    """An image of more than 8 bits a channel, from a file that does not say of how many."""
 
-    grey: NDArray[np.uint16]  # (H, W)
+    values: NDArray[np.uint16]  # (H, W), or of a dark colour image (H, W, 3)
     white_is_zero: bool
     name: str  # for messages
 
     @property
     def largest(self) -> int:
         """The largest value of a pixel."""
-        return int(self.grey.max(initial=0))
+        return int(self.values.max(initial=0))
 
     def to_rgb(self, depth: int = FULL_DEPTH) -> RGBImage:
         """Scale `depth` bits to 8. Raises `ImageError` if a pixel does not fit into them."""
@@ -54,7 +55,7 @@ class Deep:
                 f"{self.name}: a pixel is {largest}, and images of this product have {depth} "
                 f"bits, up to {(1 << depth) - 1}; was another camera used, or other settings?"
             )
-        return _to_rgb(self.grey, depth, self.white_is_zero)
+        return _to_rgb(self.values, depth, self.white_is_zero)
 
 
 @dataclass(frozen=True)
@@ -76,9 +77,9 @@ def stated(image: Image.Image) -> Stated:
     return Stated()
 
 
-def from_grey(grey: NDArray[Any], said: Stated, name: str) -> RGBImage | Deep:
-    """Take the pixels (H, W) of more than 8 bits each; those beyond 16 bits are cut."""
-    values = np.clip(grey, 0, 2**16 - 1).astype(np.uint16)
+def from_deep(pixels: NDArray[Any], said: Stated, name: str) -> RGBImage | Deep:
+    """Take pixels (H, W) or (H, W, 3) of more than 8 bits each; those beyond 16 bits are cut."""
+    values = np.clip(pixels, 0, 2**16 - 1).astype(np.uint16)
     # A pixel beyond the depth that is stated says that it was no depth.
     if said.bits is not None and int(values.max(initial=0)) < 1 << said.bits:
         if not (said.is_sbit and _is_scaled_up(values, said.bits)):
@@ -89,10 +90,19 @@ def from_grey(grey: NDArray[Any], said: Stated, name: str) -> RGBImage | Deep:
     return Deep(values, said.white_is_zero, name)
 
 
+def is_dark(colour: RGBImage, said: Stated) -> bool:
+    """Tell whether the lower 8 of 16 bits a channel, which Pillow leaves out, may be the picture.
+
+    No camera has 15 bits: a picture that has more than 14 is not in question.
+    """
+    return said.is_deep_colour and int(colour.max(initial=0)) < 1 << (_MOST_BITS_OF_A_CAMERA - 8)
+
+
 def check_colour(colour: RGBImage, said: Stated, name: str) -> None:
     """Refuse colours that would come out nearly black. Raises `ImageError`.
 
-    Pillow gives the upper 8 of 16 bits, and a camera's 12 may lie in the lower ones.
+    Pillow gives the upper 8 of 16 bits, and a camera's 12 may lie in the lower ones, which are
+    not there of a PIL image and of grey with alpha.
     """
     if said.is_deep_colour and said.bits is not None and 8 < said.bits < FULL_DEPTH:
         largest = int(colour.max(initial=0))
@@ -182,7 +192,11 @@ def _is_scaled_up(values: NDArray[np.uint16], bits: int) -> bool:
 
 
 def _to_rgb(values: NDArray[np.uint16], depth: int, white_is_zero: bool) -> RGBImage:
+    if values.ndim == 3 and depth == FULL_DEPTH:
+        return (values >> 8).astype(np.uint8)  # as Pillow has it
     table = _table(depth)
+    if values.ndim == 3:
+        return table[values]
     grey: NDArray[np.uint8] = (table[::-1] if white_is_zero else table)[values]
     return np.repeat(grey[..., np.newaxis], 3, axis=-1)
 

@@ -197,20 +197,60 @@ def test_a_pixel_beyond_the_product_s_depth_is_refused(tmp_path: Path) -> None:
         images.load(tmp_path / "part.png", depth=12)
 
 
-@pytest.mark.parametrize("colour", [2, 6, 4])  # RGB, RGBA, grey with alpha
-def test_colours_that_would_come_out_black_are_refused(colour: int) -> None:
-    channels = {2: 3, 6: 4, 4: 2}[colour]
-    low = np.repeat(TWELVE[..., np.newaxis], channels, axis=-1)
-    sbit = bytes([12] * channels)
-    if channels in (2, 4):
-        low[..., -1] = 65535
+COLOUR = np.stack([GREY, GREY[::-1], GREY[:, ::-1]], axis=-1)
+COLOUR_12 = np.rint(COLOUR.astype(float) * 4095 / 255).astype(np.uint16)
+OPAQUE = np.full((32, 48, 1), 65535, np.uint16)
+BITS_3 = (16, 16, 16)
+
+SAME_COLOURS = {
+    "PNG, sBIT": deep_png(COLOUR_12, 2, b"\x0c" * 3),
+    "PNG with alpha, sBIT": deep_png(np.concatenate([COLOUR_12, OPAQUE], -1), 6, b"\x0c" * 4),
+    "TIFF": tiff(COLOUR_12.tobytes(), BITS_3, largest=(MAX_SAMPLE, "H", [4095] * 3)),
+    "TIFF, big-endian": tiff(
+        COLOUR_12.astype(">u2").tobytes(), BITS_3, order=">", largest=(MAX_SAMPLE, "H", [4095] * 3)
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", SAME_COLOURS)
+def test_colours_of_a_stated_depth_are_full(kind: str) -> None:
+    np.testing.assert_array_equal(images.load(SAME_COLOURS[kind]), COLOUR)
+
+
+@pytest.mark.parametrize("data", [deep_png(COLOUR_12, 2, None), tiff(COLOUR_12.tobytes(), BITS_3)])
+def test_the_product_s_depth_is_that_of_colours_too(data: bytes) -> None:
+    np.testing.assert_array_equal(images.load(data, depth=12), COLOUR)
+    np.testing.assert_array_equal(images.load(data), COLOUR_12 >> 8)
+    dark = images.read_pixels(data)
+    assert isinstance(dark, images.Deep)
+    assert dark.largest == COLOUR_12.max()
+
+
+def test_colours_of_16_bits_are_read_as_ever() -> None:
+    full = COLOUR.astype(np.uint16) * 257
+    for data in (
+        deep_png(full, 2, None),
+        deep_png(COLOUR_12 << 4 | COLOUR_12 >> 8, 2, b"\x0c" * 3),
+        tiff(full.tobytes(), BITS_3),
+    ):
+        np.testing.assert_array_equal(images.load(data), COLOUR)
+        np.testing.assert_array_equal(images.load(data, depth=12), COLOUR)
+
+
+def test_colours_lying_on_their_side_are_turned_in_both_halves() -> None:
+    data = tiff(COLOUR_12.tobytes(), BITS_3, orientation=(ORIENTATION, "H", [6]))
+    np.testing.assert_array_equal(images.load(data, depth=12), np.rot90(COLOUR, -1))
+
+
+def test_what_would_come_out_black_is_refused() -> None:
+    grey_and_alpha = np.concatenate([TWELVE[..., np.newaxis], OPAQUE], axis=-1)
     with pytest.raises(ImageError, match="12 bits in the lower ones"):
-        images.load(deep_png(low, colour, sbit))
-    high = low << 4 | low >> 8
-    np.testing.assert_allclose(images.load(deep_png(high, colour, sbit))[..., 0], GREY, atol=1)
-    rgb = np.repeat(TWELVE[..., np.newaxis], 3, axis=-1)
-    with pytest.raises(ImageError, match="12 bits in the lower ones"):
-        images.load(tiff(rgb.tobytes(), (16, 16, 16), largest=(MAX_SAMPLE, "H", [4095] * 3)))
+        images.load(deep_png(grey_and_alpha, 4, b"\x0c\x0c"))
+    with (
+        Image.open(io.BytesIO(SAME_COLOURS["PNG, sBIT"])) as image,
+        pytest.raises(ImageError, match="12 bits in the lower ones"),
+    ):
+        images.load(image)
 
 
 @pytest.mark.parametrize(

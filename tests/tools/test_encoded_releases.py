@@ -162,6 +162,26 @@ def test_categories_of_one_size_share_the_model_that_decodes(
     assert config.read_text() == tuned
 
 
+def test_a_release_gives_an_older_decoding_configuration_its_queue_and_leaves_the_rest(
+    make_bundle: Any, publish_ungated: Any, tmp_path: Path
+) -> None:
+    repository = tmp_path / "repository"
+    publish_ungated(make_bundle(), repository, encoded=True)
+    (path,) = repository.glob("image_decoding_32/config.pbtxt")
+    whole = model_config.read(path)
+    older = model_config.read(path)
+    older.ClearField("dynamic_batching")
+    older.instance_group[0].count = whole.instance_group[0].count = 7
+    path.write_text(model_config.render(older))
+    publish_ungated(make_bundle(category="gadget"), repository, encoded=True)
+    assert model_config.read(path) == whole
+
+    whole.dynamic_batching.Clear()  # no queue, by choice
+    path.write_text(model_config.render(whole))
+    publish_ungated(make_bundle(category="nut"), repository, encoded=True)
+    assert model_config.read(path) == whole
+
+
 def test_images_of_another_depth_are_decoded_by_a_model_of_their_own(
     make_bundle: Any, publish_ungated: Any, what_triton_would_serve: Any, tmp_path: Path
 ) -> None:

@@ -2,8 +2,9 @@
 
 A version is known by its content: an ensemble takes the one whose `model.py`
 is this installation's, and a new one is written only if there is none. The
-model serves every version that it has, so its configuration never changes
-when one is added, and an ensemble finds the version it names at any time.
+model serves every version that it has, so its configuration need not change
+when one is added, and an ensemble finds the version it names at any time. One
+from before files waited in a queue is given that.
 """
 
 from __future__ import annotations
@@ -82,4 +83,6 @@ def _shared_config(repository: Path, metadata: ReleaseMetadata) -> pb.ModelConfi
     config = model_config.read(path)
     for problem in problems(path, config, metadata):
         raise ReleaseError(f"{problem}; put the file right")
+    if config.WhichOneof("scheduling_choice") is None:  # written before files waited in a queue
+        config.dynamic_batching.CopyFrom(fresh.dynamic_batching)
     return config

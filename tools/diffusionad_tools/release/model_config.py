@@ -31,6 +31,7 @@ from diffusionad_tools.errors import RepositoryError
 
 MAX_BATCH_SIZE = 8  # images; on a CPU larger batches bring nothing, on a GPU they are the caller's
 MAX_QUEUE_SIZE = 64  # requests of one priority; a caller that is turned away soon can still react
+MAX_WAITING_FILES = 32  # of one priority, in front of the decoding; each may be 64 MiB long
 # How long a request may wait in the queue. A caller's own timeout can only
 # shorten it, and is ignored where it is 0.
 QUEUE_TIMEOUT_US = 300_000_000
@@ -79,7 +80,7 @@ def step_config(
         input=_inputs(signature),
         output=_outputs(signature),
         instance_group=[group],
-        dynamic_batching=_queue() if step is _FIRST else pb.ModelDynamicBatching(),
+        dynamic_batching=_queue(MAX_QUEUE_SIZE) if step is _FIRST else pb.ModelDynamicBatching(),
         model_warmup=[
             _warmup("one image", 1, signature),
             _warmup("largest batch", MAX_BATCH_SIZE, signature),
@@ -106,7 +107,9 @@ def decoding_config(size: int, depth: int = FULL_DEPTH) -> pb.ModelConfig:
     """Configure the model that decodes image files for all categories of one size and depth.
 
     It serves every version that it has: an ensemble of an older release names
-    an older one. Without a batcher, requests go to whichever instance is idle.
+    an older one. Files wait in a queue of their own, for the ensemble has none,
+    and are handed to a process one at a time: of several taken at once, an
+    urgent one that comes meanwhile would wait for all.
     """
     signature = contract.decoding_signature(size)
     config = pb.ModelConfig(
@@ -117,7 +120,9 @@ def decoding_config(size: int, depth: int = FULL_DEPTH) -> pb.ModelConfig:
         output=_outputs(signature),
         instance_group=[pb.ModelInstanceGroup(count=DECODERS, kind=pb.ModelInstanceGroup.KIND_CPU)],
         version_policy=pb.ModelVersionPolicy(all=pb.ModelVersionPolicy.All()),
+        dynamic_batching=_queue(MAX_WAITING_FILES),
     )
+    config.dynamic_batching.preferred_batch_size.append(1)
     limits = Limits()
     for name, value in (
         ("size", size),
@@ -294,7 +299,7 @@ def _data_type(tensor: TensorSpec) -> int:
     return value
 
 
-def _queue() -> pb.ModelDynamicBatching:
+def _queue(most: int) -> pb.ModelDynamicBatching:
     """Bound the queue, and let urgent requests go ahead: only those that ask for it."""
     return pb.ModelDynamicBatching(
         priority_levels=len(Priority),
@@ -303,7 +308,7 @@ def _queue() -> pb.ModelDynamicBatching:
             timeout_action=pb.ModelQueuePolicy.REJECT,
             default_timeout_microseconds=QUEUE_TIMEOUT_US,
             allow_timeout_override=True,
-            max_queue_size=MAX_QUEUE_SIZE,
+            max_queue_size=most,
         ),
     )
 

@@ -115,6 +115,7 @@ def switch(
     then = {file: both[file.parts[0]] for file in now}
     widen = [
         *(move for name in [*steps, *decoders] for move in _folders(repository, aside, name)),
+        *(move for name in decoders for move in _decoding_config(repository, aside, name)),
         *_step_configs(repository, aside / "both", both, now),
     ]
     change = [*_ensembles(repository, aside, [plain, *ensemble_configs[1:]])]
@@ -160,6 +161,13 @@ def _folders(repository: Path, aside: Path, model: str) -> Iterator[_Move]:
         new = set(versions(aside / model)) - set(versions(repository / model))
         for version in sorted(new):
             yield aside / model / str(version), repository / model / str(version)
+
+
+def _decoding_config(repository: Path, aside: Path, model: str) -> Iterator[_Move]:
+    """Bring in the configuration of a model that decodes, where it has changed."""
+    written, path = aside / model / CONFIG_FILE, repository / model / CONFIG_FILE
+    if written.exists() and path.exists() and model_config.read(written) != model_config.read(path):
+        yield written, path
 
 
 def _step_configs(

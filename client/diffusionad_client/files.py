@@ -23,10 +23,15 @@ def output_errors(path: Path) -> Iterator[None]:
         yield
     except OSError as exc:
         where = exc.filename or path
-        reason = exc.strerror or exc
-        if exc.errno in _FULL:
-            reason = f"{reason}: {_describe_disk(Path(where))}; make room there, or write elsewhere"
-        raise OutputError(f"{where}: cannot be written: {reason}") from exc
+        raise OutputError(f"{where}: cannot be written: {refusal(exc, Path(where))}") from exc
+
+
+def refusal(exc: OSError, path: Path) -> str:
+    """Say why the file system refused something at `path`; of a full disk, which that is."""
+    reason = str(exc.strerror or exc)
+    if exc.errno in _FULL:
+        reason += f": {_describe_disk(path)}; make room there, or write elsewhere"
+    return reason
 
 
 def _describe_disk(path: Path) -> str:

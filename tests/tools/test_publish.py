@@ -10,6 +10,7 @@ import pytest
 from diffusionad_client.contract import NETWORK_STEPS
 from diffusionad_tools.errors import ReleaseError
 from diffusionad_tools.release import model_config
+from diffusionad_tools.release.repository import releases, versions
 from diffusionad_tools.release.staging import staging
 
 
@@ -96,3 +97,42 @@ def test_what_a_killed_writer_left_beside_the_repository_is_removed(tmp_path: Pa
     with staging(tmp_path / "repository") as folder:
         assert list(folder.iterdir()) == []
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_no_writer_left_beside_the_repository_is_named_and_stays(tmp_path: Path) -> None:
+    theirs = tmp_path / ".repository.writing" / "thesis.txt"
+    theirs.parent.mkdir()
+    theirs.write_text("the only copy")
+    with (
+        pytest.raises(
+            ReleaseError, match=r"holds thesis\.txt, which no `diffusionad release` wrote"
+        ),
+        staging(tmp_path / "repository"),
+    ):
+        pass
+    theirs.rename(tmp_path / "thesis.txt")
+    with staging(tmp_path / "repository") as folder:
+        theirs.write_text("put there meanwhile")
+        (folder / "candidate").mkdir()
+    assert [path.name for path in theirs.parent.iterdir()] == ["thesis.txt"]
+
+
+def test_pruning_leaves_a_version_in_which_something_else_lies(
+    make_bundle: Any, publish_ungated: Any, handmade_model: Any, add_ungated: Any, tmp_path: Path
+) -> None:
+    repository = tmp_path / "repository"
+    publish_ungated(make_bundle(), repository)
+    notes = [repository / model / "1" / "notes.txt" for model in ("widget", "widget__segmentation")]
+    notes[1].write_text("of the graph")
+    for gain in (0.6, 0.7):
+        added = add_ungated(make_bundle(model=handmade_model(gain=gain)), repository, keep=1)
+    assert versions(repository / "widget") == [3]
+    assert versions(repository / "widget__segmentation") == [1, 3]
+    assert notes[1].read_text() == "of the graph"
+    assert added.pruned == [2]
+
+    notes[0] = repository / "widget" / "3" / "notes.txt"
+    notes[0].write_text("of the release")
+    added = add_ungated(make_bundle(model=handmade_model(gain=0.8)), repository, keep=1)
+    assert added.pruned == []
+    assert [release.version for release in releases(repository, "widget")] == [3, 4]

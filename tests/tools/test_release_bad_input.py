@@ -203,7 +203,8 @@ def test_a_disk_that_is_really_full_leaves_the_release_that_is_served(
     with suppress(OSError), (tiny_disk / "ballast").open("wb", buffering=0) as ballast:
         while True:  # until it is full
             ballast.write(b"\0" * 4096)
-    with pytest.raises(ReleaseError, match="No space left on device"):
+    full = rf"No space left on device: the disk at {tiny_disk} has 0\.0 of 0\.5 MiB free"
+    with pytest.raises(ReleaseError, match=full):
         add_ungated(make_bundle(model=handmade_model(gain=0.9)), repository)
     assert contents(repository) == before
     (tiny_disk / "ballast").unlink()

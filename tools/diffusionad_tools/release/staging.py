@@ -10,10 +10,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from diffusionad_client.files import refusal
 from diffusionad_tools.errors import ReleaseError
 
 WAIT_S = 60.0  # for another writer; an `add` whose models load slowly takes longer
 _LOOK_EVERY_S = 0.1
+_CHANGE = "change"
+# What may lie in the folder that a writer locks: this version's one folder, and those of before.
+_WRITTEN = {_CHANGE, "candidate", "pruned", "both", "new", "ensembles"}
 
 
 @contextmanager
@@ -21,9 +25,10 @@ def staging(repository: Path, *, wait: float = WAIT_S) -> Iterator[Path]:
     """Lock a repository for one writer; yield a folder on its file system for what is not ready.
 
     The folder lies beside the repository, because Triton takes every folder
-    inside it for a model. What a killed writer left there is removed. Raises
-    `ReleaseError` if another writer is not done after `wait` seconds, or if the
-    file system refuses something.
+    inside it for a model. What a killed writer left there is removed, and nothing
+    else. Raises `ReleaseError` if another writer is not done after `wait`
+    seconds, if something lies there that no writer left, or if the file system
+    refuses something.
     """
     repository = repository.resolve()
     folder = repository.with_name(f".{repository.name}.writing")
@@ -32,16 +37,18 @@ def staging(repository: Path, *, wait: float = WAIT_S) -> Iterator[Path]:
         try:
             try:
                 _check_file_system(repository, folder)
-                _empty(folder)
-                yield folder
+                _clear(folder)
+                os.mkdir(folder / _CHANGE)
+                yield folder / _CHANGE
             finally:
-                shutil.rmtree(folder)
+                _remove(folder)
         finally:
             os.close(handle)
     except OSError as exc:
+        where = Path(exc.filename or repository)
         raise ReleaseError(
-            f"{exc.filename or repository}: {exc.strerror or exc}. No release in {repository} was "
-            "harmed; put that right and run the command again"
+            f"{where}: {refusal(exc, where)}. No release in {repository} was harmed; put that "
+            "right and run the command again"
         ) from exc
 
 
@@ -91,9 +98,22 @@ def _check_file_system(repository: Path, folder: Path) -> None:
         )
 
 
-def _empty(folder: Path) -> None:
+def _clear(folder: Path) -> None:
+    """Remove what a killed writer left."""
+    strange = sorted(child.name for child in folder.iterdir() if child.name not in _WRITTEN)
+    if strange:
+        raise ReleaseError(
+            f"{folder} holds {', '.join(strange)}, which no `diffusionad release` wrote; it is "
+            "where unfinished releases lie, so move that away. Nothing was changed"
+        )
     for child in folder.iterdir():
-        if child.is_dir():
-            shutil.rmtree(child)
-        else:
-            child.unlink()
+        shutil.rmtree(child)
+
+
+def _remove(folder: Path) -> None:
+    """Remove the folder and what is ours in it; what somebody else has put there stays."""
+    for name in _WRITTEN:
+        if (folder / name).exists():
+            shutil.rmtree(folder / name)
+    if not any(folder.iterdir()):
+        folder.rmdir()

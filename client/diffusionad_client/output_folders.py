@@ -22,7 +22,9 @@ import json
 import os
 import shutil
 import socket
-from collections.abc import Iterator, Mapping
+import unicodedata
+from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -52,6 +54,8 @@ class Kind:
     # Folder -> patterns of the files in it, at any depth. A folder of ours that holds
     # another file is not replaced: someone has put it there.
     inside: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    # Names the files in those folders, if whole results can tell; None if they cannot.
+    named: Callable[[Path], AbstractSet[str] | None] = lambda folder: None
 
     @property
     def names(self) -> frozenset[str]:
@@ -92,6 +96,7 @@ def check_claim(folder: Path, kind: Kind, *, overwrite: bool) -> None:
     """Raise the `OutputError` that `claimed` would raise as the folder stands now."""
     with output_errors(folder):
         _check(folder, kind, overwrite)
+        _check_inside(folder, kind)
         if (folder / _HIDDEN / _LOCK).exists():
             with _lock(folder):
                 pass
@@ -116,6 +121,7 @@ def claimed(
             stack.enter_context(_lock(folder))
             _complete(folder)
             _check(folder, kind, overwrite)  # another run may have come and gone
+            _check_inside(folder, kind)
             stack.callback((folder / _HIDDEN / _HOLDER).unlink, missing_ok=True)
             write_aside(folder / _HIDDEN / _KIND, f"{kind.name}\n".encode())
             write_aside(folder / _HIDDEN / _HOLDER, json.dumps(_describe_us()).encode())
@@ -170,19 +176,36 @@ def _check(folder: Path, kind: Kind, overwrite: bool) -> None:
             f"{folder}: holds {kind.content} ({earlier[0]}); "
             "choose another folder, or replace them with --overwrite"
         )
-    for name in earlier:
-        if strangers := list(_strangers(folder / name, kind.inside.get(name.removesuffix(PART)))):
-            raise _refusal(folder, kind, [os.path.relpath(path, folder) for path in strangers])
 
 
-def _strangers(top: Path, patterns: tuple[str, ...] | None) -> Iterator[str]:
-    """Yield the files in a folder of ours that none of our runs writes there."""
-    if patterns is None:
-        return
+def _check_inside(folder: Path, kind: Kind) -> None:
+    """Refuse to replace our own folders where someone has put something into them."""
+    whole = [entry for entry in kind.inside if (folder / entry).is_dir()]
+    unfinished = [entry + PART for entry in kind.inside if (folder / (entry + PART)).is_dir()]
+    named = kind.named(folder) if whole else None
+    ours = None if named is None else {_normal(name) for name in named}
+    strangers = []
+    for name in (*whole, *unfinished):
+        patterns = kind.inside[name.removesuffix(PART)]
+        for path in _files(folder / name):
+            relative = Path(os.path.relpath(path, folder)).as_posix()
+            if name in whole and ours is not None:
+                known = _normal(relative) in ours
+            else:
+                known = any(fnmatch(path, pattern) for pattern in patterns)
+            if not known:
+                strangers.append(relative)
+    if strangers:
+        raise _refusal(folder, kind, sorted(strangers))
+
+
+def _files(top: Path) -> Iterator[str]:
     for parent, _, files in os.walk(top):
-        for name in files:
-            if not (_is_litter(name) or any(fnmatch(name, pattern) for pattern in patterns)):
-                yield os.path.join(parent, name)
+        yield from (os.path.join(parent, name) for name in files if not _is_litter(name))
+
+
+def _normal(name: str) -> str:
+    return unicodedata.normalize("NFC", name)  # some file systems of macOS spell names their way
 
 
 def _refusal(folder: Path, kind: Kind, foreign: list[str]) -> OutputError:

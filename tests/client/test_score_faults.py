@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import os
 import re
@@ -22,8 +23,10 @@ from click.testing import CliRunner, Result
 
 from diffusionad_client.cli import main
 from diffusionad_client.commands import progress
+from diffusionad_client.errors import OutputError
 from diffusionad_client.output_folders import claimed
 from diffusionad_client.scoring.results import RESULTS, read_rows, read_summary
+from diffusionad_client.scoring.sinks import FolderSink
 
 SaveImage = Callable[..., Path]
 FAULTS = Path(__file__).parents[3] / "shared" / "faults" / "results"
@@ -89,6 +92,40 @@ def test_a_second_run_into_the_same_folder_is_told_who_writes_there(
             assert second.exit_code == 1
             assert f"another run is writing there: process {os.getpid()} on" in second.stderr
     assert triton.requests == []
+
+
+def test_a_picture_that_someone_put_among_ours_is_named_and_stays(
+    triton: Any, parts: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "out"
+    score(parts, "--url", triton.url, "--output", output)
+    (output / "heatmaps" / "holiday.png").write_text("mine")
+    for more in ((), ("--overwrite",)):
+        refused = score(parts, "--url", triton.url, "--output", output, *more)
+        assert refused.exit_code == 1
+        assert (output / "heatmaps" / "holiday.png").read_text() == "mine"
+    assert "holds heatmaps/holiday.png, which no `diffusionad score` wrote" in refused.stderr
+    (output / "heatmaps" / "holiday.png").rename(output / "holiday.png")
+    assert score(parts, "--url", triton.url, "--output", output, "--overwrite").exit_code == 0
+    assert (output / "holiday.png").read_text() == "mine"
+
+
+def test_results_with_an_image_whose_pictures_were_half_written_can_be_replaced(
+    triton: Any, tmp_path: Path, save_image: SaveImage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_image(tmp_path / "parts" / "a.png")
+    put = FolderSink.put
+
+    def refuse_jpeg(sink: FolderSink, name: str, content: bytes) -> None:
+        if name.endswith(".jpg"):
+            cause = OSError(errno.ENAMETOOLONG, "File name too long")
+            raise OutputError(f"{name}: cannot be written") from cause
+        put(sink, name, content)
+
+    monkeypatch.setattr(FolderSink, "put", refuse_jpeg)
+    arguments = (tmp_path / "parts", "--url", triton.url, "--output", tmp_path / "out")
+    assert score(*arguments).exit_code == 3
+    assert score(*arguments, "--overwrite").exit_code == 3
 
 
 def test_a_report_is_not_made_while_another_run_replaces_the_results(

@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
@@ -129,11 +129,13 @@ class ScoringRun:
     def score(self, image: SourceImage) -> Row:
         """Score one image and keep its pictures; it fails if the sink cannot hold their names."""
         scored = score_one(image, self.inspect, self.settings.recipe(self.depth))
+        kept: dict[str, str] = {}  # named by the row, or no one would know whose they are
         try:
-            for picture in scored.pictures.values():
+            for kind, picture in scored.pictures.items():
                 self.sink.put(picture.name, picture.content)
+                kept[kind] = picture.name
         except OutputError as exc:
             if isinstance(exc.__cause__, OSError) and exc.__cause__.errno in _NAME_REFUSED:
-                return Row.failed(image.name, exc, sha256=scored.row.sha256)
+                return replace(Row.failed(image.name, exc, sha256=scored.row.sha256), **kept)
             raise
         return scored.row

@@ -39,13 +39,30 @@ ANOMALY_MAPS = "anomaly_maps"
 
 PICTURE_FOLDERS = (HEATMAPS, RECONSTRUCTIONS, ANOMALY_MAPS)
 
+_PICTURE_FIELDS = ("heatmap", "reconstruction", "anomaly_map")
 _PICTURES = ("*.png", "*.jpg", "*.webp", "*.part")  # .part: of a run that was killed
+
+
+def _pictures_of(output: Path) -> set[str] | None:
+    """Name the pictures of whole results; None if they do not say, so that suffixes must."""
+    names: set[str] = set()
+    try:
+        with regular_files.open_regular(output / RESULTS_JSONL) as file:
+            for line in file:
+                document = json.loads(line)
+                names.update(document[name] for name in _PICTURE_FIELDS if document[name])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):  # edited since
+        return None
+    return names
+
+
 RESULTS = Kind(
     name="score",
     content="the results of an earlier run",
     entries=(*PICTURE_FOLDERS, RESULTS_CSV, RESULTS_JSONL, RUN_JSON, REPORT_HTML),
     proofs=(RESULTS_JSONL,),
     inside={folder: _PICTURES for folder in PICTURE_FOLDERS},
+    named=_pictures_of,
 )
 
 _BOM = b"\xef\xbb\xbf"

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from diffusionad_client.artifacts.metadata import Verdict
 from diffusionad_client.contract import FULL_DEPTH, Priority
@@ -129,7 +130,7 @@ class ScoringRun:
     def score(self, image: SourceImage) -> Row:
         """Score one image and keep its pictures; it fails if the sink cannot hold their names."""
         scored = score_one(image, self.inspect, self.settings.recipe(self.depth))
-        kept: dict[str, str] = {}  # named by the row, or no one would know whose they are
+        kept: dict[str, Any] = {}  # named by the row, or no one would know whose they are
         try:
             for kind, picture in scored.pictures.items():
                 self.sink.put(picture.name, picture.content)

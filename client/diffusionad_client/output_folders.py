@@ -18,6 +18,7 @@ that operating systems leave behind, count as nothing and are never touched.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -35,8 +36,11 @@ from diffusionad_client.errors import OutputError
 from diffusionad_client.files import PART, output_errors, publish, write_aside
 
 _HIDDEN = ".diffusionad"
-_KIND, _LOCK, _HOLDER = "kind", "lock", "holder.json"
+_KIND, _LOCK, _SOFT_LOCK, _HOLDER = "kind", "lock", "lock.soft", "holder.json"
 _PUBLISH, _EARLIER = "publish.json", "earlier"
+
+# What file systems of networks and of buckets say that have no locks.
+_NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
 
 # What operating systems and file servers put into folders by themselves; hidden files besides.
 _LITTER = frozenset({"thumbs.db", "desktop.ini", "lost+found", "@eadir", "$recycle.bin"})
@@ -231,11 +235,19 @@ def _kind_of(folder: Path) -> str | None:
 @contextmanager
 def _lock(folder: Path) -> Iterator[None]:
     """Hold the folder's lock, which the system frees when the process ends, however it ends."""
-    from filelock import FileLock, Timeout  # a twentieth of a second, and only for those who write
+    from filelock import FileLock, SoftFileLock, Timeout  # takes its time, and writers alone wait
 
-    lock = FileLock(folder / _HIDDEN / _LOCK, timeout=0)
+    lock: FileLock | SoftFileLock = FileLock(folder / _HIDDEN / _LOCK, timeout=0)
     try:
-        lock.acquire()
+        try:
+            lock.acquire()
+        except (OSError, NotImplementedError) as exc:
+            if isinstance(exc, OSError) and exc.errno not in _NO_LOCKS:
+                raise
+            # A file that is there instead, which a killed run leaves behind where its
+            # process cannot be asked for: on another host.
+            lock = SoftFileLock(folder / _HIDDEN / _SOFT_LOCK, timeout=0)
+            lock.acquire()
     except Timeout as exc:
         raise OutputError(
             f"{folder}: another run is writing there{_describe_holder(folder)}; "

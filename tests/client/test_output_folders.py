@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import os
 import signal
@@ -147,6 +148,21 @@ def test_the_second_run_is_told_who_holds_the_folder(tmp_path: Path) -> None:
 
 def peek(tmp_path: Path) -> None:
     check_claim(tmp_path / "out", KIND, overwrite=True)
+
+
+@pytest.mark.parametrize("refusal", [errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_keeps_two_runs_apart_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refusal: int
+) -> None:
+    fcntl = pytest.importorskip("fcntl", reason="only POSIX locks are refused so")
+
+    def flock(*_: object) -> None:
+        raise OSError(refusal, os.strerror(refusal))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with claimed(tmp_path, KIND), pytest.raises(OutputError, match="another run is writing there"):
+        write(tmp_path, "b", overwrite=True)
+    write(tmp_path, "b")
 
 
 def test_unfinished_results_are_kept_for_a_run_that_goes_on_with_them(tmp_path: Path) -> None:

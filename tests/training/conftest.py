@@ -9,13 +9,16 @@ from PIL import Image
 
 from diffusionad_training.config import (
     Config,
+    DetectorConfig,
     GuidanceConfig,
     NoiseNetworkConfig,
     OptimisationConfig,
     SegmentationNetworkConfig,
     SynthesisConfig,
+    TrainingConfig,
 )
 from diffusionad_training.fit import train
+from diffusionad_training.fit.plan import TrainingPlan
 
 SIZE = 64
 
@@ -24,30 +27,34 @@ SIZE = 64
 def tiny_config() -> Config:
     return Config(
         preset="tiny",
-        size=SIZE,
-        guidance=GuidanceConfig(last_step=600),
-        noise_network=NoiseNetworkConfig(
-            base_channels=32,
-            multipliers=(1, 2),
-            blocks=1,
-            attention_levels=(1,),
-            unshuffle=4,
-            parametrisation="x0",
+        detector=DetectorConfig(
+            size=SIZE,
+            guidance=GuidanceConfig(last_step=600),
+            noise_network=NoiseNetworkConfig(
+                base_channels=32,
+                multipliers=(1, 2),
+                blocks=1,
+                attention_levels=(1,),
+                unshuffle=4,
+                parametrisation="x0",
+            ),
+            segmentation_network=SegmentationNetworkConfig(widths=(8, 16), unshuffle=2),
         ),
-        segmentation_network=SegmentationNetworkConfig(widths=(8, 16), unshuffle=2),
-        synthesis=SynthesisConfig(
-            texture_share=0, self_share=0.5, procedural_share=0.5, stroke_share=0.5
-        ),
-        optimisation=OptimisationConfig(
-            normal_per_batch=2,
-            synthetic_per_batch=2,
-            steps=6,
-            noise_learning_rate=1e-3,
-            segmentation_learning_rate=1e-3,
-            warmup_steps=2,
-            cosine_decay=True,
-            ema_decay=0.9,
-            gradient_clip=1.0,
+        training=TrainingConfig(
+            synthesis=SynthesisConfig(
+                texture_share=0, self_share=0.5, procedural_share=0.5, stroke_share=0.5
+            ),
+            optimisation=OptimisationConfig(
+                normal_per_batch=2,
+                synthetic_per_batch=2,
+                steps=6,
+                noise_learning_rate=1e-3,
+                segmentation_learning_rate=1e-3,
+                warmup_steps=2,
+                cosine_decay=True,
+                ema_decay=0.9,
+                gradient_clip=1.0,
+            ),
         ),
     )
 
@@ -86,7 +93,7 @@ def tiny_run(
     tiny_data: Path, tiny_config: Config, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     output = tmp_path_factory.mktemp("runs") / "plates"
-    train.train(tiny_data, output, tiny_config, held_out_share=0.3, workers=0, seed=3)
+    train.train(TrainingPlan(tiny_data, output, tiny_config, held_out_share=0.3, workers=0, seed=3))
     return output
 
 

@@ -1,14 +1,14 @@
 """The ways to denoise that the paper's ablation compares."""
 
-from dataclasses import replace
-
 import pytest
 import torch
 
 from diffusionad_training.config import Config
+from diffusionad_training.config.settings import changed
 from diffusionad_training.method import ablations, diffusion
 from diffusionad_training.method.ablations import Denoising
-from diffusionad_training.method.model import DiffusionAD, Estimate
+from diffusionad_training.method.model import DiffusionAD
+from diffusionad_training.method.restoration import Estimate
 
 
 @pytest.fixture
@@ -22,9 +22,15 @@ def oracle(
     tiny_config: Config, images: torch.Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> DiffusionAD:
     """A model whose noise network knows the clean images; ten steps of a coarse schedule."""
-    schedule = replace(tiny_config.schedule, steps=10, beta_last=0.2)
-    guidance = replace(tiny_config.guidance, small_step=3, large_step=8, tau=5, last_step=9)
-    model = DiffusionAD(replace(tiny_config, schedule=schedule, guidance=guidance))
+    settings = {
+        "schedule.steps": 10,
+        "schedule.beta_last": 0.2,
+        "guidance.small_step": 3,
+        "guidance.large_step": 8,
+        "guidance.tau": 5,
+        "guidance.last_step": 9,
+    }
+    model = DiffusionAD(changed(tiny_config, settings).detector)
     clean = model.normalise(images)
 
     def estimate(x_t: torch.Tensor, t: torch.Tensor) -> Estimate:
@@ -59,7 +65,7 @@ def test_iterating_asks_the_network_once_a_step(
 
 
 def test_norm_guidance_is_what_the_model_does(tiny_config: Config, images: torch.Tensor) -> None:
-    model = DiffusionAD(tiny_config).eval()
+    model = DiffusionAD(tiny_config.detector).eval()
     with torch.no_grad():
         ours = ablations.detect(model, images, Denoising.NORM_GUIDED)
         torch.testing.assert_close(ours.score, model(images).score)
@@ -69,8 +75,9 @@ def test_norm_guidance_is_what_the_model_does(tiny_config: Config, images: torch
 def test_an_image_is_denoised_alike_in_any_batch(
     tiny_config: Config, images: torch.Tensor, way: Denoising
 ) -> None:
-    guidance = replace(tiny_config.guidance, small_step=2, large_step=4)
-    model = DiffusionAD(replace(tiny_config, guidance=guidance)).eval()
+    model = DiffusionAD(
+        changed(tiny_config, {"guidance.small_step": 2, "guidance.large_step": 4}).detector
+    ).eval()
     together = ablations.reconstruct(model, images, way)
     alone = ablations.reconstruct(model, images[1:], way)
     torch.testing.assert_close(together[1:], alone, atol=1e-4, rtol=1e-4)

@@ -1,6 +1,5 @@
 """The autoencoder that diffusion is compared with trains, is measured, and is not served."""
 
-import dataclasses
 from pathlib import Path
 
 import pytest
@@ -9,15 +8,17 @@ from click.testing import CliRunner
 
 from diffusionad_client.cli import main
 from diffusionad_training.config import Config
+from diffusionad_training.config.settings import changed
 from diffusionad_training.fit import train
+from diffusionad_training.fit.plan import TrainingPlan
 from diffusionad_training.run.checkpoint import load_run
 
 
 @pytest.fixture(scope="module")
 def run(tiny_data: Path, tiny_config: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("autoencoder") / "run"
-    config = dataclasses.replace(tiny_config, restoration="autoencoder")
-    train.train(tiny_data, folder, config, workers=0, checkpoint_steps=3)
+    config = changed(tiny_config, {"restoration": "autoencoder"})
+    train.train(TrainingPlan(tiny_data, folder, config, workers=0, checkpoint_steps=3))
     return folder
 
 

@@ -1,6 +1,5 @@
 """Configs check themselves and survive a round trip through JSON."""
 
-import dataclasses
 import json
 
 import pytest
@@ -17,7 +16,7 @@ from diffusionad_training.config import (
     SynthesisConfig,
 )
 from diffusionad_training.config.presets import EDGE, PAPER, PRESETS, STANDARD, customised
-from diffusionad_training.config.settings import with_settings
+from diffusionad_training.config.settings import changed, with_settings
 from diffusionad_training.errors import ConfigError
 
 
@@ -59,9 +58,9 @@ def test_a_config_survives_json(config: Config) -> None:
         (lambda: OptimisationConfig(gradient_clip=-1.0), r"gradient_clip \(-1.0\)"),
         (lambda: OptimisationConfig(normal_per_batch=0), "at least one normal image"),
         (lambda: OptimisationConfig(segmentation_from=1), r"segmentation_from \(1\)"),
-        (lambda: dataclasses.replace(EDGE, size=100), r"size \(100\) must be .* multiple of 32"),
-        (lambda: dataclasses.replace(EDGE, restoration="gan"), "restoration must be one of"),
-        (lambda: dataclasses.replace(PAPER, schedule=ScheduleConfig(steps=500)), "last_step"),
+        (lambda: changed(EDGE, {"size": 100}), r"size \(100\) must be .* multiple of 32"),
+        (lambda: changed(EDGE, {"restoration": "gan"}), "restoration must be one of"),
+        (lambda: changed(PAPER, {"schedule.steps": 500}), "last_step"),
     ],
 )
 def test_a_setting_out_of_range_is_named(make, message: str) -> None:
@@ -71,24 +70,32 @@ def test_a_setting_out_of_range_is_named(make, message: str) -> None:
 
 def test_an_unknown_setting_is_refused_by_its_place() -> None:
     document = json.loads(EDGE.to_json())
-    document["guidance"]["smallstep"] = 3
-    with pytest.raises(ConfigError, match=r"config\.guidance: unknown settings \['smallstep'\]"):
+    document["detector"]["guidance"]["smallstep"] = 3
+    with pytest.raises(
+        ConfigError, match=r"config\.detector\.guidance: unknown settings \['smallstep'\]"
+    ):
         Config.from_json(json.dumps(document))
 
 
 def test_the_paper_preset_follows_the_paper() -> None:
-    assert PAPER.schedule == ScheduleConfig(steps=1000, beta_first=1e-4, beta_last=1e-2)
-    assert (PAPER.guidance.small_step, PAPER.guidance.large_step) == (200, 400)
-    assert (PAPER.guidance.weight, PAPER.guidance.tau) == (1.0, 300)
-    assert (PAPER.optimisation.normal_per_batch, PAPER.optimisation.synthetic_per_batch) == (8, 8)
-    assert PAPER.optimisation.noise_learning_rate == 1e-4
-    assert PAPER.loss.focal_weight == 5
-    assert (PAPER.synthesis.texture_share, PAPER.synthesis.self_share) == (0.5, 0.5)
-    assert PAPER.noise_network.parametrisation == "epsilon"
-    assert PAPER.optimisation.ema_decay == 0  # "We do not use EMA."
-    assert PAPER.loss.restoration_weight == 0
-    assert PAPER.synthesis.relocation_share == 0
-    assert PAPER.synthesis.within_part
+    assert PAPER.detector.schedule == ScheduleConfig(steps=1000, beta_first=1e-4, beta_last=1e-2)
+    assert (PAPER.detector.guidance.small_step, PAPER.detector.guidance.large_step) == (200, 400)
+    assert (PAPER.detector.guidance.weight, PAPER.detector.guidance.tau) == (1.0, 300)
+    assert (
+        PAPER.training.optimisation.normal_per_batch,
+        PAPER.training.optimisation.synthetic_per_batch,
+    ) == (8, 8)
+    assert PAPER.training.optimisation.noise_learning_rate == 1e-4
+    assert PAPER.training.loss.focal_weight == 5
+    assert (PAPER.training.synthesis.texture_share, PAPER.training.synthesis.self_share) == (
+        0.5,
+        0.5,
+    )
+    assert PAPER.detector.noise_network.parametrisation == "epsilon"
+    assert PAPER.training.optimisation.ema_decay == 0  # "We do not use EMA."
+    assert PAPER.training.loss.restoration_weight == 0
+    assert PAPER.training.synthesis.relocation_share == 0
+    assert PAPER.training.synthesis.within_part
 
 
 @pytest.mark.parametrize(
@@ -96,23 +103,26 @@ def test_the_paper_preset_follows_the_paper() -> None:
     [("paper", 7, 4), ("edge", 16, 4), ("edge", 7, 2), ("edge", 2, 1)],
 )
 def test_a_batch_has_the_preset_s_share_of_anomalies(preset: str, batch: int, normal: int) -> None:
-    optimisation = customised(preset, batch=batch, with_textures=True).optimisation
+    optimisation = customised(preset, batch=batch, with_textures=True).training.optimisation
     assert optimisation.normal_per_batch == normal
     assert optimisation.synthetic_per_batch == batch - normal
 
 
 @pytest.mark.parametrize(("size", "side"), [(None, 128), (384, 192), (224, 96), (32, 0)])
 def test_windows_keep_their_share_of_the_size(size: int | None, side: int) -> None:
-    assert customised("edge", size=size, with_textures=True).optimisation.crop_side == side
+    assert customised("edge", size=size, with_textures=True).training.optimisation.crop_side == side
 
 
 def test_maps_are_smoothed_over_the_same_share_of_any_size() -> None:
-    assert customised("edge", size=512, with_textures=True).map_smoothing == 2 * EDGE.map_smoothing
-    assert PAPER.map_smoothing == STANDARD.map_smoothing == 0
+    assert (
+        customised("edge", size=512, with_textures=True).detector.map_smoothing
+        == 2 * EDGE.detector.map_smoothing
+    )
+    assert PAPER.detector.map_smoothing == STANDARD.detector.map_smoothing == 0
 
 
 def test_without_textures_their_share_goes_to_the_others() -> None:
-    assert customised("edge", with_textures=False).synthesis.texture_share == 0
+    assert customised("edge", with_textures=False).training.synthesis.texture_share == 0
     assert customised("edge", with_textures=True) == EDGE
 
 
@@ -129,7 +139,8 @@ def test_without_textures_their_share_goes_to_the_others() -> None:
 )
 def test_any_setting_can_be_changed_by_its_path(path: str, value: str, expected: object) -> None:
     found: object = with_settings(PAPER, [(path, value)])
-    for name in path.split("."):
+    half = "detector" if hasattr(PAPER.detector, path.split(".")[0]) else "training"
+    for name in (half, *path.split(".")):
         found = getattr(found, name)
     assert found == expected
 
@@ -154,12 +165,15 @@ def test_a_setting_that_cannot_be_is_refused(path: str, value: str, message: str
 
 def test_settings_are_judged_together() -> None:
     settings = [("noise_network.multipliers", "[1, 2]"), ("noise_network.attention_levels", "[1]")]
-    assert with_settings(PAPER, settings).noise_network.multipliers == (1, 2)
+    assert with_settings(PAPER, settings).detector.noise_network.multipliers == (1, 2)
 
 
 def test_the_standard_preset_sees_as_many_images_a_step_as_the_paper() -> None:
-    optimisation = STANDARD.optimisation
+    optimisation = STANDARD.training.optimisation
     batch = optimisation.normal_per_batch + optimisation.synthetic_per_batch
     assert batch * optimisation.accumulate == 16
-    assert STANDARD.noise_network.base_channels == PAPER.noise_network.base_channels // 2
-    assert STANDARD.noise_network.parametrisation == "epsilon"
+    assert (
+        STANDARD.detector.noise_network.base_channels
+        == PAPER.detector.noise_network.base_channels // 2
+    )
+    assert STANDARD.detector.noise_network.parametrisation == "epsilon"

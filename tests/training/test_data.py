@@ -1,6 +1,5 @@
 """Where images are found, how they are split and how batches are made of them."""
 
-import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from diffusionad_training.config import AugmentationConfig, Config
+from diffusionad_training.config.settings import changed
 from diffusionad_training.data import groups, layout
 from diffusionad_training.data.batches import TrainingBatches, jitter
 from diffusionad_training.data.digest import digest
@@ -180,8 +180,7 @@ def test_batches_hold_their_shares_exactly(tiny_config: Config) -> None:
 
 
 def test_anomalies_at_random_make_batches_of_any_share(tiny_config: Config) -> None:
-    optimisation = dataclasses.replace(tiny_config.optimisation, synthetic_at_random=True)
-    config = dataclasses.replace(tiny_config, optimisation=optimisation)
+    config = changed(tiny_config, {"optimisation.synthetic_at_random": True})
     batches = TrainingBatches(images(5), None, config, count=60, seed=0)
     drawn = [batches[index] for index in range(60)]
     counts = [int(batch["anomalous"].sum()) for batch in drawn]

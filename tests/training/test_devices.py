@@ -13,9 +13,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from diffusionad_training.config import Config
+from diffusionad_training.config.settings import changed
 from diffusionad_training.errors import CheckpointError, ConfigError
 from diffusionad_training.fit import parallel, train
 from diffusionad_training.fit.module import TrainingModule
+from diffusionad_training.fit.plan import TrainingPlan
 from diffusionad_training.run import resume
 from diffusionad_training.run.checkpoint import load_run
 
@@ -65,9 +67,7 @@ main()
 
 @pytest.fixture(scope="module")
 def config(tiny_config: Config) -> Config:
-    return dataclasses.replace(
-        tiny_config, optimisation=dataclasses.replace(tiny_config.optimisation, steps=4)
-    )
+    return changed(tiny_config, {"optimisation.steps": 4})
 
 
 def train_on_two(data: Path, output: Path, notes: Path, config: Config, *options: str) -> str:
@@ -148,10 +148,8 @@ def test_two_devices_learn_what_one_does_from_two_batches_a_step(
             save_file(gradients, tmp_path / "gradients.safetensors")
 
     monkeypatch.setattr(TrainingModule, "on_before_optimizer_step", note, raising=False)
-    one = dataclasses.replace(
-        config, optimisation=dataclasses.replace(config.optimisation, steps=1, accumulate=2)
-    )
-    train.train(tiny_data, tmp_path / "run", one, workers=0)
+    one = changed(config, {"optimisation.steps": 1, "optimisation.accumulate": 2})
+    train.train(TrainingPlan(tiny_data, tmp_path / "run", one, workers=0))
     alone = load_file(tmp_path / "gradients.safetensors")
     together = load_file(trained.notes / "gradients.safetensors")
     assert any((gradient != 0).any() for gradient in alone.values())
@@ -173,8 +171,7 @@ def test_a_stopped_training_on_two_devices_goes_on_to_the_very_same_weights(
 def test_two_processes_may_leave_the_segmentation_network_for_later(
     tiny_data: Path, config: Config, tmp_path: Path
 ) -> None:
-    later = dataclasses.replace(config.optimisation, segmentation_from=0.5)
-    config = dataclasses.replace(config, optimisation=later)
+    config = changed(config, {"optimisation.segmentation_from": 0.5})
     train_on_two(tiny_data, tmp_path / "run", tmp_path, config)
     first, second = (load_file(tmp_path / f"weights-{rank}.safetensors") for rank in (0, 1))
     assert all(torch.equal(first[name], second[name]) for name in first)
@@ -186,7 +183,7 @@ def test_it_goes_on_with_as_many_devices_as_before(
     trained: Trained, tiny_data: Path, config: Config
 ) -> None:
     with pytest.raises(CheckpointError, match="its devices was 2 and is now 1"):
-        train.train(tiny_data, trained.run, config, workers=0, resumed=True)
+        train.train(TrainingPlan(tiny_data, trained.run, config, workers=0, resumed=True))
 
 
 def test_more_devices_than_there_are_is_said(monkeypatch: pytest.MonkeyPatch) -> None:

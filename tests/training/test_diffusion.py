@@ -36,14 +36,22 @@ def test_noise_from_x0_inverts_predict_x0(share: float, seed: int) -> None:
     torch.testing.assert_close(diffusion.noise_from_x0(x_t, x0, per_image(share)), noise)
 
 
+def guided(
+    x_ts: torch.Tensor, noise_s: torch.Tensor, n: torch.Tensor, a: torch.Tensor, weight: float
+) -> torch.Tensor:
+    """Eqs. 7 and 8, one after the other."""
+    noise_g = diffusion.guided_noise(x_ts, noise_s, n, a, weight)
+    return diffusion.norm_guided_reconstruction(x_ts, noise_g, a)
+
+
 @given(signal_shares, seeds, st.floats(min_value=0, max_value=3))
 def test_norm_guidance_has_its_closed_form(share: float, seed: int, weight: float) -> None:
     x_ts, noise_s, n = normal(seed, 3)
     a = per_image(share)
     x0_s = diffusion.predict_x0(x_ts, noise_s, a)
     expected = x0_s + weight * (1 - a).view(-1, 1, 1, 1) * (n - x0_s)
-    guided = diffusion.norm_guided_reconstruction(x_ts, noise_s, n, a, weight)
-    torch.testing.assert_close(guided, expected)
+    reconstruction = guided(x_ts, noise_s, n, a, weight)
+    torch.testing.assert_close(reconstruction, expected)
 
 
 @given(signal_shares, seeds)
@@ -51,7 +59,7 @@ def test_no_guidance_leaves_the_small_step_alone(share: float, seed: int) -> Non
     x_ts, noise_s, n = normal(seed, 3)
     a = per_image(share)
     torch.testing.assert_close(
-        diffusion.norm_guided_reconstruction(x_ts, noise_s, n, a, 0.0),
+        guided(x_ts, noise_s, n, a, 0.0),
         diffusion.predict_x0(x_ts, noise_s, a),
     )
 
@@ -76,7 +84,7 @@ def test_add_noise_mixes_by_the_roots_of_the_shares(share: float) -> None:
     ids=lambda value: getattr(value, "preset", str(value)),
 )
 def test_schedules_leave_the_signal_that_was_published(config, step, share) -> None:
-    schedule = config.schedule
+    schedule = config.detector.schedule
     table = diffusion.alpha_bar_table(schedule.steps, schedule.beta_first, schedule.beta_last)
     assert table[step].item() == pytest.approx(share, abs=1e-3)
 

@@ -1,6 +1,5 @@
 """Where the product is: estimated from pictures, read from masks, and where anomalies then lie."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from diffusionad_training.config import AugmentationConfig, Config, SynthesisConfig
+from diffusionad_training.config import Config, SynthesisConfig
+from diffusionad_training.config.settings import changed
 from diffusionad_training.data import foregrounds
 from diffusionad_training.data.batches import TrainingBatches
 from diffusionad_training.errors import DataError
@@ -134,7 +134,7 @@ def test_a_mirrored_image_has_its_foreground_mirrored_too(tiny_config: Config) -
     image = np.full((1, SIZE, SIZE, 3), 220, np.uint8)
     foreground = np.zeros((1, SIZE, SIZE), dtype=bool)
     image[:, :16, :16], foreground[:, :16, :16] = 40, True
-    config = replace(tiny_config, augmentation=AugmentationConfig(flip=True))
+    config = changed(tiny_config, {"augmentation.flip": True})
     batches = TrainingBatches(image, None, config, count=12, seed=0, foregrounds=foreground)
     corners = set()
     for batch in batches:

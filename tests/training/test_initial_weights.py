@@ -1,6 +1,5 @@
 """A training may begin with the weights of an earlier run."""
 
-import dataclasses
 from pathlib import Path
 
 import pytest
@@ -9,9 +8,11 @@ from click.testing import CliRunner
 
 from diffusionad_client.cli import main
 from diffusionad_training.config import Config
+from diffusionad_training.config.settings import changed
 from diffusionad_training.errors import CheckpointError
 from diffusionad_training.fit import train
 from diffusionad_training.fit.module import TrainingModule
+from diffusionad_training.fit.plan import TrainingPlan
 from diffusionad_training.run.checkpoint import load_run
 from diffusionad_training.run.initial_weights import load_initial_weights
 
@@ -19,8 +20,8 @@ from diffusionad_training.run.initial_weights import load_initial_weights
 def still(config: Config, **optimisation: object) -> Config:
     """The same, for one step that moves nothing."""
     changes = {"steps": 1, "noise_learning_rate": 1e-12, "segmentation_learning_rate": 1e-12}
-    return dataclasses.replace(
-        config, optimisation=dataclasses.replace(config.optimisation, **(changes | optimisation))
+    return changed(
+        config, {f"optimisation.{name}": one for name, one in (changes | optimisation).items()}
     )
 
 
@@ -28,7 +29,9 @@ def test_a_training_begins_with_the_weights_of_another_run(
     tiny_data: Path, tiny_config: Config, tiny_run: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "run"
-    train.train(tiny_data, output, still(tiny_config), begin_from=tiny_run, workers=0, seed=7)
+    train.train(
+        TrainingPlan(tiny_data, output, still(tiny_config), begin_from=tiny_run, workers=0, seed=7)
+    )
     ours, theirs = load_run(output), load_run(tiny_run)
     for name, parameter in ours.model.named_parameters():
         torch.testing.assert_close(parameter, theirs.model.get_parameter(name))
@@ -38,9 +41,9 @@ def test_a_training_begins_with_the_weights_of_another_run(
 
 
 def test_images_may_be_of_another_size(tiny_config: Config, tiny_run: Path) -> None:
-    larger = dataclasses.replace(tiny_config, size=tiny_config.size * 2)
+    larger = changed(tiny_config, {"size": tiny_config.detector.size * 2})
     module = TrainingModule(larger, seed=0, initial=load_initial_weights(tiny_run, larger))
-    assert module.trained_model().noise.shape[-1] == larger.size
+    assert module.trained_model().noise.shape[-1] == larger.detector.size
 
 
 @pytest.mark.parametrize(
@@ -55,27 +58,30 @@ def test_images_may_be_of_another_size(tiny_config: Config, tiny_run: Path) -> N
 def test_weights_of_other_networks_are_refused_by_the_setting(
     tiny_config: Config, tiny_run: Path, section: str, setting: str, value: object
 ) -> None:
-    changed = dataclasses.replace(getattr(tiny_config, section), **{setting: value})
-    config = dataclasses.replace(tiny_config, **{section: changed})
+    config = changed(tiny_config, {f"{section}.{setting}": value})
     with pytest.raises(CheckpointError, match=rf"{section}\.{setting} differ"):
         load_initial_weights(tiny_run, config)
 
 
 def test_what_the_weights_do_not_depend_on_may_differ(tiny_config: Config, tiny_run: Path) -> None:
-    network = dataclasses.replace(tiny_config.noise_network, recompute=True, dropout=0.1)
-    load_initial_weights(tiny_run, dataclasses.replace(tiny_config, noise_network=network))
+    load_initial_weights(
+        tiny_run,
+        changed(tiny_config, {"noise_network.recompute": True, "noise_network.dropout": 0.1}),
+    )
 
 
 def test_a_run_may_be_trained_over_from_its_own_weights_and_resumed_without_them(
     tiny_data: Path, tiny_config: Config, tiny_run: Path, copied_run: Path
 ) -> None:
-    def train(steps: int, **options: bool) -> None:
+    def train_for(steps: int, **options: bool) -> None:
         config = still(tiny_config, steps=steps)
-        train.train(tiny_data, copied_run, config, begin_from=copied_run, workers=0, **options)
+        train.train(
+            TrainingPlan(tiny_data, copied_run, config, begin_from=copied_run, workers=0, **options)
+        )
 
     digest = load_run(copied_run).weights_digest
-    train(2)
-    train(2, resumed=True)  # its weights are no longer there, and not asked for
+    train_for(2)
+    train_for(2, resumed=True)  # its weights are no longer there, and not asked for
     assert load_run(copied_run).record.begun_from == digest
 
 

@@ -1,22 +1,20 @@
 """The detector around its networks: scales, clamps, ranges and the score."""
 
-import dataclasses
-
 import pytest
 import torch
 from torch import Tensor, nn
 
 from diffusionad_client.contract import TOP_PIXELS
 from diffusionad_training.config import Config
+from diffusionad_training.config.settings import changed
 from diffusionad_training.method import diffusion
 from diffusionad_training.method.model import (
-    LARGE,
-    SMALL,
     DiffusionAD,
     NoisePrediction,
     Reconstruction,
     Segmentation,
 )
+from diffusionad_training.method.restoration import LARGE, SMALL
 
 
 class KnowsTheCleanImage(nn.Module):
@@ -37,7 +35,7 @@ class KnowsTheCleanImage(nn.Module):
 @pytest.fixture
 def model(tiny_config: Config) -> DiffusionAD:
     torch.manual_seed(0)
-    return DiffusionAD(tiny_config).eval()
+    return DiffusionAD(tiny_config.detector).eval()
 
 
 @pytest.fixture
@@ -103,7 +101,7 @@ def test_the_score_is_the_mean_of_the_highest_pixels(model: DiffusionAD, images:
 def test_pictures_survive_both_ranges(
     tiny_config: Config, images: Tensor, signed: bool, bottom: float
 ) -> None:
-    model = DiffusionAD(dataclasses.replace(tiny_config, signed_range=signed))
+    model = DiffusionAD(changed(tiny_config, {"signed_range": signed}).detector)
     x = model.normalise(images)
     assert x.shape == (2, 3, 64, 64)
     assert model.normalise(torch.zeros_like(images)).unique().item() == bottom
@@ -113,10 +111,10 @@ def test_pictures_survive_both_ranges(
 
 def test_both_parametrisations_agree_on_what_they_mean(tiny_config: Config, images: Tensor) -> None:
     """A network that answers zero says `no noise` in one and `a grey image` in the other."""
-    network = dataclasses.replace(tiny_config.noise_network, parametrisation="epsilon")
+    epsilon = changed(tiny_config, {"noise_network.parametrisation": "epsilon"})
     t = torch.tensor([300, 300])
-    for config in (tiny_config, dataclasses.replace(tiny_config, noise_network=network)):
-        model = DiffusionAD(config)
+    for config in (tiny_config, epsilon):
+        model = DiffusionAD(config.detector)
         x_t = torch.randn(2, 3, 64, 64)
         estimate = model.estimate(x_t, t)
         rebuilt = diffusion.add_noise(estimate.x0, estimate.noise, model.alpha_bar_at(t))
@@ -126,7 +124,9 @@ def test_both_parametrisations_agree_on_what_they_mean(tiny_config: Config, imag
 
 
 def test_the_fixed_noise_is_exact_in_half_precision_and_seeded(tiny_config: Config) -> None:
-    first, again, other = (DiffusionAD(tiny_config, noise_seed=seed).noise for seed in (0, 0, 1))
+    first, again, other = (
+        DiffusionAD(tiny_config.detector, noise_seed=seed).noise for seed in (0, 0, 1)
+    )
     assert first.dtype == torch.float16
     assert torch.equal(first, again)
     assert not torch.equal(first, other)

@@ -16,14 +16,14 @@ def parameters(module: nn.Module) -> int:
 
 def test_the_paper_preset_has_the_published_parameter_counts() -> None:
     with torch.device("meta"):
-        assert parameters(NoiseUNet(PAPER.noise_network)) == 131_654_403
-        assert parameters(SegmentationUNet(PAPER.segmentation_network)) == 28_373_569
+        assert parameters(NoiseUNet(PAPER.detector.noise_network)) == 131_654_403
+        assert parameters(SegmentationUNet(PAPER.detector.segmentation_network)) == 28_373_569
 
 
 def test_the_edge_preset_stays_small_enough_to_ship() -> None:
     with torch.device("meta"):
-        total = parameters(NoiseUNet(EDGE.noise_network)) + parameters(
-            SegmentationUNet(EDGE.segmentation_network)
+        total = parameters(NoiseUNet(EDGE.detector.noise_network)) + parameters(
+            SegmentationUNet(EDGE.detector.segmentation_network)
         )
     assert total * 4 < 10e6  # bytes of float32 weights
 

@@ -46,7 +46,7 @@ class FixedLogits(torch.nn.Module):
 def segment(
     config: Config, logits: torch.Tensor, mask: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    model = DiffusionAD(config)
+    model = DiffusionAD(config.detector)
     model.segmentation_network = FixedLogits(logits)  # type: ignore[assignment]
     model.restrict_to(mask)
     images = torch.zeros(1, SIZE, SIZE, 3, dtype=torch.uint8)

@@ -12,11 +12,13 @@ import torch
 from safetensors.torch import load_file
 
 from diffusionad_training.config import Config
+from diffusionad_training.config.settings import changed
 from diffusionad_training.data.batches import Batch
 from diffusionad_training.errors import CheckpointError
 from diffusionad_training.fit import train as fit
 from diffusionad_training.fit.callbacks import Checkpoints
 from diffusionad_training.fit.module import TrainingModule
+from diffusionad_training.fit.plan import TrainingPlan
 from diffusionad_training.fit.validation import Validation, ValidationSet
 from diffusionad_training.run import resume
 from diffusionad_training.run.checkpoint import load_run
@@ -28,17 +30,19 @@ def config(tiny_config: Config) -> Config:
 
     The segmentation network, trained from the fifth of six steps on, has no moments before.
     """
-    return dataclasses.replace(
+    return changed(
         tiny_config,
-        optimisation=dataclasses.replace(
-            tiny_config.optimisation, steps=6, accumulate=2, segmentation_from=0.6
-        ),
-        noise_network=dataclasses.replace(tiny_config.noise_network, dropout=0.2),
+        {
+            "optimisation.steps": 6,
+            "optimisation.accumulate": 2,
+            "optimisation.segmentation_from": 0.6,
+            "noise_network.dropout": 0.2,
+        },
     )
 
 
 def run_training(data: Path, output: Path, config: Config, **options: object) -> TrainingModule:
-    return fit.train(data, output, config, workers=0, checkpoint_steps=2, **options)
+    return fit.train(TrainingPlan(data, output, config, workers=0, checkpoint_steps=2, **options))
 
 
 @pytest.fixture(scope="module")
@@ -108,9 +112,7 @@ def test_a_resumed_training_logs_the_losses_of_an_uninterrupted_one(
 def test_other_settings_are_not_resumed_with(
     tiny_data: Path, config: Config, uninterrupted: Path
 ) -> None:
-    other = dataclasses.replace(
-        config, optimisation=dataclasses.replace(config.optimisation, steps=7)
-    )
+    other = changed(config, {"optimisation.steps": 7})
     with pytest.raises(CheckpointError, match="trained with other settings"):
         run_training(tiny_data, uninterrupted, other, resumed=True)
     with pytest.raises(CheckpointError, match="its seed was 0 and is now 1"):
@@ -130,7 +132,7 @@ def test_a_training_by_time_goes_on_with_the_rate_that_it_had_come_to(
     module = TrainingModule(config, seed=0, time_budget=100, spent=spent, resumed=state)
     optimiser = module.configure_optimizers()["optimizer"]
     decayed = 0.5 * (1 + math.cos(0.9 * math.pi))
-    rate = config.optimisation.noise_learning_rate * decayed
+    rate = config.training.optimisation.noise_learning_rate * decayed
     assert optimiser.param_groups[0]["lr"] == pytest.approx(rate, rel=0.1)
     assert spent.item() == pytest.approx(0.9, abs=0.02)  # so that no windows are made again
 
@@ -197,11 +199,7 @@ def test_checkpoints_come_once_a_step_however_many_batches_make_one(
 def test_two_batches_a_step_are_one_batch_of_twice_the_size_in_learning(
     tiny_data: Path, config: Config, tmp_path: Path
 ) -> None:
-    bf16 = dataclasses.replace(
-        config,
-        optimisation=dataclasses.replace(config.optimisation, precision="bf16"),
-        noise_network=dataclasses.replace(config.noise_network, recompute=True),
-    )
+    bf16 = changed(config, {"optimisation.precision": "bf16", "noise_network.recompute": True})
     module = run_training(tiny_data, tmp_path / "run", bf16)
     assert module.step == 6
     weights = load_run(tmp_path / "run").model.state_dict()

@@ -1,6 +1,5 @@
 """Training holds at the edges: the smallest batches, the deepest levels, larger images."""
 
-import dataclasses
 import json
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from click.testing import CliRunner
 
 from diffusionad_client.cli import main
 from diffusionad_training.config import Config
+from diffusionad_training.config.settings import changed
 from diffusionad_training.data.batches import TrainingBatches
 from diffusionad_training.fit.module import TrainingModule
 
@@ -19,15 +19,14 @@ DEEP = 32  # pixels a side, and the stride of both networks: their deepest maps 
 
 @pytest.fixture(scope="module")
 def deep(tiny_config: Config) -> Config:
-    return dataclasses.replace(
+    return changed(
         tiny_config,
-        size=DEEP,
-        noise_network=dataclasses.replace(
-            tiny_config.noise_network, multipliers=(1, 1, 1, 1), attention_levels=(3,)
-        ),
-        segmentation_network=dataclasses.replace(
-            tiny_config.segmentation_network, widths=(8, 8, 8, 8, 8)
-        ),
+        {
+            "size": DEEP,
+            "noise_network.multipliers": (1, 1, 1, 1),
+            "noise_network.attention_levels": (3,),
+            "segmentation_network.widths": (8, 8, 8, 8, 8),
+        },
     )
 
 
@@ -37,14 +36,15 @@ def deep(tiny_config: Config) -> Config:
 def test_no_loss_is_nan_however_small_the_batch(
     deep: Config, batch: int, all_synthetic: bool, restoration_weight: float
 ) -> None:
-    assert deep.noise_network.stride == deep.segmentation_network.stride == DEEP
+    assert deep.detector.stride == DEEP
     half = batch // 2
-    config = dataclasses.replace(
+    config = changed(
         deep,
-        loss=dataclasses.replace(deep.loss, restoration_weight=restoration_weight),
-        optimisation=dataclasses.replace(
-            deep.optimisation, normal_per_batch=batch - half, synthetic_per_batch=half
-        ),
+        {
+            "loss.restoration_weight": restoration_weight,
+            "optimisation.normal_per_batch": batch - half,
+            "optimisation.synthetic_per_batch": half,
+        },
     )
     images = np.random.default_rng(0).integers(0, 256, (4, DEEP, DEEP, 3), dtype=np.uint8)
     batches = TrainingBatches(images, None, config, count=3, seed=0)

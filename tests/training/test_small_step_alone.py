@@ -1,6 +1,5 @@
 """Without guidance (w = 0) the small step is all that is trained, computed and served."""
 
-import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -12,33 +11,33 @@ from diffusionad_client.artifacts.bundle import read_bundle
 from diffusionad_client.cli import main
 from diffusionad_client.contract import NETWORK_STEPS
 from diffusionad_training.config import Config
+from diffusionad_training.config.settings import changed
 from diffusionad_training.evaluation.scorers import TorchScorer
 from diffusionad_training.export.bundle import export
 from diffusionad_training.export.runtime import GraphChain
 from diffusionad_training.fit import sample_sheet, train
 from diffusionad_training.fit.module import TrainingModule
+from diffusionad_training.fit.plan import TrainingPlan
 from diffusionad_training.footprint.cost import blank_batch, cost
 from diffusionad_training.method import diffusion
 from diffusionad_training.method.model import (
-    LARGE,
-    SMALL,
     DiffusionAD,
     NoisePrediction,
     Reconstruction,
 )
+from diffusionad_training.method.restoration import LARGE, SMALL
 from diffusionad_training.run.checkpoint import load_run
 
 
 @pytest.fixture(scope="module")
 def config(tiny_config: Config) -> Config:
-    guidance = dataclasses.replace(tiny_config.guidance, weight=0.0)
-    return dataclasses.replace(tiny_config, guidance=guidance, map_smoothing=2.0)
+    return changed(tiny_config, {"guidance.weight": 0.0, "map_smoothing": 2.0})
 
 
 @pytest.fixture(scope="module")
 def run(tiny_data: Path, config: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("small-step") / "run"
-    train.train(tiny_data, folder, config, workers=0, checkpoint_steps=3)
+    train.train(TrainingPlan(tiny_data, folder, config, workers=0, checkpoint_steps=3))
     return folder
 
 
@@ -60,13 +59,13 @@ def passes_of(model: DiffusionAD) -> list[list[int]]:
 def test_the_network_sees_an_image_once_and_at_the_small_step(
     config: Config, images: torch.Tensor
 ) -> None:
-    model = DiffusionAD(config).eval()
+    model = DiffusionAD(config.detector).eval()
     asked = passes_of(model)
     noisy, predicted = NoisePrediction(model)(images)
-    assert asked == [[config.guidance.small_step] * 3]
+    assert asked == [[config.detector.guidance.small_step] * 3]
     assert noisy.shape == predicted.shape == (3, 2, 3, 64, 64)  # the contract's
     assert torch.equal(noisy[:, SMALL], noisy[:, LARGE])
-    alpha_bar = model.alpha_bar_at(torch.tensor([config.guidance.small_step]))
+    alpha_bar = model.alpha_bar_at(torch.tensor([config.detector.guidance.small_step]))
     expected = diffusion.predict_x0(noisy[:, SMALL], predicted[:, SMALL], alpha_bar)
     reconstruction, _ = Reconstruction(model)(noisy, predicted)
     torch.testing.assert_close(reconstruction, expected.clamp(-1, 1))
@@ -76,10 +75,8 @@ def test_its_reconstruction_is_that_of_two_scales_as_w_goes_to_zero(
     config: Config, images: torch.Tensor
 ) -> None:
     torch.manual_seed(0)
-    alone = DiffusionAD(config).eval()
-    guided = DiffusionAD(
-        dataclasses.replace(config, guidance=dataclasses.replace(config.guidance, weight=1e-9))
-    ).eval()
+    alone = DiffusionAD(config.detector).eval()
+    guided = DiffusionAD(changed(config, {"guidance.weight": 1e-9}).detector).eval()
     guided.load_state_dict(alone.state_dict())
     with torch.no_grad():
         torch.testing.assert_close(alone(images).score, guided(images).score, atol=1e-5, rtol=1e-5)
@@ -91,7 +88,7 @@ def test_training_too_passes_each_image_once(config: Config) -> None:
     noise_loss, mask_loss = module.joint_loss(blank_batch(config))
     (noise_loss + mask_loss).backward()
     assert [len(steps) for steps in asked] == [4]
-    assert max(asked[0]) <= config.guidance.tau
+    assert max(asked[0]) <= config.detector.guidance.tau
     assert all(p.grad is not None for p in module.model.noise_network.parameters())
 
 
@@ -101,7 +98,7 @@ def test_it_costs_one_pass_of_the_noise_network(config: Config, tiny_config: Con
 
 
 def test_the_sample_sheet_has_no_columns_of_the_large_step(config: Config) -> None:
-    sheet = sample_sheet.sample_sheet(DiffusionAD(config).eval(), blank_batch(config))
+    sheet = sample_sheet.sample_sheet(DiffusionAD(config.detector).eval(), blank_batch(config))
     assert sheet.shape == (4 * 64, 5 * 64, 3)  # x0, x_ts, x0_s, mask, anomaly map
 
 

@@ -1,13 +1,12 @@
 """A smoothed map: the Gaussian mean of what is inspected, and of nothing else."""
 
-import dataclasses
-
 import numpy as np
 import pytest
 import torch
 from scipy import ndimage
 
 from diffusionad_training.config import Config
+from diffusionad_training.config.settings import changed
 from diffusionad_training.errors import ConfigError
 from diffusionad_training.method.model import DiffusionAD, Segmentation
 from diffusionad_training.method.smoothing import smooth
@@ -50,8 +49,8 @@ def test_values_stay_between_those_of_the_map(maps: torch.Tensor) -> None:
 
 def test_the_score_is_that_of_the_map_before(tiny_config: Config) -> None:
     torch.manual_seed(0)
-    sharp = DiffusionAD(tiny_config).eval()
-    smoothed = DiffusionAD(dataclasses.replace(tiny_config, map_smoothing=SIGMA)).eval()
+    sharp = DiffusionAD(tiny_config.detector).eval()
+    smoothed = DiffusionAD(changed(tiny_config, {"map_smoothing": SIGMA}).detector).eval()
     smoothed.load_state_dict(sharp.state_dict())
     images = torch.randint(0, 256, (2, 64, 64, 3), dtype=torch.uint8)
     reconstruction = sharp.normalise(images.flip(1))
@@ -65,4 +64,4 @@ def test_the_score_is_that_of_the_map_before(tiny_config: Config) -> None:
 @pytest.mark.parametrize("sigma", [-1.0, 9.0])
 def test_a_width_that_makes_no_sense_is_refused(tiny_config: Config, sigma: float) -> None:
     with pytest.raises(ConfigError, match=r"map_smoothing .* must lie in \[0, size / 8 = 8\]"):
-        dataclasses.replace(tiny_config, map_smoothing=sigma)
+        changed(tiny_config, {"map_smoothing": sigma})

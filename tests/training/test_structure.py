@@ -1,20 +1,23 @@
 """Parts that lie alike are told from pieces of a texture."""
 
-import dataclasses
 from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from PIL import Image
 from scipy import ndimage
 
+from diffusionad_client.cli import main
 from diffusionad_training.config import Config
-from diffusionad_training.config.presets import ON_TEXTURES, PRESETS, customised, on_texture
-from diffusionad_training.config.settings import values, with_settings
+from diffusionad_training.config.presets import ON_TEXTURES, customised
+from diffusionad_training.config.settings import changed
 from diffusionad_training.data.images import load_all
 from diffusionad_training.data.layout import read
 from diffusionad_training.data.structure import Surface, is_texture, shared_structure
+from diffusionad_training.errors import DataError
 from diffusionad_training.fit import train
+from diffusionad_training.fit.plan import TrainingPlan
 from diffusionad_training.run.checkpoint import load_run
 
 SHARED_DATA = Path(__file__).parents[3] / "shared" / "data"
@@ -86,18 +89,21 @@ def test_edge_is_adapted_to_a_texture(
     for index in range(8):
         (image,) = pictures([blobs(np.random.default_rng(0 if alike else index), 64)])
         Image.fromarray(image).save(good / f"{index}.png")
-    synthesis = dataclasses.replace(tiny_config.synthesis, relocation_share=0.4)
-    config = dataclasses.replace(tiny_config, preset="edge", synthesis=synthesis)
+    config = changed(tiny_config, {"synthesis.relocation_share": 0.4})
+    on_texture = changed(config, {"synthesis.relocation_share": 0.0})
     lines: list[str] = []
     train.train(
-        tmp_path / "data",
-        tmp_path / "run",
-        config,
-        surface=surface,
-        workers=0,
+        TrainingPlan(
+            tmp_path / "data",
+            tmp_path / "run",
+            config,
+            on_texture=on_texture,
+            surface=surface,
+            workers=0,
+        ),
         report=lines.append,
     )
-    kept = load_run(tmp_path / "run").model.config.synthesis.relocation_share
+    kept = load_run(tmp_path / "run").config.training.synthesis.relocation_share
     assert kept == (0 if adapted else 0.4)
     assert any("share no structure" in line for line in lines) == (not alike and surface == "auto")
     assert any("on a texture: " in line for line in lines) == adapted
@@ -110,24 +116,54 @@ def test_a_preset_without_changes_for_textures_does_not_look(
         raise AssertionError("looked for a texture")
 
     monkeypatch.setattr(train, "is_texture", never)
-    train.train(tiny_data, tmp_path / "run", tiny_config, workers=0)
+    plan = TrainingPlan(tiny_data, tmp_path / "run", tiny_config, on_texture=tiny_config, workers=0)
+    train.train(plan)
 
 
-def test_on_a_texture_what_was_changed_stays() -> None:
-    config = customised("edge", with_textures=True)
-    changed = with_settings(config, [("synthesis.stroke_share", "0.2")])
-    adapted = on_texture(changed)
-    assert adapted.synthesis.stroke_share == 0.2
-    assert adapted.synthesis.relocation_share == 0
-    assert adapted.synthesis.visibility > 0
-    paper = customised("paper", with_textures=True)
-    assert on_texture(paper) == paper
+def chosen_for_a_texture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *options: str
+) -> tuple[Config, Config]:
+    """What the command would train with on a part and on a texture."""
+    plans: list[TrainingPlan] = []
+
+    def noted(plan: TrainingPlan, **_: object) -> None:
+        plans.append(plan)
+        raise DataError("enough")
+
+    monkeypatch.setattr(train, "train", noted)
+    arguments = ["train", str(tmp_path), "--output", str(tmp_path / "run"), *options]
+    CliRunner().invoke(main, arguments)
+    (plan,) = plans
+    assert plan.on_texture is not None
+    return plan.config, plan.on_texture
 
 
-@pytest.mark.parametrize("preset", PRESETS)
-def test_what_is_done_on_textures_are_settings(preset: str) -> None:
+def test_on_a_texture_what_was_set_holds_even_where_it_is_the_preset_s_own_value(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = ["--steps", "12000", "--set", "synthesis.relocation_share=0.4"]
+    part, texture = chosen_for_a_texture(tmp_path, monkeypatch, *options)
+    assert part.training.optimisation.steps == texture.training.optimisation.steps == 12000
+    assert texture.training.synthesis.relocation_share == 0.4
+    assert texture.training.synthesis.stroke_share == 0
+    assert texture.training.synthesis.visibility > 0
+
+
+def test_a_preset_without_one_for_textures_is_the_same_on_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    part, texture = chosen_for_a_texture(tmp_path, monkeypatch, "--preset", "paper")
+    assert part == texture
+
+
+@pytest.mark.parametrize("preset", ON_TEXTURES)
+def test_a_preset_for_textures_is_of_the_same_detector(preset: str) -> None:
     for with_textures in (True, False):
-        config = customised(preset, with_textures=with_textures)
-        adapted = values(on_texture(config))
-        for path, value in ON_TEXTURES.get(preset, {}).items():
-            assert adapted[path] == value
+        part, texture = (
+            customised(preset, with_textures=with_textures, on_texture=on_texture)
+            for on_texture in (False, True)
+        )
+        assert part.detector == texture.detector
+        assert part.preset == texture.preset
+        assert (part.training.synthesis.texture_share == 0) == (not with_textures)
+        assert (texture.training.synthesis.texture_share == 0) == (not with_textures)

@@ -10,6 +10,7 @@ import pytest
 from diffusionad_training.config import Config
 from diffusionad_training.data.batches import Batch, TrainingBatches
 from diffusionad_training.fit import train
+from diffusionad_training.fit.plan import TrainingPlan
 from diffusionad_training.fit.throughput import Pace
 
 
@@ -37,9 +38,7 @@ def test_a_training_that_waits_for_its_data_says_so(
     monkeypatch.setattr(TrainingBatches, "__getitem__", slow)
     lines: list[str] = []
     train.train(
-        *(tiny_data, tmp_path / "run", tiny_config),
-        workers=0,
-        checkpoint_steps=3,
+        TrainingPlan(*(tiny_data, tmp_path / "run", tiny_config), workers=0, checkpoint_steps=3),
         report=lines.append,
     )
     steps = [line for line in lines if line.startswith("step ")]

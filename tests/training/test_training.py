@@ -14,12 +14,15 @@ from PIL import Image
 
 from diffusionad_client.cli import main
 from diffusionad_training.config import Config, GuidanceConfig
+from diffusionad_training.config.settings import changed
 from diffusionad_training.data.batches import Batch, TrainingBatches
 from diffusionad_training.data.images import load_all
 from diffusionad_training.data.layout import read
 from diffusionad_training.errors import CheckpointError, DataError, TrainingError
 from diffusionad_training.fit import callbacks, train
 from diffusionad_training.fit.module import TrainingModule
+from diffusionad_training.fit.plan import TrainingPlan
+from diffusionad_training.fit.rates import decayed
 from diffusionad_training.run.checkpoint import load_run
 
 
@@ -52,7 +55,7 @@ def test_a_run_logs_losses_and_draws_samples(tiny_run: Path) -> None:
 def test_a_loaded_run_answers_as_the_saved_model_did(
     tiny_data: Path, tiny_config: Config, tmp_path: Path
 ) -> None:
-    module = train.train(tiny_data, tmp_path / "run", tiny_config, workers=0)
+    module = train.train(TrainingPlan(tiny_data, tmp_path / "run", tiny_config, workers=0))
     images = torch.from_numpy(load_all(read(tiny_data).require_train()[:2], 64))
     with torch.no_grad():
         before = module.trained_model().eval()(images)
@@ -65,7 +68,9 @@ def test_the_same_seed_trains_the_same_weights(
     tiny_data: Path, tiny_config: Config, tmp_path: Path
 ) -> None:
     for name, seed, workers in (("a", 1, 0), ("b", 1, 1), ("c", 2, 0)):
-        train.train(tiny_data, tmp_path / name, tiny_config, workers=workers, seed=seed)
+        train.train(
+            TrainingPlan(tiny_data, tmp_path / name, tiny_config, workers=workers, seed=seed)
+        )
     runs = [load_run(tmp_path / name) for name in "abc"]
     assert runs[0].weights_digest == runs[1].weights_digest
     first, other = (run.model.noise_network.first.weight for run in (runs[0], runs[2]))
@@ -73,10 +78,8 @@ def test_the_same_seed_trains_the_same_weights(
 
 
 def test_training_lowers_both_losses(tiny_data: Path, tiny_config: Config, tmp_path: Path) -> None:
-    longer = dataclasses.replace(
-        tiny_config, optimisation=dataclasses.replace(tiny_config.optimisation, steps=60)
-    )
-    train.train(tiny_data, tmp_path / "run", longer, workers=0)
+    longer = changed(tiny_config, {"optimisation.steps": 60})
+    train.train(TrainingPlan(tiny_data, tmp_path / "run", longer, workers=0))
     lines = (tmp_path / "run" / "logs" / "metrics.csv").read_text().splitlines()
     columns = lines[0].split(",")
     first, last = (
@@ -88,9 +91,10 @@ def test_training_lowers_both_losses(tiny_data: Path, tiny_config: Config, tmp_p
 
 
 def test_both_parametrisations_train(tiny_data: Path, tiny_config: Config, tmp_path: Path) -> None:
-    network = dataclasses.replace(tiny_config.noise_network, parametrisation="epsilon")
-    config = dataclasses.replace(tiny_config, noise_network=network, signed_range=False)
-    module = train.train(tiny_data, tmp_path / "run", config, workers=0)
+    config = changed(
+        tiny_config, {"noise_network.parametrisation": "epsilon", "signed_range": False}
+    )
+    module = train.train(TrainingPlan(tiny_data, tmp_path / "run", config, workers=0))
     assert module.global_step == 6
 
 
@@ -115,27 +119,31 @@ def test_the_segmentation_loss_reaches_the_noise_network(
 def test_a_loss_that_is_no_number_stops_training_with_the_place(
     tiny_data: Path, tiny_config: Config, tmp_path: Path
 ) -> None:
-    hot = dataclasses.replace(
-        tiny_config.optimisation, noise_learning_rate=1e30, gradient_clip=0.0, warmup_steps=0
+    config = changed(
+        tiny_config,
+        {
+            "optimisation.noise_learning_rate": 1e30,
+            "optimisation.gradient_clip": 0.0,
+            "optimisation.warmup_steps": 0,
+        },
     )
-    config = dataclasses.replace(tiny_config, optimisation=hot)
     with pytest.raises(TrainingError, match="at step .*lower the learning rates"):
-        train.train(tiny_data, tmp_path / "run", config, workers=0)
+        train.train(TrainingPlan(tiny_data, tmp_path / "run", config, workers=0))
 
 
 def test_one_image_is_too_few(tmp_path: Path, tiny_config: Config) -> None:
     Image.new("RGB", (64, 64)).save(tmp_path / "only.png")
     with pytest.raises(DataError, match="1 good image"):
-        train.train(tmp_path, tmp_path / "run", tiny_config, workers=0)
+        train.train(TrainingPlan(tmp_path, tmp_path / "run", tiny_config, workers=0))
 
 
 def test_a_time_budget_ends_the_run_early(
     tiny_data: Path, tiny_config: Config, tmp_path: Path
 ) -> None:
-    endless = dataclasses.replace(
-        tiny_config, optimisation=dataclasses.replace(tiny_config.optimisation, steps=100_000)
+    endless = changed(tiny_config, {"optimisation.steps": 100_000})
+    module = train.train(
+        TrainingPlan(tiny_data, tmp_path / "run", endless, workers=0, time_budget=3)
     )
-    module = train.train(tiny_data, tmp_path / "run", endless, workers=0, time_budget=3)
     assert 0 < module.global_step < 100_000
     assert module.optimizers().optimizer.param_groups[0]["lr"] < 1e-4  # decayed to the end
 
@@ -163,12 +171,16 @@ def test_held_out_images_of_another_run_are_refused(copied_run: Path) -> None:
 def test_training_over_a_run_leaves_nothing_of_the_old_one(
     tiny_data: Path, tiny_config: Config, copied_run: Path
 ) -> None:
-    too_hot = dataclasses.replace(tiny_config.optimisation, noise_learning_rate=1e30)
-    config = dataclasses.replace(
-        tiny_config, optimisation=dataclasses.replace(too_hot, gradient_clip=0.0, warmup_steps=0)
+    config = changed(
+        tiny_config,
+        {
+            "optimisation.noise_learning_rate": 1e30,
+            "optimisation.gradient_clip": 0.0,
+            "optimisation.warmup_steps": 0,
+        },
     )
     with pytest.raises(TrainingError):
-        train.train(tiny_data, copied_run, config, workers=0)
+        train.train(TrainingPlan(tiny_data, copied_run, config, workers=0))
     with pytest.raises(CheckpointError, match="not a finished run"):
         load_run(copied_run)
 
@@ -185,7 +197,9 @@ def test_what_a_checkpoint_holds_is_averaged_up_to_its_step(
         return original(self, module)
 
     monkeypatch.setattr(callbacks.Checkpoints, "_save", record)
-    train.train(tiny_data, tmp_path / "run", tiny_config, workers=0, checkpoint_steps=2)
+    train.train(
+        TrainingPlan(tiny_data, tmp_path / "run", tiny_config, workers=0, checkpoint_steps=2)
+    )
     assert seen == [(2, 2), (4, 4), (6, 6)]
 
 
@@ -203,9 +217,9 @@ def test_an_interrupted_training_says_what_is_saved(
     lines: list[str] = []
     with pytest.raises(KeyboardInterrupt):
         train.train(
-            *(tiny_data, tmp_path / "run", tiny_config),
-            workers=0,
-            checkpoint_steps=3,
+            TrainingPlan(
+                *(tiny_data, tmp_path / "run", tiny_config), workers=0, checkpoint_steps=3
+            ),
             report=lines.append,
         )
     assert lines[-1] == "stopped; the run is saved as of step 4"
@@ -228,7 +242,8 @@ def test_steps_are_drawn_from(
     tiny_config: Config,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    module = TrainingModule(dataclasses.replace(tiny_config, guidance=guidance), seed=0)
+    detector = dataclasses.replace(tiny_config.detector, guidance=guidance)
+    module = TrainingModule(dataclasses.replace(tiny_config, detector=detector), seed=0)
     monkeypatch.setattr(module, "log", lambda *args, **kwargs: None)
     drawn: list[torch.Tensor] = []
     estimate = module.model.estimate
@@ -248,8 +263,7 @@ def test_steps_are_drawn_from(
 def test_the_segmentation_network_may_begin_later(
     tiny_data: Path, tiny_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    optimisation = dataclasses.replace(tiny_config.optimisation, segmentation_from=0.5)
-    config = dataclasses.replace(tiny_config, optimisation=optimisation)
+    config = changed(tiny_config, {"optimisation.segmentation_from": 0.5})
     step, seen = TrainingModule.training_step, []
 
     def watched(self: TrainingModule, batch: Batch, index: int) -> torch.Tensor:
@@ -258,9 +272,9 @@ def test_the_segmentation_network_may_begin_later(
         return step(self, batch, index)
 
     monkeypatch.setattr(TrainingModule, "training_step", watched)
-    train.train(tiny_data, tmp_path / "run", config, workers=0)
-    changed = [not torch.equal(*pair) for pair in itertools.pairwise(seen)]
-    assert changed == [False, False, False, True, True]  # the fourth step is the first to
+    train.train(TrainingPlan(tiny_data, tmp_path / "run", config, workers=0))
+    moved = [not torch.equal(*pair) for pair in itertools.pairwise(seen)]
+    assert moved == [False, False, False, True, True]  # the fourth step is the first to
 
 
 @pytest.mark.parametrize(
@@ -279,9 +293,9 @@ def test_averages_begin_anew_where_networks_or_images_change(
     tiny_config: Config,
     tmp_path: Path,
 ) -> None:
-    optimisation = dataclasses.replace(tiny_config.optimisation, **settings)
-    config = dataclasses.replace(tiny_config, optimisation=optimisation)  # 6 steps
-    module = train.train(tiny_data, tmp_path / "run", config, workers=0)
+    changes = {f"optimisation.{name}": value for name, value in settings.items()}
+    config = changed(tiny_config, changes)  # 6 steps
+    module = train.train(TrainingPlan(tiny_data, tmp_path / "run", config, workers=0))
     assert module.averaged is not None
     assert int(module.averaged.n_averaged) == averaged
 
@@ -292,29 +306,31 @@ def test_a_step_reads_the_clock_once(
     readings = itertools.count()
     clock = property(lambda self: 10.0 * next(readings))
     monkeypatch.setattr(TrainingModule, "seconds", clock)
-    module = train.train(tiny_data, tmp_path / "run", tiny_config, workers=0, time_budget=1000)
+    module = train.train(
+        TrainingPlan(tiny_data, tmp_path / "run", tiny_config, workers=0, time_budget=1000)
+    )
     # A step each, one for the trainer's limit before and two for the last checkpoint's record.
-    assert next(readings) <= tiny_config.optimisation.steps + 3
-    assert module.step == tiny_config.optimisation.steps
+    assert next(readings) <= tiny_config.training.optimisation.steps + 3
+    assert module.step == tiny_config.training.optimisation.steps
 
 
 def test_rates_warm_up_and_decay_to_nothing(tiny_config: Config) -> None:
-    module = TrainingModule(tiny_config, seed=0)  # 6 steps, 2 of warm-up
-    rates = [module._rate(step) for step in range(7)]
+    optimisation = tiny_config.training.optimisation  # 6 steps, 2 of warm-up
+    rates = [decayed(step, 0.0, optimisation) for step in range(7)]
     assert rates[:2] == [0.5, 1.0]
     assert rates[2:] == sorted(rates[2:], reverse=True)
     assert rates[6] == pytest.approx(0)
 
 
 def test_the_segmentation_rate_comes_back_as_in_the_public_code(tiny_config: Config) -> None:
-    optimisation = dataclasses.replace(
-        tiny_config.optimisation,
-        steps=1000,
-        warmup_steps=0,
-        cosine_decay=False,
-        segmentation_cosine_period=20,
-    )
-    module = TrainingModule(dataclasses.replace(tiny_config, optimisation=optimisation), seed=0)
+    settings = {
+        "steps": 1000,
+        "warmup_steps": 0,
+        "cosine_decay": False,
+        "segmentation_cosine_period": 20,
+    }
+    config = changed(tiny_config, {f"optimisation.{k}": value for k, value in settings.items()})
+    module = TrainingModule(config, seed=0)
     scheduled = module.configure_optimizers()["lr_scheduler"]
     noise, segmentation = scheduled["scheduler"].lr_lambdas  # type: ignore[index,union-attr]
     assert [noise(step) for step in (0, 10, 20)] == [1, 1, 1]
@@ -330,7 +346,7 @@ def test_images_grouped_with_test_images_are_left_out(
     rows = [f"{name},{group}" for name, group in group_of.items()]
     (data / "groups.csv").write_text("\n".join(["path,group", *rows]))
     lines: list[str] = []
-    train.train(data, tmp_path / "run", tiny_config, workers=0, report=lines.append)
+    train.train(TrainingPlan(data, tmp_path / "run", tiny_config, workers=0), report=lines.append)
     record = load_run(tmp_path / "run").record
     assert record.left_out == 1
     assert record.training_images + len(record.held_out) == 9
@@ -341,9 +357,9 @@ def test_a_run_with_other_weights_than_its_config_is_refused(
     tiny_data: Path, tiny_config: Config, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
-    train.train(tiny_data, run, tiny_config, workers=0)
+    train.train(TrainingPlan(tiny_data, run, tiny_config, workers=0))
     document = json.loads((run / "config.json").read_text())
-    document["segmentation_network"]["widths"] = [8, 32]
+    document["detector"]["segmentation_network"]["widths"] = [8, 32]
     (run / "config.json").write_text(json.dumps(document))
     with pytest.raises(CheckpointError, match="does not fit"):
         load_run(run)

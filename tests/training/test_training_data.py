@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import re
 import shutil
@@ -15,11 +14,12 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from diffusionad_training.config import Config
-from diffusionad_training.config.settings import with_settings
+from diffusionad_training.config.settings import changed, with_settings
 from diffusionad_training.data import duplicates
 from diffusionad_training.data.split import hold_out
 from diffusionad_training.errors import DataError
 from diffusionad_training.fit.data import TrainingData, read_training_data
+from diffusionad_training.fit.plan import TrainingPlan
 
 
 def picture(seed: int) -> Image.Image:
@@ -36,8 +36,8 @@ def fill(folder: Path, seeds: range) -> Path:
 
 def taken(data: Path, config: Config, seed: int = 0) -> tuple[TrainingData, list[str]]:
     lines: list[str] = []
-    result = read_training_data(data, config, None, "none", 0.2, seed, lines.append)
-    return result, lines
+    plan = TrainingPlan(data, data / "run", config, held_out_share=0.2, seed=seed)
+    return read_training_data(plan, lines.append), lines
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -57,7 +57,7 @@ def test_copies_of_an_image_are_on_one_side_of_the_split(
 def test_without_copies_the_split_is_as_it_was(tmp_path: Path, tiny_config: Config) -> None:
     data, lines = taken(fill(tmp_path, range(10)), tiny_config)
     names = [f"{index:03}.png" for index in range(10)]
-    assert data.record.held_out == tuple(names[index] for index in hold_out(names, 0.2, 0))
+    assert data.held_out_names == tuple(names[index] for index in hold_out(names, 0.2, 0))
     assert lines == ["8 good images to train on, 2 held out for the thresholds"]
 
 
@@ -123,7 +123,7 @@ def test_a_pixel_that_does_not_fit_into_the_depth_ends_the_training(
     for index in range(3):
         save_deep(tmp_path / f"{index}.png", 5000, index)
     with pytest.raises(DataError, match=r"(?s)3 of 3 images cannot be used.*a pixel is 5000"):
-        taken(tmp_path, dataclasses.replace(tiny_config, depth=12))
+        taken(tmp_path, changed(tiny_config, {"depth": 12}))
 
 
 def test_images_of_one_colour_are_told(tmp_path: Path, tiny_config: Config) -> None:
@@ -163,4 +163,4 @@ def test_names_that_are_not_utf_8_are_trained_on(tmp_path: Path, tiny_config: Co
         pytest.skip("this file system takes UTF-8 names only")
     data, _ = taken(tmp_path, tiny_config)
     assert len(data.images) + len(data.held_out) == 4
-    assert len(data.record.data_digest) == 64
+    assert len(data.digest) == 64

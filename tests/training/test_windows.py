@@ -1,6 +1,5 @@
 """Trainings begin on windows of the images, and end on whole ones."""
 
-import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from diffusionad_training.config import Config
+from diffusionad_training.config.settings import changed
 from diffusionad_training.data.batches import TrainingBatches
 from diffusionad_training.errors import ConfigError
 from diffusionad_training.fit import train
+from diffusionad_training.fit.plan import TrainingPlan
 from diffusionad_training.synthesis.anomalies import AnomalySynthesiser
 from diffusionad_training.synthesis.windows import choose_window
 
@@ -22,8 +23,7 @@ seeds = st.integers(min_value=0, max_value=2**32 - 1)
 
 @pytest.fixture
 def cropping(tiny_config: Config) -> Config:
-    optimisation = dataclasses.replace(tiny_config.optimisation, crop_side=32, crop_share=0.5)
-    return dataclasses.replace(tiny_config, optimisation=optimisation)
+    return changed(tiny_config, {"optimisation.crop_side": 32, "optimisation.crop_share": 0.5})
 
 
 @given(sides, seeds)
@@ -70,8 +70,7 @@ def test_anomalies_in_crops_are_as_large_as_in_whole_images(
 def test_crops_come_first_and_whole_images_last(cropping: Config) -> None:
     images = np.random.default_rng(0).integers(0, 256, (5, 64, 64, 3), dtype=np.uint8)
     textures = images[::-1]
-    synthesis = dataclasses.replace(cropping.synthesis, texture_share=1.0)
-    config = dataclasses.replace(cropping, synthesis=synthesis)
+    config = changed(cropping, {"synthesis.texture_share": 1.0})
     batches = TrainingBatches(images, textures, config, count=8, seed=0)
     assert [batch["images"].shape[1] for batch in map(batches.__getitem__, range(8))] == [
         *([32] * 4),
@@ -83,8 +82,7 @@ def test_crops_come_first_and_whole_images_last(cropping: Config) -> None:
 
 @pytest.mark.parametrize("count", [1, 5])
 def test_the_last_batch_of_the_shortest_training_is_whole(cropping: Config, count: int) -> None:
-    optimisation = dataclasses.replace(cropping.optimisation, crop_share=0.95)
-    config = dataclasses.replace(cropping, optimisation=optimisation)
+    config = changed(cropping, {"optimisation.crop_share": 0.95})
     images = np.zeros((5, 64, 64, 3), dtype=np.uint8)
     batches = TrainingBatches(images, None, config, count=count, seed=0)
     assert batches[count - 1]["images"].shape[1] == 64
@@ -101,9 +99,8 @@ def test_a_training_that_ends_by_time_leaves_the_crops_in_time(cropping: Config)
 
 def test_a_crop_that_the_networks_cannot_halve_is_refused(tiny_config: Config) -> None:
     for side in (20, 96):
-        optimisation = dataclasses.replace(tiny_config.optimisation, crop_side=side)
         with pytest.raises(ConfigError, match=rf"crop_side \({side}\) must be a multiple of"):
-            dataclasses.replace(tiny_config, optimisation=optimisation)
+            changed(tiny_config, {"optimisation.crop_side": side})
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -111,7 +108,14 @@ def test_a_run_trains_on_crops(
     workers: int, cropping: Config, tiny_data: Path, tmp_path: Path
 ) -> None:
     module = train.train(
-        tiny_data, tmp_path / "run", cropping, workers=workers, time_budget=60, checkpoint_steps=2
+        TrainingPlan(
+            tiny_data,
+            tmp_path / "run",
+            cropping,
+            workers=workers,
+            time_budget=60,
+            checkpoint_steps=2,
+        )
     )
-    assert module.step == cropping.optimisation.steps
+    assert module.step == cropping.training.optimisation.steps
     assert len(list((tmp_path / "run" / "samples").iterdir())) == 3

@@ -32,6 +32,7 @@ def presets(preset: str | None, measure: bool, as_json: bool) -> None:
       diffusionad presets --measure --preset edge
     """
     from diffusionad_training.config.presets import ON_TEXTURES, PRESETS, customised
+    from diffusionad_training.config.settings import changes
     from diffusionad_training.footprint import speed
     from diffusionad_training.footprint.cost import cost
 
@@ -41,7 +42,7 @@ def presets(preset: str | None, measure: bool, as_json: bool) -> None:
     if as_json:
         rows = {
             name: _row(configs[name], costs[name], speeds.get(name))
-            | {"on_textures": ON_TEXTURES.get(name, {})}
+            | {"on_textures": changes(configs[name], ON_TEXTURES.get(name, configs[name]))}
             for name in configs
         }
         click.echo(json.dumps(rows, indent=2))
@@ -79,7 +80,7 @@ def _print(configs: dict[str, Config], costs: dict[str, Cost], speeds: dict[str,
         table.add_column("images/s\nscored", justify="right")
         table.add_column("images/s\ntrained", justify="right")
     for name, config in configs.items():
-        cost, optimisation = costs[name], config.optimisation
+        cost, optimisation = costs[name], config.training.optimisation
         batch = f"{optimisation.normal_per_batch}+{optimisation.synthetic_per_batch}"
         row = [
             name,

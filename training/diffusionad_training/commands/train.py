@@ -182,7 +182,8 @@ def train(
     from diffusionad_training.config.presets import customised
     from diffusionad_training.config.settings import with_settings
     from diffusionad_training.errors import ConfigError
-    from diffusionad_training.fit.train import train as fit
+    from diffusionad_training.fit.plan import TrainingPlan
+    from diffusionad_training.fit.train import train as carry_out
     from diffusionad_training.run.checkpoint import CONFIG_FILE
 
     if resume and overwrite:
@@ -191,22 +192,29 @@ def train(
         raise ConfigError(
             f"{output}: holds a run already; name another folder, --resume or --overwrite"
         )
-    config = customised(
-        preset,
-        size=image_size,
-        steps=steps,
-        batch=batch,
-        flip=flip,
-        with_textures=textures is not None,
+    on_part, on_texture = (
+        with_settings(
+            customised(
+                preset,
+                size=image_size,
+                steps=steps,
+                batch=batch,
+                flip=flip,
+                with_textures=textures is not None,
+                on_texture=is_texture,
+            ),
+            settings,
+        )
+        for is_texture in (False, True)
     )
-    config = with_settings(config, settings)
-    module = fit(
+    plan = TrainingPlan(
         data,
         output,
-        config,
+        on_part,
+        on_texture=on_texture,
+        surface=surface,
         textures=textures,
         foreground=foreground,
-        surface=surface,
         held_out_share=held_out,
         seed=seed,
         time_budget=time_budget,
@@ -217,6 +225,10 @@ def train(
         patience=patience,
         begin_from=begin_from,
         resumed=resume,
+        overwrite=overwrite,
+    )
+    module = carry_out(
+        plan,
         progress=sys.stderr.isatty(),
         report=lambda line: click.echo(line, err=True),
     )

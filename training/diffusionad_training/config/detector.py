@@ -1,14 +1,23 @@
-"""What a detector is: its schedule, its steps of noise and its two networks."""
+"""What a detector is: how it restores, its schedule, its noise scales and its two networks.
+
+All that weights and exported graphs depend on. How they are come by is in training.py.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, field
 from typing import Literal, get_args
 
+from diffusionad_client.contract import FULL_DEPTH
+from diffusionad_client.pixels import DEPTHS
 from diffusionad_training.config.checks import require
 
 Parametrisation = Literal["epsilon", "x0"]
 PARAMETRISATIONS: tuple[str, ...] = get_args(Parametrisation)
+
+RestorationName = Literal["diffusion", "autoencoder"]
+RESTORATIONS: tuple[str, ...] = get_args(RestorationName)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,8 +25,8 @@ class ScheduleConfig:
     """The linear noise schedule of Eq. 1. Steps count from 0."""
 
     steps: int = 1000  # T: entries of the table
-    beta_first: float = 1e-4
-    beta_last: float = 1e-2
+    beta_first: float = 1e-4  # variance of the noise that the first step adds
+    beta_last: float = 1e-2  # of the last: more hides more of a defect at the same step
 
     def __post_init__(self) -> None:
         require(self.steps >= 2, f"steps ({self.steps}) must be at least 2")
@@ -61,16 +70,6 @@ class GuidanceConfig:
         )
 
     @property
-    def is_guided(self) -> bool:
-        """Whether the large step counts, and costs a second pass of the network."""
-        return self.weight > 0
-
-    @property
-    def steps(self) -> tuple[int, ...]:
-        """The steps of inference, one a pass of the network: the small one, then the large."""
-        return (self.small_step, self.large_step) if self.is_guided else (self.small_step,)
-
-    @property
     def small_steps(self) -> range:
         """What training draws t_s from."""
         if self.spread:
@@ -89,18 +88,17 @@ class GuidanceConfig:
 class NoiseNetworkConfig:
     """The diffusion U-Net. Resolutions are those of its own feature maps."""
 
-    base_channels: int = 128
+    base_channels: int = 128  # of the finest level
     multipliers: tuple[int, ...] = (1, 1, 2, 2, 4, 4)  # channels of each level, times the base
     blocks: int = 2  # residual blocks a level; one more on the way up
     attention_levels: tuple[int, ...] = (3, 4, 5)  # levels with attention; 0 is the finest
-    heads: int = 4
+    heads: int = 4  # of each attention
     unshuffle: int = 1  # fold k x k pixels into channels before the first level
-    parametrisation: Parametrisation = "epsilon"  # what the network outputs
-    snr_cap: float = 5.0  # x0 only: the loss is weighted by min(SNR, snr_cap)
+    parametrisation: Parametrisation = "epsilon"  # what the network outputs: the noise or the image
     # Of GroupNorm. A group of one channel forgets the brightness and contrast of the image:
     # a network with few channels needs fewer groups.
     groups: int = 32
-    dropout: float = 0.0
+    dropout: float = 0.0  # share of a block's values left out in training
     # Hand what each level saw on to the same level of the way up. Without, all must pass the
     # coarsest level, where a defect is harder to hide.
     skip_connections: bool = True
@@ -144,7 +142,7 @@ class SegmentationNetworkConfig:
     """The segmentation U-Net: input image and reconstruction in, anomaly map out."""
 
     widths: tuple[int, ...] = (64, 128, 256, 512, 512, 512)  # channels of each level
-    unshuffle: int = 1
+    unshuffle: int = 1  # fold k x k pixels into channels before the first level
 
     def __post_init__(self) -> None:
         require(
@@ -157,3 +155,54 @@ class SegmentationNetworkConfig:
     def stride(self) -> int:
         """The image's side must be a multiple of this many pixels."""
         return int(self.unshuffle * 2 ** (len(self.widths) - 1))
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectorConfig:
+    """A whole detector."""
+
+    size: int = 256  # pixels; images are stretched to size x size
+    depth: int = FULL_DEPTH  # bits of grey images of more than 8, where their files do not say it
+    signed_range: bool = True  # pixels in [-1, 1] inside the model; [0, 1] otherwise
+    # An autoencoder has the diffusion network's blocks without its skips and its noise: the
+    # first row of the paper's Table 3, for measuring what diffusion brings. It is not served.
+    restoration: RestorationName = "diffusion"
+    # Beyond the paper: standard deviation, in pixels, of the Gaussian that the anomaly map is
+    # smoothed with; 0 for none. The score is of the map as it was before.
+    map_smoothing: float = 0.0
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    guidance: GuidanceConfig = field(default_factory=GuidanceConfig)
+    noise_network: NoiseNetworkConfig = field(default_factory=NoiseNetworkConfig)
+    segmentation_network: SegmentationNetworkConfig = field(
+        default_factory=SegmentationNetworkConfig
+    )
+
+    def __post_init__(self) -> None:
+        require(
+            self.restoration in RESTORATIONS,
+            f"restoration must be one of {RESTORATIONS}, not {self.restoration!r}",
+        )
+        require(
+            self.depth in DEPTHS,
+            f"depth must lie in {DEPTHS.start} to {DEPTHS.stop - 1} bits, not {self.depth!r}",
+        )
+        require(
+            0 <= self.map_smoothing <= self.size / 8,
+            f"map_smoothing ({self.map_smoothing}) must lie in [0, size / 8 = {self.size / 8:g}]",
+        )
+        for network in (self.noise_network, self.segmentation_network):
+            require(
+                self.size > 0 and self.size % network.stride == 0,
+                f"size ({self.size}) must be a positive multiple of {network.stride}, "
+                f"the stride of {type(network).__name__}",
+            )
+        require(
+            self.guidance.last_step < self.schedule.steps,
+            f"last_step ({self.guidance.last_step}) must lie below the schedule's "
+            f"{self.schedule.steps} steps",
+        )
+
+    @property
+    def stride(self) -> int:
+        """The side of an image or a window of one must be a multiple of this many pixels."""
+        return math.lcm(self.noise_network.stride, self.segmentation_network.stride)

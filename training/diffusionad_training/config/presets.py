@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import math
 from dataclasses import replace
+from typing import Any
 
 from diffusionad_training.config import (
     AugmentationConfig,
     Config,
+    DetectorConfig,
     GuidanceConfig,
     LossConfig,
     NoiseNetworkConfig,
@@ -16,8 +16,9 @@ from diffusionad_training.config import (
     ScheduleConfig,
     SegmentationNetworkConfig,
     SynthesisConfig,
+    TrainingConfig,
 )
-from diffusionad_training.config.settings import values, with_settings
+from diffusionad_training.config.settings import changed
 from diffusionad_training.errors import ConfigError
 
 # arXiv:2303.08730v4. The paper gives 3000 epochs; for the 200 to 400 images of an
@@ -28,33 +29,37 @@ PAPER = Config(preset="paper")
 # width, a quarter of its work. A step sees as many images as the paper's, half at a time.
 STANDARD = Config(
     preset="standard",
-    # The public code's schedule: at t_s = 200 it hides more of a defect than the paper's
-    # (alpha_bar 0.66 instead of 0.80).
-    schedule=ScheduleConfig(beta_last=2e-2),
-    noise_network=NoiseNetworkConfig(base_channels=64, recompute=True),
-    segmentation_network=SegmentationNetworkConfig(widths=(32, 64, 128, 256, 256, 256)),
-    synthesis=SynthesisConfig(
-        # Sources of its own beside textures, which not everyone has, and the image itself.
-        procedural_share=0.3,
-        # Cracks and scratches are thin; Perlin masks alone are all blobs.
-        perlin_share=0.6,
-        stroke_share=0.4,
-        within_part=False,  # small defects come from strokes; blobs may lie anywhere
+    detector=DetectorConfig(
+        # The public code's schedule: at t_s = 200 it hides more of a defect than the paper's
+        # (alpha_bar 0.66 instead of 0.80).
+        schedule=ScheduleConfig(beta_last=2e-2),
+        noise_network=NoiseNetworkConfig(base_channels=64, recompute=True),
+        segmentation_network=SegmentationNetworkConfig(widths=(32, 64, 128, 256, 256, 256)),
     ),
-    augmentation=AugmentationConfig(brightness=0.08, contrast=0.1),
-    optimisation=OptimisationConfig(
-        normal_per_batch=4,
-        synthetic_per_batch=4,
-        accumulate=2,
-        # A fifth of the paper's: averaged and decayed to zero, weights settle sooner.
-        steps=20_000,
-        noise_learning_rate=2e-4,
-        segmentation_learning_rate=2e-4,
-        warmup_steps=500,
-        cosine_decay=True,
-        ema_decay=0.999,
-        gradient_clip=1.0,
-        precision="bf16",
+    training=TrainingConfig(
+        synthesis=SynthesisConfig(
+            # Sources of its own beside textures, which not everyone has, and the image itself.
+            procedural_share=0.3,
+            # Cracks and scratches are thin; Perlin masks alone are all blobs.
+            perlin_share=0.6,
+            stroke_share=0.4,
+            within_part=False,  # small defects come from strokes; blobs may lie anywhere
+        ),
+        augmentation=AugmentationConfig(brightness=0.08, contrast=0.1),
+        optimisation=OptimisationConfig(
+            normal_per_batch=4,
+            synthetic_per_batch=4,
+            accumulate=2,
+            # A fifth of the paper's: averaged and decayed to zero, weights settle sooner.
+            steps=20_000,
+            noise_learning_rate=2e-4,
+            segmentation_learning_rate=2e-4,
+            warmup_steps=500,
+            cosine_decay=True,
+            ema_decay=0.999,
+            gradient_clip=1.0,
+            precision="bf16",
+        ),
     ),
 )
 
@@ -62,93 +67,106 @@ STANDARD = Config(
 # of an hour or two has to do. docs/experiments.md has what was tried for it.
 EDGE = Config(
     preset="edge",
-    schedule=ScheduleConfig(beta_last=2e-2),  # the public code's
-    # Gaps inside a defect and specks beside it are what a small network's map shows.
-    map_smoothing=3.0,
-    # Little noise (alpha_bar 0.99): what a small network cannot tell from noise after an hour,
-    # it takes for a defect. Repainting is learnt from examples instead, and norm guidance, whose
-    # pull is w (1 - alpha_bar), would cost a second pass for nothing.
-    guidance=GuidanceConfig(
-        small_step=20,
-        weight=0.0,
-        # What is not used at inference is not worth a small network's capacity.
-        spread=10,
+    detector=DetectorConfig(
+        schedule=ScheduleConfig(beta_last=2e-2),  # the public code's
+        # Gaps inside a defect and specks beside it are what a small network's map shows.
+        map_smoothing=3.0,
+        # Little noise (alpha_bar 0.99): what a small network cannot tell from noise after an
+        # hour, it takes for a defect. Repainting is learnt from examples instead, and norm
+        # guidance, whose pull is w (1 - alpha_bar), would cost a second pass for nothing.
+        guidance=GuidanceConfig(
+            small_step=20,
+            weight=0.0,
+            # What is not used at inference is not worth a small network's capacity.
+            spread=10,
+        ),
+        noise_network=NoiseNetworkConfig(
+            base_channels=32,
+            multipliers=(1, 1, 2, 2),
+            blocks=1,
+            attention_levels=(2, 3),
+            unshuffle=4,
+            groups=8,
+            # So little noise hides no defect: a skip would hand it on to the reconstruction.
+            skip_connections=False,
+            # 48 channels of noise do not fit through 32; the picture does.
+            parametrisation="x0",
+        ),
+        segmentation_network=SegmentationNetworkConfig(widths=(16, 32, 64, 96, 96), unshuffle=2),
     ),
-    noise_network=NoiseNetworkConfig(
-        base_channels=32,
-        multipliers=(1, 1, 2, 2),
-        blocks=1,
-        attention_levels=(2, 3),
-        unshuffle=4,
-        groups=8,
-        # So little noise hides no defect: a skip would hand it on to the reconstruction.
-        skip_connections=False,
-        # 48 channels of noise do not fit through 32; the picture does.
-        parametrisation="x0",
-    ),
-    segmentation_network=SegmentationNetworkConfig(widths=(16, 32, 64, 96, 96), unshuffle=2),
-    loss=LossConfig(
-        focal_gamma=2.0,
-        # Repainting what is wrong is learnt much faster from examples than from the
-        # distribution of good parts alone, which takes a network and a time this size has not.
-        restoration_weight=1.0,
-        anomaly_weight=5.0,
-    ),
-    synthesis=SynthesisConfig(
-        texture_share=0.3,
-        self_share=0.4,
-        procedural_share=0.3,
-        # What is missing or out of place, neither blobs nor textures teach.
-        relocation_share=0.4,
-        # Cracks and scratches are thin; Perlin masks alone are all blobs.
-        perlin_share=0.6,
-        stroke_share=0.4,
-        opacity=(0.0, 0.4),  # fainter ones teach to be unsure everywhere
-        patchy_share=0.5,  # or the map shows a defect's edges and not what lies between
-        soft_edge=2.0,
-        least_scale=0.3,  # defects are small; and small pieces out of place are hard to see
-        within_part=False,  # small defects come from strokes; blobs may lie anywhere
-    ),
-    augmentation=AugmentationConfig(brightness=0.15, contrast=0.1),
-    optimisation=OptimisationConfig(
-        # Half the paper's batch: at equal wall time, twice the steps. Most of it anomalous:
-        # outside its mask, such an image is as normal as any.
-        normal_per_batch=2,
-        synthetic_per_batch=6,
-        steps=12_000,
-        noise_learning_rate=2e-3,
-        segmentation_learning_rate=1.2e-3,
-        warmup_steps=100,
-        cosine_decay=True,
-        ema_decay=0.998,
-        gradient_clip=1.0,
-        crop_side=128,
-        crop_share=0.9,
-        segmentation_from=0.15,
+    training=TrainingConfig(
+        loss=LossConfig(
+            focal_gamma=2.0,
+            # Repainting what is wrong is learnt much faster from examples than from the
+            # distribution of good parts alone, which takes a network and a time this size has not.
+            restoration_weight=1.0,
+            anomaly_weight=5.0,
+        ),
+        synthesis=SynthesisConfig(
+            texture_share=0.3,
+            self_share=0.4,
+            procedural_share=0.3,
+            # What is missing or out of place, neither blobs nor textures teach.
+            relocation_share=0.4,
+            # Cracks and scratches are thin; Perlin masks alone are all blobs.
+            perlin_share=0.6,
+            stroke_share=0.4,
+            opacity=(0.0, 0.4),  # fainter ones teach to be unsure everywhere
+            patchy_share=0.5,  # or the map shows a defect's edges and not what lies between
+            soft_edge=2.0,
+            least_scale=0.3,  # defects are small; and small pieces out of place are hard to see
+            within_part=False,  # small defects come from strokes; blobs may lie anywhere
+        ),
+        augmentation=AugmentationConfig(brightness=0.15, contrast=0.1),
+        optimisation=OptimisationConfig(
+            # Half the paper's batch: at equal wall time, twice the steps. Most of it anomalous:
+            # outside its mask, such an image is as normal as any.
+            normal_per_batch=2,
+            synthetic_per_batch=6,
+            steps=12_000,
+            noise_learning_rate=2e-3,
+            segmentation_learning_rate=1.2e-3,
+            warmup_steps=100,
+            cosine_decay=True,
+            ema_decay=0.998,
+            gradient_clip=1.0,
+            crop_side=128,
+            crop_share=0.9,
+            segmentation_from=0.15,
+        ),
     ),
 )
 
-# What a preset does otherwise on a texture, by the paths of the settings.
-ON_TEXTURES: dict[str, dict[str, float]] = {
-    "edge": {
-        # A piece of a texture cannot be told from any other piece.
-        "synthesis.relocation_share": 0,
-        # Specks and hair cracks are a texture's own: blobs of pictures, as in the paper, and
-        # only such as exceed its roughness.
-        "synthesis.stroke_share": 0,
-        "synthesis.procedural_share": 0,
-        "synthesis.visibility": 1.5,
-        "synthesis.least_scale": 1,
-        # Where an anomaly hardly shows, the surface's own grain shows as much.
-        "synthesis.patchy_share": 0,
-        # What is wrong is large and faint: windows do not show it.
-        "optimisation.crop_share": 0,
-        "optimisation.segmentation_from": 0,
-        "optimisation.steps": 3000,  # each as long as four on windows
-    },
-}
+# The same on a texture, where it is closer to the paper again.
+EDGE_ON_TEXTURES = replace(
+    EDGE,
+    training=replace(
+        EDGE.training,
+        synthesis=replace(
+            EDGE.training.synthesis,
+            # A piece of a texture cannot be told from any other piece.
+            relocation_share=0.0,
+            # Specks and hair cracks are a texture's own: blobs of pictures, as in the paper,
+            # and only such as exceed its roughness.
+            stroke_share=0.0,
+            procedural_share=0.0,
+            visibility=1.5,
+            least_scale=1.0,
+            # Where an anomaly hardly shows, the surface's own grain shows as much.
+            patchy_share=0.0,
+        ),
+        optimisation=replace(
+            EDGE.training.optimisation,
+            # What is wrong is large and faint: windows do not show it.
+            crop_share=0.0,
+            segmentation_from=0.0,
+            steps=3000,  # each as long as four on windows
+        ),
+    ),
+)
 
 PRESETS: dict[str, Config] = {preset.preset: preset for preset in (PAPER, STANDARD, EDGE)}
+ON_TEXTURES: dict[str, Config] = {preset.preset: preset for preset in (EDGE_ON_TEXTURES,)}
 
 
 def customised(
@@ -159,55 +177,38 @@ def customised(
     batch: int | None = None,
     flip: bool | None = None,
     with_textures: bool,
+    on_texture: bool = False,
 ) -> Config:
     """Adapt a preset to one run; None leaves a setting as it is.
 
     Windows and smoothing keep their share of the `size`, and a `batch` its share of synthetic
-    anomalies. Without textures their share goes to the other sources. Raises
-    `ConfigError`.
+    anomalies. Without textures their share goes to the other sources. `on_texture` starts from
+    what the preset is for surfaces that are one. Raises `ConfigError`.
     """
     if preset not in PRESETS:
         raise ConfigError(f"no preset {preset!r}; there are {', '.join(PRESETS)}")
-    config = PRESETS[preset]
-    optimisation, synthesis = config.optimisation, config.synthesis
+    config = ON_TEXTURES.get(preset, PRESETS[preset]) if on_texture else PRESETS[preset]
+    settings: dict[str, Any] = {}
     if steps is not None:
-        optimisation = replace(optimisation, steps=steps)
+        settings["optimisation.steps"] = steps
     if batch is not None:
+        optimisation = config.training.optimisation
         before = optimisation.normal_per_batch, optimisation.synthetic_per_batch
         normal = max(1, round(batch * before[0] / sum(before)))
-        optimisation = replace(
-            optimisation, normal_per_batch=normal, synthetic_per_batch=batch - normal
-        )
-    smoothing = config.map_smoothing
+        settings["optimisation.normal_per_batch"] = normal
+        settings["optimisation.synthetic_per_batch"] = batch - normal
     if size is not None:
-        optimisation = replace(optimisation, crop_side=_scaled_crop(config, size))
-        smoothing *= size / config.size
+        settings["size"] = size
+        settings["map_smoothing"] = config.detector.map_smoothing * size / config.detector.size
+        settings["optimisation.crop_side"] = _scaled_crop(config, size)
     if not with_textures:
-        synthesis = replace(synthesis, texture_share=0.0)
-    return replace(
-        config,
-        size=config.size if size is None else size,
-        map_smoothing=smoothing,
-        optimisation=optimisation,
-        synthesis=synthesis,
-        augmentation=config.augmentation
-        if flip is None
-        else replace(config.augmentation, flip=flip),
-    )
-
-
-def on_texture(config: Config) -> Config:
-    """Adapt a config of a preset to a texture; settings that were changed stay as they are."""
-    if config.preset not in PRESETS:
-        return config
-    found, usual = values(config), values(PRESETS[config.preset])
-    wanted = ON_TEXTURES.get(config.preset, {}).items()
-    return with_settings(
-        config, [(path, json.dumps(value)) for path, value in wanted if found[path] == usual[path]]
-    )
+        settings["synthesis.texture_share"] = 0.0
+    if flip is not None:
+        settings["augmentation.flip"] = flip
+    return changed(config, settings)
 
 
 def _scaled_crop(config: Config, size: int) -> int:
     """Side of the windows at another size of image; 0, for none, where none would fit."""
-    stride = math.lcm(config.noise_network.stride, config.segmentation_network.stride)
-    return config.optimisation.crop_side * size // config.size // stride * stride
+    stride = config.detector.stride
+    return config.training.optimisation.crop_side * size // config.detector.size // stride * stride

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from diffusionad_training.config.checks import require
@@ -17,19 +17,22 @@ class LossConfig:
 
     focal_weight: float = 5.0  # gamma of Eq. 10
     focal_alpha: float = 0.5  # weight of defect pixels; normal ones have 1 - alpha
-    focal_gamma: float = 4.0  # exponent
+    focal_gamma: float = 4.0  # exponent of the focal loss: higher looks at hard pixels only
     # Beyond the paper: synthetic anomalies count in Eq. 9 with this weight, the clean
     # image being what the network should see in them; 0 leaves them out, as Eq. 9 does.
     restoration_weight: float = 0.0
     # Beyond the paper: what a pixel under a synthetic anomaly weighs in its image's error. They
     # are few, and repainting them is what is hard.
     anomaly_weight: float = 1.0
+    # Of a network that predicts x0: its error is weighted by min(SNR, snr_cap).
+    snr_cap: float = 5.0
 
     def __post_init__(self) -> None:
         require(
             min(self.focal_weight, self.focal_gamma, self.restoration_weight) >= 0,
             f"the loss weights and the exponent must not be negative: {self}",
         )
+        require(self.snr_cap > 0, f"snr_cap ({self.snr_cap}) must be positive")
         require(self.anomaly_weight > 0, f"anomaly_weight ({self.anomaly_weight}) must be positive")
         require(0 <= self.focal_alpha <= 1, f"focal_alpha ({self.focal_alpha}) must lie in [0, 1]")
 
@@ -45,13 +48,11 @@ class SynthesisConfig:
     self_share: float = 0.5  # A is the image itself, augmented and shuffled
     procedural_share: float = 0.0  # A is generated: no pictures needed
     warp_share: float = 0.0  # A is the image bent out of shape; validation looks for these
-    finish_share: float = 0.0  # A is the image with another finish: its shade and its grain
-    # Of all anomalies: pieces of the image moved, no A at all. None on a texture, where
-    # `train` sets this to 0: what is moved there looks like any other piece.
+    # Of all anomalies: pieces of the image moved, no A at all. On a texture it teaches
+    # nothing: what is moved there looks like any other piece.
     relocation_share: float = 0.0
     perlin_share: float = 1.0  # masks of thresholded Perlin noise
     stroke_share: float = 0.0  # masks of thin curved strokes and small spots
-    area_share: float = 0.0  # masks of one large area with straight edges
     # An anomaly is made in a part of the image as in a whole one, its sides from this share of
     # the image's on: lower makes small anomalies and close ones as likely as large ones.
     least_scale: float = 1.0
@@ -90,19 +91,13 @@ class SynthesisConfig:
 
     @property
     def source_shares(self) -> tuple[float, ...]:
-        """Of textures, the image itself, what is generated, bent, and of another finish."""
-        return (
-            self.texture_share,
-            self.self_share,
-            self.procedural_share,
-            self.warp_share,
-            self.finish_share,
-        )
+        """Of textures, the image itself, what is generated, and the image bent."""
+        return (self.texture_share, self.self_share, self.procedural_share, self.warp_share)
 
     @property
     def mask_shares(self) -> tuple[float, ...]:
-        """Of Perlin masks, strokes and areas."""
-        return (self.perlin_share, self.stroke_share, self.area_share)
+        """Of Perlin masks and strokes."""
+        return (self.perlin_share, self.stroke_share)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,25 +119,25 @@ class AugmentationConfig:
 class OptimisationConfig:
     """Adam, both networks jointly (Eq. 11)."""
 
-    normal_per_batch: int = 8
-    synthetic_per_batch: int = 8
+    normal_per_batch: int = 8  # normal images
+    synthetic_per_batch: int = 8  # images with a synthetic anomaly
     # The public code's way: each image is anomalous by chance, with the share of the batch
     # as its probability. The paper's batches have their share exactly.
     synthetic_at_random: bool = False
     steps: int = 100_000  # optimiser steps
-    noise_learning_rate: float = 1e-4
-    segmentation_learning_rate: float = 1e-4
-    warmup_steps: int = 0
+    noise_learning_rate: float = 1e-4  # of the diffusion network
+    segmentation_learning_rate: float = 1e-4  # of the segmentation network
+    warmup_steps: int = 0  # in which both rates rise from nothing
     # Optimiser steps in which the segmentation network's rate falls to zero and rises again,
     # as in the public code; 0 for never.
     segmentation_cosine_period: int = 0
     cosine_decay: bool = False  # of both rates, to zero at the end of the run; constant otherwise
     ema_decay: float = 0.0  # exponential moving average of the weights; 0 for none
     gradient_clip: float = 0.0  # largest norm of the gradient; 0 for none
-    # The first part of a training sees windows of the images (see windows.py): many more
-    # steps in the same time. The rest sees whole images, as inference does.
-    crop_side: int = 0  # pixels; 0 for whole images only
-    crop_share: float = 0.0  # of the training
+    # Side, in pixels, of the windows of the images that a training begins with: many more steps
+    # in the same time. The rest sees whole images, as inference does. 0 for whole images only.
+    crop_side: int = 0
+    crop_share: float = 0.0  # of the training that sees windows
     # The share of the training after which the segmentation network is trained too: until
     # then there is little to compare an image with.
     segmentation_from: float = 0.0
@@ -178,3 +173,13 @@ class OptimisationConfig:
             f"gradient_clip ({self.gradient_clip}), warmup_steps ({self.warmup_steps}) and "
             f"segmentation_cosine_period ({self.segmentation_cosine_period}) must not be negative",
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """Everything of a training that its detector does not know of."""
+
+    loss: LossConfig = field(default_factory=LossConfig)
+    synthesis: SynthesisConfig = field(default_factory=SynthesisConfig)
+    augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
+    optimisation: OptimisationConfig = field(default_factory=OptimisationConfig)

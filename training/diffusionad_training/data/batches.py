@@ -63,13 +63,13 @@ class TrainingBatches(Dataset[Batch]):
     ) -> None:
         self._images = images
         self._foregrounds = foregrounds
-        self._synthesiser = AnomalySynthesiser(config.synthesis, textures)
-        self._augmentation = config.augmentation
-        self._normal = config.optimisation.normal_per_batch
-        self._synthetic = config.optimisation.synthetic_per_batch
-        self._at_random = config.optimisation.synthetic_at_random
-        self._crop_side = config.optimisation.crop_side
-        self._crop_share = config.optimisation.crop_share
+        self._synthesiser = AnomalySynthesiser(config.training.synthesis, textures)
+        self._augmentation = config.training.augmentation
+        self._normal = config.training.optimisation.normal_per_batch
+        self._synthetic = config.training.optimisation.synthetic_per_batch
+        self._at_random = config.training.optimisation.synthetic_at_random
+        self._crop_side = config.training.optimisation.crop_side
+        self._crop_share = config.training.optimisation.crop_share
         self._progress = progress
         self._count = count
         self._seed = seed

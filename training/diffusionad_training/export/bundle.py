@@ -69,7 +69,7 @@ def export(
     check_category(category)
     if output.exists():
         raise ExportError(f"{output}: exists already; name another folder, or remove it first")
-    if not run.model.config.is_diffusion:
+    if not run.model.restoration.is_served:
         raise ExportError(
             f"{run.folder}: restores with an autoencoder, which is for comparison only"
             "; train with --set restoration=diffusion"
@@ -119,7 +119,7 @@ def _describe(
             pixel_threshold=limits.pixel_threshold,
             depth=run.model.config.depth,
         ),
-        preset=run.model.config.preset,
+        preset=run.config.preset,
         size=run.model.config.size,
         depth=run.model.config.depth,
         thresholds=limits.thresholds,

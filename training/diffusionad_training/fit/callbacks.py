@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import lightning
@@ -16,7 +15,7 @@ from diffusionad_training.fit.module import TrainingModule
 from diffusionad_training.fit.throughput import Throughput
 from diffusionad_training.fit.validation import ValidationSet
 from diffusionad_training.run import resume
-from diffusionad_training.run.checkpoint import SAMPLES_FOLDER, RunRecord, save_run
+from diffusionad_training.run.checkpoint import SAMPLES_FOLDER, Origin, record_of, save_run
 from diffusionad_training.run.resume import ResumeState
 
 Report = Callable[[str], None]
@@ -39,7 +38,7 @@ class StepCallback(Callback, ABC):
     ) -> None:
         """Tell whether the batch ended a step."""
         assert isinstance(pl_module, TrainingModule)
-        if (batch_idx + 1) % pl_module.config.optimisation.accumulate == 0:
+        if (batch_idx + 1) % pl_module.config.training.optimisation.accumulate == 0:
             self.on_step(trainer, pl_module, batch)
 
 
@@ -60,7 +59,7 @@ class Checkpoints(StepCallback):
     def __init__(
         self,
         output: Path,
-        record: RunRecord,
+        origin: Origin,
         samples: Batch,
         *,
         every: int,
@@ -74,7 +73,7 @@ class Checkpoints(StepCallback):
         self.saved_step: int | None = None  # the last that is on disk
         self.report = report
         self._output = output
-        self._record = record
+        self._origin = origin
         self._samples = samples
         self._every = every
         self._validation = validation
@@ -166,6 +165,6 @@ class Checkpoints(StepCallback):
             self._best = validation.score
         if is_better or not self._keep_best:
             self._selected_step = step
-            record = replace(self._record, steps=step, validation_score=validation.score)
+            record = record_of(self._origin, steps=step, validation_score=validation.score)
             save_run(self._output, module.config, model.state_dict(), record)
         return said

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from diffusionad_client.folders import find_images
-from diffusionad_training.config import Config
 from diffusionad_training.data import duplicates, foregrounds, groups, layout
 from diffusionad_training.data.digest import digest
 from diffusionad_training.data.foregrounds import Foreground, Masks
@@ -19,7 +17,7 @@ from diffusionad_training.data.images import load_all
 from diffusionad_training.data.split import hold_out
 from diffusionad_training.errors import DataError
 from diffusionad_training.fit.callbacks import Report
-from diffusionad_training.run.checkpoint import RunRecord
+from diffusionad_training.fit.plan import TrainingPlan
 
 _CAMERA_BITS = (8, 10, 12, 14)
 MIN_TRAINING_IMAGES = 2  # one to train on and one to hold out
@@ -34,30 +32,28 @@ class TrainingData:
     held_out: NDArray[np.uint8]  # (M, S, S, 3), never trained on
     held_out_foregrounds: Masks | None
     textures: NDArray[np.uint8] | None
-    record: RunRecord
+    # What the run's record says of them, see `Origin`.
+    digest: str
+    left_out: int
+    held_out_names: tuple[str, ...]
+    textures_digest: str | None
+    foreground: str
 
 
-def read_training_data(
-    data: Path,
-    config: Config,
-    textures: Path | None,
-    foreground: Path | Foreground,
-    held_out_share: float,
-    seed: int,
-    report: Report,
-) -> TrainingData:
+def read_training_data(plan: TrainingPlan, report: Report) -> TrainingData:
     """Find, split and load what is trained on; tell what is left out. Raises `DataError`."""
-    found = layout.read(data)
-    paths = found.require_train()
-    _report_left_out(found, report)
-    grouping = groups.grouping(found)
+    data, size = plan.data, plan.config.detector.size
+    data_set = layout.read(data)
+    paths = data_set.require_train()
+    _report_left_out(data_set, report)
+    grouping = groups.grouping(data_set)
     usable = grouping.trainable()
     if len(usable) < MIN_TRAINING_IMAGES:
         raise DataError(
             f"{data}: {len(usable)} good images to train on; training needs {MIN_TRAINING_IMAGES}"
         )
-    together = _with_copies(found, grouping, usable, report)
-    chosen = hold_out(together, held_out_share, seed)
+    together = _with_copies(data_set, grouping, usable, report)
+    chosen = hold_out(together, plan.held_out_share, plan.seed)
     if not chosen:
         raise DataError(
             f"{data}: all good images are one group in {groups.GROUPS_FILE}, so that none can be "
@@ -70,42 +66,30 @@ def read_training_data(
     if left_out:
         report(f"{left_out} left out: {groups.GROUPS_FILE} groups them with test images")
     texture_images, textures_digest = None, None
-    if textures is not None:
-        texture_paths = find_textures(textures)
-        textures_digest = digest(textures, texture_paths)
-        texture_images = load_all(texture_paths, config.size)
+    if plan.textures is not None:
+        texture_paths = find_textures(plan.textures)
+        textures_digest = digest(plan.textures, texture_paths)
+        texture_images = load_all(texture_paths, size)
     largest: list[int] = []  # pixels of images whose files do not say their depth
+    depth = plan.config.detector.depth
     everything = load_all(
-        [*kept, *held],
-        config.size,
-        depth=config.depth,
-        on_deep=lambda image: largest.append(image.largest),
+        [*kept, *held], size, depth=depth, on_deep=lambda image: largest.append(image.largest)
     )
-    _hint_at_depth(largest, config.depth, report)
+    _hint_at_depth(largest, depth, report)
     _warn_of_constant(everything, report)
-    where, masks = _foregrounds(foreground, found, [*kept, *held], everything, report)
+    where, masks = _foregrounds(plan.foreground, data_set, [*kept, *held], everything, report)
     count = len(kept)
-    record = RunRecord(
-        data=data.resolve().name,
-        data_digest=digest(data, kept),
-        training_images=count,
-        left_out=left_out,
-        held_out=tuple(found.name(path) for path in held),
-        held_out_digest="",
-        textures_digest=textures_digest,
-        seed=seed,
-        time_budget=None,
-        steps=0,
-        version=version("diffusionad-training"),
-        foreground=where,
-    )
     return TrainingData(
         images=everything[:count],
         foregrounds=None if masks is None else masks[:count],
         held_out=everything[count:],
         held_out_foregrounds=None if masks is None else masks[count:],
         textures=texture_images,
-        record=record,
+        digest=digest(data, kept),
+        left_out=left_out,
+        held_out_names=tuple(data_set.name(path) for path in held),
+        textures_digest=textures_digest,
+        foreground=where,
     )
 
 

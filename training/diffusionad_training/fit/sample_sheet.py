@@ -11,43 +11,24 @@ from PIL import Image
 from torch import Tensor
 
 from diffusionad_training.data.batches import Batch
-from diffusionad_training.method import diffusion
-from diffusionad_training.method.model import (
-    DiffusionAD,
-    NoisePrediction,
-    Reconstruction,
-    Segmentation,
-)
+from diffusionad_training.method.model import DiffusionAD, Segmentation
 
 MAX_ROWS = 16  # images of a sheet: a whole batch of the paper's
 
 
 @torch.no_grad()
 def sample_sheet(model: DiffusionAD, batch: Batch) -> NDArray[np.uint8]:
-    """Draw one row an image: x0, x_ts, x_tb, x0_s, n, x0_g, mask, anomaly map.
+    """Draw one row an image, (H, W, 3) uint8: the image, what restoring it shows, mask, map.
 
-    (H, W, 3) uint8. Without guidance x_tb, n and x0_g are left out, of an autoencoder x_ts too.
+    With norm guidance that is x0, x_ts, x_tb, x0_s, n, x0_g, mask, anomaly map.
     """
     images = batch["images"][:MAX_ROWS]
-    if not model.config.is_diffusion:
-        detection = model(images)
-        mask, found = _grey(batch["masks"][:MAX_ROWS, 0]), _grey(detection.anomaly_map)
-        return _joined([images, detection.reconstruction, mask, found])
-    guidance = model.config.guidance
-    noisy, predicted = NoisePrediction(model)(images)
-    clean: list[Tensor] = []
-    if guidance.is_guided:  # otherwise the one estimate is the reconstruction
-        for scale, step in enumerate(guidance.steps):
-            alpha_bar = model.alpha_bar_at(torch.tensor([step], device=images.device))
-            clean.append(diffusion.predict_x0(noisy[:, scale], predicted[:, scale], alpha_bar))
-    reconstruction, picture = Reconstruction(model)(noisy, predicted)
-    anomaly_map, _ = Segmentation(model)(images, reconstruction)
+    shown = model.restoration.show(model, model.normalise(images))
+    anomaly_map, _ = Segmentation(model)(images, shown[-1])
     return _joined(
         [
             images,
-            *(model.to_picture(noisy[:, scale]) for scale in range(len(guidance.steps))),
-            *(model.to_picture(x0) for x0 in clean),
-            picture,
+            *(model.to_picture(x) for x in shown),
             _grey(batch["masks"][:MAX_ROWS, 0]),
             _grey(anomaly_map),
         ]

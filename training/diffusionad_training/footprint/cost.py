@@ -53,13 +53,13 @@ class Cost:
 def cost(config: Config) -> Cost:
     """Count all of it. Takes seconds, and no memory to speak of."""
     with torch.device("meta"):
-        model = DiffusionAD(config).eval()
-        image = torch.zeros(1, 3, config.size, config.size)
+        model = DiffusionAD(config.detector).eval()
+        image = torch.zeros(1, 3, config.detector.size, config.detector.size)
         step = torch.zeros(1, dtype=torch.long)
     return Cost(
         noise_network_parameters=_parameters(model.noise_network),
         segmentation_network_parameters=_parameters(model.segmentation_network),
-        noise_passes=len(config.guidance.steps) if config.is_diffusion else 1,
+        noise_passes=model.restoration.passes,
         noise_pass_flop=_flop(lambda: model.noise_network(image, step)),
         segmentation_pass_flop=_flop(lambda: model.segmentation_network(image, image)),
         training_bytes=training_bytes(config),
@@ -77,7 +77,7 @@ def training_bytes(config: Config) -> int:
     1 GiB with CUDA), workspaces of convolutions, fragmentation, and with several
     devices another copy of the gradients.
     """
-    optimisation = config.optimisation
+    optimisation = config.training.optimisation
     storages = _Storages()
     with torch.device("meta"):
         module = TrainingModule(config, seed=0)
@@ -96,8 +96,8 @@ def training_bytes(config: Config) -> int:
 
 def blank_batch(config: Config) -> Batch:
     """Make a batch of the config's shapes with nothing in it."""
-    normal, size = config.optimisation.normal_per_batch, config.size
-    count = normal + config.optimisation.synthetic_per_batch
+    normal, size = config.training.optimisation.normal_per_batch, config.detector.size
+    count = normal + config.training.optimisation.synthetic_per_batch
     return Batch(
         images=torch.zeros(count, size, size, 3, dtype=torch.uint8),
         clean=torch.zeros(count, size, size, 3, dtype=torch.uint8),

@@ -42,7 +42,7 @@ def measure(config: Config) -> Speed:
     with torch.no_grad():
         inference = _seconds(lambda: model(image), device)
     # Backward costs twice the forward pass, and computing it again once more.
-    passes = 4 if config.noise_network.recompute else 3
+    passes = 4 if config.detector.noise_network.recompute else 3
     step = passes * inference * len(batch["images"])
     reason = _too_much(config, device, step)
     rate = None
@@ -61,7 +61,7 @@ def measure(config: Config) -> Speed:
 def _step(module: TrainingModule, batch: Batch, device: torch.device) -> Callable[[], None]:
     """Make what trains one step."""
     optimiser = torch.optim.Adam(module.model.parameters())
-    lowered = module.config.optimisation.precision == "bf16"
+    lowered = module.config.training.optimisation.precision == "bf16"
 
     def step() -> None:
         with torch.autocast(device.type, torch.bfloat16, enabled=lowered):

@@ -14,15 +14,8 @@ from torch import Tensor
 
 from diffusionad_training.errors import ConfigError
 from diffusionad_training.method import diffusion
-from diffusionad_training.method.model import (
-    LARGE,
-    SMALL,
-    Detection,
-    DiffusionAD,
-    NoisePrediction,
-    Reconstruction,
-    Segmentation,
-)
+from diffusionad_training.method.model import Detection, DiffusionAD, Segmentation
+from diffusionad_training.method.restoration import LARGE, SMALL
 
 _Z_SEED = 0  # of the noise that Eq. 3 adds: the same for every image and run
 
@@ -41,17 +34,18 @@ def detect(model: DiffusionAD, images: Tensor, denoising: Denoising) -> Detectio
     if denoising is Denoising.NORM_GUIDED:
         detection: Detection = model(images)
         return detection
-    if not model.config.is_diffusion:
+    scales = len(model.restoration.steps)
+    if scales == 0:
         raise ConfigError(
             f"{denoising.value}: an {model.config.restoration} has no noise to remove; leave "
             "--denoising out"
         )
-    if not model.config.guidance.is_guided and denoising is not Denoising.SMALL_STEP:
+    if scales == 1 and denoising is not Denoising.SMALL_STEP:
         raise ConfigError(
             f"{denoising.value}: trained without the large step; leave --denoising out, or train "
             "with --set guidance.weight=1"
         )
-    x0 = reconstruct(model, images, denoising).clamp(model.range_bottom, 1.0)
+    x0 = model.clamp(reconstruct(model, images, denoising))
     anomaly_map, score = Segmentation(model)(images, x0)
     return Detection(score.squeeze(1), anomaly_map, model.to_picture(x0))
 
@@ -59,12 +53,12 @@ def detect(model: DiffusionAD, images: Tensor, denoising: Denoising) -> Detectio
 @torch.no_grad()
 def reconstruct(model: DiffusionAD, images: Tensor, denoising: Denoising) -> Tensor:
     """Reconstruct images (N, H, W, 3) uint8: (N, 3, H, W) in the model's range, not clamped."""
-    noisy, predicted = NoisePrediction(model)(images)
+    way = model.restoration
+    noisy, predicted = way.predict_noise(model, model.normalise(images))
     if denoising is Denoising.ITERATIVE:
         return _iterate(model, noisy[:, LARGE], model.config.guidance.large_step)
     if denoising is Denoising.NORM_GUIDED:
-        x0: Tensor = Reconstruction(model)(noisy, predicted)[0]
-        return x0
+        return way.reconstruct(model, noisy, predicted)
     guidance = model.config.guidance
     scale, step = (
         (SMALL, guidance.small_step)

@@ -96,16 +96,14 @@ def guided_noise(
     return noise_s - (1 - a).sqrt() * weight * (n_ts - x_ts)
 
 
-def norm_guided_reconstruction(
-    x_ts: Tensor, noise_s: Tensor, n: Tensor, alpha_bar_s: Tensor, weight: float
-) -> Tensor:
+def norm_guided_reconstruction(x_ts: Tensor, noise_g: Tensor, alpha_bar_s: Tensor) -> Tensor:
     """Reconstruct the anomaly-free image from both scales. Eq. 8: Eq. 6 on Eq. 7's noise.
 
     It equals x0_s + w * (1 - alpha_bar_s) * (n - x0_s), with x0_s of Eq. 6.
 
-    returns  (N, C, H, W)   not clamped
+    x_ts, noise_g  (N, C, H, W)   noise_g is that of `guided_noise`
+    returns        (N, C, H, W)   not clamped
     """
-    noise_g = guided_noise(x_ts, noise_s, n, alpha_bar_s, weight)
     return predict_x0(x_ts, noise_g, alpha_bar_s)
 
 

@@ -1,33 +1,24 @@
 """The whole detector: both networks, the schedule and the fixed noise of inference.
 
 `NoisePrediction`, `Reconstruction` and `Segmentation` are the three steps
-served by Triton; `DiffusionAD.forward` chains them, and training uses the
-same parts with random steps and noise.
+served by Triton; `DiffusionAD.forward` chains them. How images are restored, in
+training and when served, is in restoration.py.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from diffusionad_client.contract import TOP_PIXELS
-from diffusionad_training.config import Config
+from diffusionad_training.config import DetectorConfig
 from diffusionad_training.method import diffusion
+from diffusionad_training.method.restoration import Estimate, way_to_restore
 from diffusionad_training.method.smoothing import smooth
 from diffusionad_training.networks.noise_unet import NoiseUNet
 from diffusionad_training.networks.segmentation_unet import SegmentationUNet
-
-SMALL, LARGE = 0, 1  # index of each noise scale in `noisy` and `predicted_noise`
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """What the noise network says of a noisy image: two views of one estimate."""
-
-    noise: Tensor  # (N, 3, H, W)
-    x0: Tensor  # (N, 3, H, W), not clamped
 
 
 @dataclass(frozen=True)
@@ -55,14 +46,11 @@ class DiffusionAD(nn.Module):
     alpha_bar: Tensor
     roi: Tensor | None  # (H, W) bool, True where pixels are inspected; None: everywhere
 
-    def __init__(self, config: Config, *, noise_seed: int = 0) -> None:
+    def __init__(self, config: DetectorConfig, *, noise_seed: int = 0) -> None:
         super().__init__()
         self.config = config
-        self.noise_network = NoiseUNet(
-            config.noise_network
-            if config.is_diffusion
-            else replace(config.noise_network, skip_connections=False)
-        )
+        self.restoration = way_to_restore(config)
+        self.noise_network = NoiseUNet(self.restoration.network)
         self.segmentation_network = SegmentationUNet(config.segmentation_network)
         schedule = config.schedule
         table = diffusion.alpha_bar_table(schedule.steps, schedule.beta_first, schedule.beta_last)
@@ -85,6 +73,10 @@ class DiffusionAD(nn.Module):
         x = images.permute(0, 3, 1, 2).to(torch.float32) / 255
         return x * 2 - 1 if self.config.signed_range else x
 
+    def clamp(self, x: Tensor) -> Tensor:
+        """Keep to the model's range."""
+        return x.clamp(self.range_bottom, 1.0)
+
     def to_picture(self, x: Tensor) -> Tensor:
         """(N, 3, H, W) in the model's range -> (N, H, W, 3) uint8."""
         unit = (x + 1) / 2 if self.config.signed_range else x
@@ -102,31 +94,11 @@ class DiffusionAD(nn.Module):
             return Estimate(diffusion.noise_from_x0(x_t, output, alpha_bar), output)
         return Estimate(output, diffusion.predict_x0(x_t, output, alpha_bar))
 
-    def reconstruct(
-        self, x_ts: Tensor, noise_s: Tensor, x0_b: Tensor, alpha_bar_s: Tensor
-    ) -> Tensor:
-        """Norm-guided reconstruction, Eqs. 7 and 8, guide and result clamped to the range."""
-        n = x0_b.clamp(self.range_bottom, 1.0)
-        guided = diffusion.norm_guided_reconstruction(
-            x_ts, noise_s, n, alpha_bar_s, self.config.guidance.weight
-        )
-        return guided.clamp(self.range_bottom, 1.0)
-
-    def autoencode(self, x: Tensor) -> Tensor:
-        """Restore images (N, 3, H, W) without noise, as an autoencoder does."""
-        restored: Tensor = self.noise_network(x, torch.zeros(len(x), device=x.device))
-        return restored
-
     def forward(self, images: Tensor) -> Detection:
         """(N, H, W, 3) uint8 -> the detection, with the fixed steps and noise."""
-        if not self.config.is_diffusion:
-            restored = self.autoencode(self.normalise(images)).clamp(self.range_bottom, 1.0)
-            anomaly_map, score = Segmentation(self)(images, restored)
-            return Detection(score.squeeze(1), anomaly_map, self.to_picture(restored))
-        noisy, predicted = NoisePrediction(self)(images)
-        reconstruction, picture = Reconstruction(self)(noisy, predicted)
+        reconstruction = self.restoration.restore(self, self.normalise(images))
         anomaly_map, score = Segmentation(self)(images, reconstruction)
-        return Detection(score.squeeze(1), anomaly_map, picture)
+        return Detection(score.squeeze(1), anomaly_map, self.to_picture(reconstruction))
 
 
 class NoisePrediction(nn.Module):
@@ -141,20 +113,8 @@ class NoisePrediction(nn.Module):
 
         Without guidance the small scale stands at both places.
         """
-        model = self.model
-        x0 = model.normalise(images)
-        steps = torch.tensor(model.config.guidance.steps, device=images.device)  # (S,)
-        scales = len(steps)
-        # All scales of an image lie side by side, and go through the network as one batch.
-        count = images.shape[0]  # not len(): the exporter would take that for a constant
-        t = steps.expand(count, scales).flatten()  # (S * N,)
-        clean = x0[:, None].expand(-1, scales, -1, -1, -1).flatten(0, 1)  # (S * N, 3, H, W)
-        noise = model.noise[:scales].to(torch.float32)
-        noise = noise.expand(count, -1, -1, -1, -1).flatten(0, 1)
-        x_t = diffusion.add_noise(clean, noise, model.alpha_bar_at(t))
-        predicted = model.estimate(x_t, t).noise
-        computed, served = (-1, scales, *x0.shape[1:]), (-1, 2, -1, -1, -1)
-        return x_t.reshape(computed).expand(served), predicted.reshape(computed).expand(served)
+        x0 = self.model.normalise(images)
+        return self.model.restoration.predict_noise(self.model, x0)
 
 
 class Reconstruction(nn.Module):
@@ -169,19 +129,8 @@ class Reconstruction(nn.Module):
 
     def forward(self, noisy: Tensor, predicted_noise: Tensor) -> tuple[Tensor, Tensor]:
         """Each (N, 2, 3, H, W) -> reconstruction (N, 3, H, W) and its picture, uint8."""
-        guidance = self.model.config.guidance
-        steps = torch.tensor(guidance.steps, device=noisy.device)
-        alpha_bar = self.model.alpha_bar_at(steps)
-        if not guidance.is_guided:
-            x0_s = diffusion.predict_x0(
-                noisy[:, SMALL], predicted_noise[:, SMALL], alpha_bar[SMALL]
-            ).clamp(self.model.range_bottom, 1.0)
-            return x0_s, self.model.to_picture(x0_s)
-        x0_b = diffusion.predict_x0(noisy[:, LARGE], predicted_noise[:, LARGE], alpha_bar[LARGE])
-        x0_g = self.model.reconstruct(
-            noisy[:, SMALL], predicted_noise[:, SMALL], x0_b, alpha_bar[SMALL]
-        )
-        return x0_g, self.model.to_picture(x0_g)
+        x0 = self.model.restoration.reconstruct(self.model, noisy, predicted_noise)
+        return x0, self.model.to_picture(x0)
 
 
 class Segmentation(nn.Module):

@@ -17,7 +17,7 @@ import json
 import os
 import shutil
 import zipfile
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +28,7 @@ from torch import Tensor
 
 from diffusionad_client.artifacts.bundle import file_digest
 from diffusionad_training.config import Config
+from diffusionad_training.config.migration import settings_gone
 from diffusionad_training.errors import CheckpointError, ConfigError
 from diffusionad_training.method.model import DiffusionAD
 
@@ -39,9 +40,9 @@ SAMPLES_FOLDER = "samples"
 LOGS_FOLDER = "logs"
 
 
-@dataclass(frozen=True)
-class RunRecord:
-    """What a run was made from. Paths are relative to the data folder."""
+@dataclass(frozen=True, kw_only=True)
+class Origin:
+    """What a run is made from, known before its first step. Paths are relative to the data."""
 
     data: str  # the data folder's own name, never its path
     data_digest: str  # of the images trained on, see layout.digest
@@ -52,12 +53,28 @@ class RunRecord:
     textures_digest: str | None  # of the textures folder, None without one
     seed: int
     time_budget: float | None  # seconds; with one, the same seed gives other weights
-    steps: int  # optimiser steps done
     version: str  # of diffusionad-training
-    validation_score: float | None = None  # see validation.py
     devices: int = 1  # that shared each step
     foreground: str = "none"  # where anomalies were put: none (anywhere), auto or folder
     begun_from: str | None = None  # digest of the weights begun with, None: random ones
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRecord(Origin):
+    """What a run was made from, and what it came to."""
+
+    steps: int  # optimiser steps done
+    validation_score: float | None = None  # see validation.py
+
+    @property
+    def origin(self) -> Origin:
+        """What it was made from."""
+        return Origin(**{one.name: getattr(self, one.name) for one in fields(Origin)})
+
+
+def record_of(origin: Origin, *, steps: int, validation_score: float) -> RunRecord:
+    """Make the record of a checkpoint."""
+    return RunRecord(**vars(origin), steps=steps, validation_score=validation_score)
 
 
 @dataclass(frozen=True)
@@ -65,8 +82,11 @@ class Run:
     """A trained detector as read from its folder, in evaluation mode."""
 
     folder: Path
+    config: Config
     model: DiffusionAD
     record: RunRecord
+    # Settings that it was trained with and that are no more, see config/migration.py.
+    settings_gone: tuple[str, ...] = ()
 
     @property
     def weights_digest(self) -> str:
@@ -123,12 +143,13 @@ def load_run(folder: Path) -> Run:
                 f"{folder}: not a finished run: {name} is missing; `diffusionad train` writes one"
             )
     try:
-        config = Config.from_json((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+        text = (folder / CONFIG_FILE).read_text(encoding="utf-8")
+        config = Config.from_json(text)
         document = json.loads((folder / RECORD_FILE).read_text(encoding="utf-8"))
         weights = safetensors.torch.load_file(folder / WEIGHTS_FILE)
     except (OSError, ValueError, ConfigError, SafetensorError) as exc:
         raise CheckpointError(f"{folder}: the run cannot be read: {exc}") from exc
-    model = DiffusionAD(config)
+    model = DiffusionAD(config.detector)
     try:
         record = RunRecord(**{**document, "held_out": tuple(document["held_out"])})
         model.load_state_dict(weights)
@@ -136,7 +157,7 @@ def load_run(folder: Path) -> Run:
         raise CheckpointError(
             f"{folder}: the run does not fit this version of diffusionad: {exc}"
         ) from exc
-    return Run(folder, model.eval(), record)
+    return Run(folder, config, model.eval(), record, tuple(settings_gone(json.loads(text))))
 
 
 def write_file(path: Path, content: bytes) -> None:

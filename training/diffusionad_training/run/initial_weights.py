@@ -44,7 +44,7 @@ def load_initial_weights(folder: Path, config: Config) -> InitialWeights:
     run = load_run(folder)
     others = [
         name
-        for name in differences(run.model.config, config)
+        for name in differences(run.config, config)
         if name.startswith(_OF_WEIGHTS) and name not in _FREE
     ]
     if others:

@@ -49,12 +49,12 @@ def tensors_of(
     model: nn.Module, averaged: nn.Module | None, optimiser: Optimizer
 ) -> dict[str, Tensor]:
     """Collect every tensor that training changes."""
-    found = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
+    tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
     if averaged is not None:
-        found |= {f"averaged.{name}": tensor for name, tensor in averaged.state_dict().items()}
+        tensors |= {f"averaged.{name}": tensor for name, tensor in averaged.state_dict().items()}
     for index, moments in optimiser.state_dict()["state"].items():
-        found |= {f"optimiser.{index}.{name}": tensor for name, tensor in moments.items()}
-    return {name: tensor.detach().cpu().clone().contiguous() for name, tensor in found.items()}
+        tensors |= {f"optimiser.{index}.{name}": tensor for name, tensor in moments.items()}
+    return {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
 
 
 def restore_optimiser(optimiser: Optimizer, state: ResumeState) -> None:

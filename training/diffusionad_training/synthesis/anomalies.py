@@ -69,7 +69,7 @@ class AnomalySynthesiser:
         height, width = image.shape[:2]
         part = self._part((height, width), rng, foreground)
         anomalous, mask = image.copy(), np.zeros(image.shape[:2], dtype=np.float32)
-        anomalous[part], mask[part] = self._spoil(
+        anomalous[part], mask[part] = self._anomaly_in(
             image[part],
             self._least_contrast(image)[part],
             rng,
@@ -90,7 +90,7 @@ class AnomalySynthesiser:
         height, width = (min(side, max(round(scale * side), LEAST_SIDE)) for side in shape)
         return choose_window(shape, (height, width), rng, foreground)
 
-    def _spoil(
+    def _anomaly_in(
         self,
         image: NDArray[np.uint8],
         least: NDArray[np.float32],
@@ -132,7 +132,7 @@ class AnomalySynthesiser:
         rng: np.random.Generator,
         foreground: NDArray[np.bool_] | None,
     ) -> NDArray[np.bool_]:
-        makers = (masks.perlin_mask, masks.stroke_mask, masks.area_mask)
+        makers = (masks.perlin_mask, masks.stroke_mask)
         make = makers[rng.choice(len(makers), p=self._masks)]
         within = make is masks.perlin_mask and self._config.within_part
         for _ in range(TRIES):
@@ -146,13 +146,7 @@ class AnomalySynthesiser:
         raise RuntimeError(f"{make.__name__} gave {TRIES} empty masks of {height}x{width} pixels")
 
     def _source(self, image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
-        makers = (
-            self._texture,
-            self._shuffled_self,
-            sources.procedural,
-            sources.warped_self,
-            sources.refinished_self,
-        )
+        makers = (self._texture, self._shuffled_self, sources.procedural, sources.warped_self)
         return makers[rng.choice(len(makers), p=self._sources)](image, rng)
 
     def _texture(self, image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:

@@ -13,7 +13,6 @@ MASK_EXPONENTS = (0, 5)  # Perlin noise of 2^0 to 2^5 periods along an axis
 THRESHOLD = 0.5
 PATCHES_EXPONENTS = (1, 3)
 PATCHES_STEEPNESS = 1.2  # most of an anomaly shows either well or hardly
-AREA_REACH = (0.12, 0.5)  # of an area from its middle, as shares of the image's sides
 PART_SIDES = (0.3, 1.0)  # of a random part, as shares of the image's sides
 
 
@@ -127,24 +126,6 @@ def stroke_mask(height: int, width: int, rng: np.random.Generator) -> NDArray[np
             x, y = x + step * math.cos(heading), y + step * math.sin(heading)
             points.append((x, y))
         draw.line(points, fill=255, width=max(1, round(scale * rng.uniform(0.004, 0.02))))
-    return np.asarray(image) > 0
-
-
-def area_mask(height: int, width: int, rng: np.random.Generator) -> NDArray[np.bool_]:
-    """One large area with straight edges, as of a surface finished otherwise in a part.
-
-    A polygon about any point of the image, so that many are cut off at its edges.
-    """
-    corners = rng.integers(4, 8)
-    centre = rng.uniform(0, (width, height))
-    reach = rng.uniform(*AREA_REACH, size=2) * (width, height)
-    # Around by less than a half turn from corner to corner: else the middle would be left out.
-    angles = 2 * math.pi / corners * (np.arange(corners) + rng.uniform(0, 0.9, corners))
-    distances = rng.uniform(0.7, 1.0, corners)
-    x = centre[0] + reach[0] * distances * np.cos(angles)
-    y = centre[1] + reach[1] * distances * np.sin(angles)
-    image = Image.new("L", (width, height))
-    ImageDraw.Draw(image).polygon([*zip(x, y, strict=True)], fill=255)
     return np.asarray(image) > 0
 
 

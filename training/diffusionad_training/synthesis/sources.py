@@ -50,23 +50,6 @@ def warped_self(image: RGB, rng: np.random.Generator) -> RGB:
     return warped
 
 
-def refinished_self(image: RGB, rng: np.random.Generator) -> RGB:
-    """The image with another finish: lighter or darker, under the grain of another place.
-
-    Only the grain comes from there, stronger or weaker, so that no seam gives the place away; grain
-    alone cannot be seen to be out of place, so that the shade always changes.
-    """
-    height, width = image.shape[:2]
-    reach = min(height, width) / 256 * rng.uniform(3, 8)
-    ground = ndimage.gaussian_filter(image.astype(np.float32), (reach, reach, 0))
-    shift = rng.integers(0, (height, width))
-    grain = np.roll(image - ground, shift, axis=(0, 1))
-    shade = rng.choice([-1, 1]) * rng.uniform(12, 50)
-    finished = ground + shade + rng.uniform(0.0, 2.5) * grain
-    clipped: RGB = np.clip(finished, 0, 255).astype(np.uint8)
-    return clipped
-
-
 def procedural(image: RGB, rng: np.random.Generator) -> RGB:
     """A generated surface: an even colour or the image's own shades, under soft noise.
 

@@ -151,3 +151,7 @@ def test_a_dead_process_is_seen_by_an_image_and_cured_by_no_load(
         loaded = CliRunner().invoke(main, load)
         assert loaded.exit_code == 1
         assert "restart it" in loaded.output
+        where = ("--repository", str(repository), *where, "--admin-key-file", str(key_file))
+        promoted = CliRunner().invoke(main, ["release", "promote", "widget", "1", *where])
+        assert promoted.exit_code == 1
+        assert "does not answer" in promoted.output

@@ -9,7 +9,7 @@ from types import TracebackType
 from diffusionad_client import contract, images
 from diffusionad_client.artifacts.metadata import Thresholds
 from diffusionad_client.contract import Priority
-from diffusionad_client.errors import ImageError, ModelLoadError, ServerBusyError
+from diffusionad_client.errors import ImageError, ModelLoadError
 from diffusionad_client.sdk.arguments import (
     check_flag,
     check_priority,
@@ -173,13 +173,13 @@ class Client:
         deadline = self._deadline(timeout)
         self._transport.load(_check_form(model), timeout=deadline.left())
         served = self._releases.fetch_newest(model, deadline)
-        error = probe(self._once, model, deadline).error
-        if isinstance(error, ServerBusyError) or error is None:  # busy: others get their answers
-            return served
-        raise ModelLoadError(
-            f"{model}: the server says that it is loaded, but it does not answer; a server does "
-            f"not load again what has not changed, so restart it: {error}"
-        ) from error
+        proof = probe(self._once, model, deadline)
+        if proof.is_broken:
+            raise ModelLoadError(
+                f"{model}: the server says that it is loaded, but it does not answer; a server "
+                f"does not load again what has not changed, so restart it: {proof.error}"
+            ) from proof.error
+        return served
 
     def unload(self, model: str, *, timeout: float | None = None) -> None:
         """Unload a category; requests under way are answered still."""

@@ -15,7 +15,11 @@ from PIL import Image
 
 from diffusionad_client import contract
 from diffusionad_client.contract import Priority
-from diffusionad_client.errors import DiffusionADError
+from diffusionad_client.errors import (
+    DeadlineExceededError,
+    DiffusionADError,
+    ServerBusyError,
+)
 from diffusionad_client.sdk.catalogue import Catalogue
 from diffusionad_client.sdk.deadline import Deadline
 from diffusionad_client.sdk.inference import Inference, Request
@@ -40,6 +44,12 @@ class Probe:
     def answers(self) -> bool:
         """Tell whether it gave an answer to every image."""
         return self.error is None
+
+    @property
+    def is_broken(self) -> bool:
+        """Tell whether it fails for another reason than that it is busy."""
+        busy = isinstance(self.error, (DeadlineExceededError, ServerBusyError))
+        return not self.answers and not busy
 
 
 def probe(inference: Inference, model: str, deadline: Deadline) -> Probe:

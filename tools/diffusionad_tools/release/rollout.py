@@ -147,7 +147,8 @@ def _examine(
 ) -> ServerState:
     """Hold what a server says of a category against the release."""
     category, version = release.metadata.category, str(release.version)
-    found = Client(url, category, transport=server, timeout=_ASK_S).served()
+    client = Client(url, category, transport=server, timeout=_ASK_S)
+    found = client.served()
     pins = server.config(category, found.version, timeout=_ASK_S).steps
     state = ServerState(
         url=url, version=found.version, release=found.metadata.release, steps=dict(pins)
@@ -176,5 +177,10 @@ def _examine(
         f"{model} is not served in version {pinned}"
         for model, pinned in needed.items()
         if str(pinned) not in server.versions(model, timeout=_ASK_S)
+    ]
+    # A model is called ready, and its load done, though a process of it has died.
+    proofs = [proof for form in forms for proof in client.probe(form)]
+    problems += [
+        f"{proof.model} does not answer: {proof.error}" for proof in proofs if proof.is_broken
     ]
     return replace(state, problem="; ".join(problems) or None)

@@ -19,6 +19,8 @@ from diffusionad_client.image_files import opened, upright
 from diffusionad_client.images import read_file
 from diffusionad_client.pixels import Stated, stated
 
+_READ_S = 60.0  # for one file: no drive that is there takes so long
+
 Mask = NDArray[np.bool_]  # (H, W), True where it marks
 
 
@@ -28,7 +30,7 @@ def read(path: Path) -> Mask:
     Marks may be drawn in the alpha channel, if the colours are all alike.
     Raises `ImageError`, also where colours and alpha mark different pixels.
     """
-    with opened(read_file(path), str(path)) as image:
+    with opened(read_file(path, timeout=_READ_S), str(path)) as image:
         said = stated(image)
         return _marked(upright(image), said, path)
 

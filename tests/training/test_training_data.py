@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from diffusionad_client import regular_files
 from diffusionad_training.config import Config
 from diffusionad_training.config.settings import changed, with_settings
-from diffusionad_training.data import duplicates
+from diffusionad_training.data import digest, duplicates
 from diffusionad_training.data.split import hold_out
 from diffusionad_training.errors import DataError
 from diffusionad_training.fit.data import TrainingData, read_training_data
@@ -124,6 +126,18 @@ def test_a_pixel_that_does_not_fit_into_the_depth_ends_the_training(
         save_deep(tmp_path / f"{index}.png", 5000, index)
     with pytest.raises(DataError, match=r"(?s)3 of 3 images cannot be used.*a pixel is 5000"):
         taken(tmp_path, changed(tiny_config, {"depth": 12}))
+
+
+def test_a_drive_that_does_not_answer_ends_the_training(
+    tmp_path: Path, tiny_config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(tmp_path, range(3))
+    back = threading.Event()
+    monkeypatch.setattr(regular_files, "_read", lambda path: back.wait(30))
+    monkeypatch.setattr(digest, "READ_S", 0.05)
+    with pytest.raises(DataError, match=r"000\.png: not read within 0\.05 s; is its drive there"):
+        taken(tmp_path, tiny_config)
+    back.set()
 
 
 def test_images_of_one_colour_are_told(tmp_path: Path, tiny_config: Config) -> None:

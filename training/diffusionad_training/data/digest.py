@@ -8,6 +8,8 @@ from pathlib import Path
 
 from diffusionad_client import regular_files
 
+READ_S = 60.0  # for one file: no drive that is there takes so long
+
 
 def digest(root: Path, images: Iterable[Path]) -> str:
     """SHA-256 over the relative paths and contents of images."""
@@ -20,4 +22,4 @@ def digest(root: Path, images: Iterable[Path]) -> str:
 
 def content(path: Path) -> str:
     """SHA-256, in hex, of what is in a file. Raises `OSError`."""
-    return hashlib.sha256(regular_files.read(path)).hexdigest()
+    return hashlib.sha256(regular_files.read(path, timeout=READ_S)).hexdigest()

@@ -10,14 +10,20 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from diffusionad_training.data.digest import content
+from diffusionad_training.errors import DataError
 
 
 def contents(paths: Sequence[Path]) -> dict[Path, str]:
-    """Name the content of each file; one that cannot be read is like no other."""
+    """Name the content of each file; one that cannot be read is like no other.
+
+    Raises `DataError` if the file system does not answer.
+    """
     names = {}
     for path in paths:
         try:
             names[path] = content(path)
+        except TimeoutError as exc:
+            raise DataError(f"{path}: {exc.strerror}; is its drive there?") from exc
         except OSError:  # loading the images says so, with all others that are wrong
             names[path] = str(path)
     return names

@@ -13,6 +13,7 @@ from diffusionad_client import masks
 from diffusionad_client.contract import FULL_DEPTH
 from diffusionad_client.errors import ImageError
 from diffusionad_client.images import Deep, RGBImage, read_pixels, resize, to_rgb
+from diffusionad_training.data.digest import READ_S
 from diffusionad_training.errors import DataError
 
 
@@ -32,7 +33,7 @@ def load_all(
 
     def one(path: Path) -> RGBImage | ImageError:
         try:
-            pixels = read_pixels(path)
+            pixels = read_pixels(path, timeout=READ_S)
             if isinstance(pixels, Deep):
                 on_deep(pixels)
             return resize(to_rgb(pixels, depth), size)

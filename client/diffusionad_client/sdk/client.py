@@ -109,13 +109,13 @@ class Client:
         outputs = [contract.SCORE]
         outputs += [contract.ANOMALY_MAP] if check_flag("anomaly_map", anomaly_map) else []
         outputs += [contract.RECONSTRUCTION] if check_flag("reconstruction", reconstruction) else []
+        category = self._model if model is None else contract.check_category(model)
         started = time.perf_counter()
         deadline = self._deadline(timeout)
         read = images.read_file if check_flag("encoded", encoded) else images.read_pixels
         loaded = read(image, timeout=deadline.left())
         decode_s = time.perf_counter() - started
 
-        category = self._model if model is None else contract.check_category(model)
         request = Request(loaded, category, outputs, urgency)
         try:
             reply = self._inference.run(request, deadline)

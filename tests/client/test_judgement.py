@@ -7,12 +7,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from diffusionad_client import Client, ContractError, Thresholds, Verdict, contract
+from diffusionad_client import Client, ContractError, ImageError, Thresholds, Verdict, contract
 from diffusionad_client.artifacts.metadata import ReleaseMetadata
 from diffusionad_client.sdk.judgement import judgement_that_came
 
 MakeMetadata = Callable[..., ReleaseMetadata]
+SIZE = 32
 STRICT = Thresholds(0.1, 0.2)
 JUDGEMENT = [contract.VERDICT, contract.THRESHOLDS, contract.RELEASE]
 
@@ -109,6 +111,30 @@ def test_an_idle_client_meets_a_server_of_another_size(
         found = client.inspect(red(1))
     assert found.anomaly_map is not None
     assert found.anomaly_map.shape == (48, 48)
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_an_image_is_scaled_as_the_release_has_it_that_answers(
+    triton: Any, make_metadata: MakeMetadata, number: int
+) -> None:
+    grey = Image.fromarray(np.full((SIZE, SIZE), 4095, np.uint16))  # white, of 12 bits
+    triton.serve(make_metadata(contract=number))
+    with Client(triton.url) as client:
+        assert client.inspect(grey).score == pytest.approx(16 / 255)
+        triton.serve(make_metadata(contract=number, release="b" * 12, depth=12), "2")
+        assert client.inspect(grey).score == 1.0
+
+
+def test_an_image_that_the_release_before_could_not_take_is_no_error(
+    judging: Any, make_metadata: MakeMetadata
+) -> None:
+    bright = Image.fromarray(np.full((SIZE, SIZE), 65535, np.uint16))
+    judging.serve(make_metadata(contract=2, depth=12))
+    with Client(judging.url) as client:
+        with pytest.raises(ImageError, match="have 12 bits"):
+            client.inspect(bright)
+        judging.serve(make_metadata(contract=2, release="b" * 12))
+        assert client.inspect(bright).score == 1.0
 
 
 def test_a_swap_needs_no_retries(judging: Any, make_metadata: MakeMetadata) -> None:

@@ -24,6 +24,7 @@ from diffusionad_client.errors import (
     ContractError,
     DeadlineExceededError,
     DiffusionADError,
+    ImageError,
     InferenceError,
     ModelNotFoundError,
     ServerUnavailableError,
@@ -125,7 +126,12 @@ class Inference:
         judgement = contract.judgement_outputs(served.metadata.contract)
         outputs = [*request.outputs, *judgement]
         started = time.perf_counter()
-        batch = _batch_of_one(image, served.metadata)
+        try:
+            batch = _batch_of_one(image, served.metadata)
+        except ImageError as exc:  # it has more bits than images of that release
+            if self._serves_something_else(served, deadline):
+                raise _OutOfDateError(exc) from exc
+            raise
         resize_s = time.perf_counter() - started
         started = time.perf_counter()
         try:
@@ -164,8 +170,9 @@ class Inference:
                     f"{told}, but its configuration is that of {source.metadata.release}"
                 )
             )
-        if told is None and contract.judgement_outputs(source.metadata.contract):
-            self._releases.forget(served.model)  # it was not asked for what it judges by
+        unasked = told is None and contract.judgement_outputs(source.metadata.contract)
+        if unasked or _prepared_for(source) != _prepared_for(served):
+            self._releases.forget(served.model)
             raise _OutOfDateError(
                 ContractError(f"{source.model}: the server changes its releases all the time")
             )
@@ -180,6 +187,11 @@ class Inference:
                 raise
             return False
         return now != served
+
+
+def _prepared_for(served: ServedModel) -> tuple[int, int]:
+    """Give what an image is made to fit before it is sent."""
+    return served.metadata.size, served.metadata.depth
 
 
 def _pauses() -> Iterator[float]:

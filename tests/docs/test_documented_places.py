@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+import tomllib
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -124,3 +125,18 @@ def test_every_page_is_reached_from_the_readme() -> None:
         links = re.findall(r"\]\(([^)\s#]+\.md)", prose(page))
         waiting += [(page.parent / link).resolve() for link in links if "://" not in link]
     assert set(PAGES) <= reached
+
+
+@pytest.mark.parametrize("distribution", ["client", "training"])
+def test_the_decision_on_rooms_lists_them_in_the_order_that_is_checked(distribution: str) -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    layers = next(
+        contract["layers"]
+        for contract in settings["tool"]["importlinter"]["contracts"]
+        if contract.get("containers") == [f"diffusionad_{distribution}"]
+    )
+    page = (ROOT / "docs" / "decisions" / "0020-rooms-and-their-order.md").read_text("utf-8")
+    heading = {"client": "| the client,", "training": "| training,"}[distribution]
+    table = page[page.index(heading) :].split("\n\n")[0].splitlines()[2:]
+    listed = [name for row in table for name in re.findall(r"`(\w+)`", row.split("|")[1])]
+    assert listed == [name for layer in layers for name in layer.split(" | ")]

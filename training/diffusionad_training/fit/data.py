@@ -52,7 +52,10 @@ def read_training_data(plan: TrainingPlan, report: Report) -> TrainingData:
         raise DataError(
             f"{data}: {len(usable)} good images to train on; training needs {MIN_TRAINING_IMAGES}"
         )
-    together = _with_copies(data_set, grouping, usable, report)
+    contents = duplicates.contents([paths[index] for index in usable])
+    together = _with_copies(
+        data_set, [grouping.groups[index] for index in usable], contents, report
+    )
     chosen = hold_out(together, plan.held_out_share, plan.seed)
     if not chosen:
         raise DataError(
@@ -85,7 +88,7 @@ def read_training_data(plan: TrainingPlan, report: Report) -> TrainingData:
         held_out=everything[count:],
         held_out_foregrounds=None if masks is None else masks[count:],
         textures=texture_images,
-        digest=digest(data, kept),
+        digest=digest(data, kept, contents),
         left_out=left_out,
         held_out_names=tuple(data_set.name(path) for path in held),
         textures_digest=textures_digest,
@@ -114,11 +117,9 @@ def _foregrounds(
 
 
 def _with_copies(
-    data: layout.DataSet, grouping: groups.Grouping, usable: Sequence[int], report: Report
+    data: layout.DataSet, given: list[str], contents: Mapping[Path, str], report: Report
 ) -> list[str]:
-    """Give the group of each usable image; copies of one image are in one group."""
-    contents = duplicates.contents([data.train[index] for index in usable])
-    given = [grouping.groups[index] for index in usable]
+    """Join the given groups of images, so that copies of one image are in one group."""
     if tested := set(contents.values()) & set(_tested_contents(data, contents).values()):
         report(
             f"Warning: {len(tested)} of the images to train on are test images too, by their "

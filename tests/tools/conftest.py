@@ -59,7 +59,7 @@ from diffusionad_tools.release import gate, model_config
 from diffusionad_tools.release.add import Addition, add_release
 from diffusionad_tools.release.candidate import Candidate, lay_out
 from diffusionad_tools.release.publish import publish
-from diffusionad_tools.release.repository import served_release
+from diffusionad_tools.release.repository import read_category, served_release
 from diffusionad_tools.release.staging import staging
 from diffusionad_tools.server.process import ServerSettings, TritonProcess, running_server
 
@@ -341,8 +341,9 @@ def add_ungated(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Addition]:
 
 def publish_bundle(bundle: Bundle, repository: Path, *, encoded: bool = False) -> Candidate:
     with staging(repository) as folder:
-        candidate = lay_out(bundle, repository, folder / "candidate", encoded=encoded)
-        publish(candidate, repository)
+        category = read_category(repository, bundle.metadata.category)
+        candidate = lay_out(bundle, category, folder / "candidate", encoded=encoded)
+        publish(candidate, category)
     return candidate
 
 

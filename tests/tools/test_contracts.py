@@ -24,6 +24,7 @@ from diffusionad_client.sdk.admin_key import ensure_admin_key
 from diffusionad_client.sdk.client import Client
 from diffusionad_client.sdk.transports.grpc import GrpcTransport
 from diffusionad_tools.release import model_config
+from diffusionad_tools.release.procedure import Procedure
 from diffusionad_tools.release.promote import promote, rollback
 from diffusionad_tools.release.repository import find_release, served_release, versions
 from diffusionad_tools.release.validate import validate_category
@@ -297,7 +298,8 @@ def test_the_steps_of_a_contract_go_with_the_last_release_of_it_unless_a_server_
     fourth = make_bundle(model=handmade_model(gain=0.9, agreed=3))
     noted = three_contracts / "widget__noise_prediction" / "notes.txt"
     noted.write_text("ours alone")
-    add_ungated(fourth, three_contracts, encoded=True, keep=1, on_switch=lambda category: False)
+    not_yet = Procedure(on_switch=lambda category: False)
+    add_ungated(fourth, three_contracts, encoded=True, keep=1, procedure=not_yet)
     assert (three_contracts / "widget__reconstruction").is_dir()
 
     add_ungated(fourth, three_contracts, encoded=True, keep=1)

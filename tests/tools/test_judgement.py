@@ -25,7 +25,7 @@ from diffusionad_tools.release.check import graph, require_servable
 from diffusionad_tools.release.judged import misjudged
 from diffusionad_tools.release.judgement import judgement
 from diffusionad_tools.release.promote import promote
-from diffusionad_tools.release.repository import find_release
+from diffusionad_tools.release.repository import find_release, read_category
 from diffusionad_tools.server.process import ServerSettings, TritonProcess, running_server
 
 OUTPUTS = [tensor.name for tensor in contract.ensemble_signature(32, 2).outputs]
@@ -132,7 +132,7 @@ def test_a_graph_that_judges_otherwise_is_not_served(
     for gain in (0.25, 0.5):
         publish_ungated(make_bundle(model=handmade_model(gain=gain)), repository)
     first = find_release(repository, "widget", 1)
-    require_servable(repository, first)
+    require_servable(read_category(repository, "widget"), first)
     lenient = first.metadata.changed(thresholds=Thresholds(accept=0.9, reject=1))
     path = graph(repository, first, Step.JUDGEMENT)
     path.write_bytes(judgement(lenient))

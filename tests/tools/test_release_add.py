@@ -31,7 +31,7 @@ from diffusionad_tools.errors import GateError
 from diffusionad_tools.release import gate
 from diffusionad_tools.release.candidate import lay_out
 from diffusionad_tools.release.gate import TOLERANCES, Difference
-from diffusionad_tools.release.repository import served_release
+from diffusionad_tools.release.repository import Category, read_category, served_release
 from diffusionad_tools.server.process import ServerSettings, running_server
 
 
@@ -371,6 +371,10 @@ class FakeClient:
         )
 
 
+def category_of(bundle: Bundle, folder: Path) -> Category:
+    return read_category(folder / "repository", bundle.metadata.category)
+
+
 def ask_fake(
     monkeypatch: pytest.MonkeyPatch,
     bundle: Bundle,
@@ -388,7 +392,7 @@ def ask_fake(
     monkeypatch.setattr(gate, "running_server", running)
     monkeypatch.setattr(gate, "Client", lambda *_, **__: FakeClient(bundle, **errors))
     monkeypatch.setattr(gate, "misjudged", lambda *_, **__: iter(misjudged))
-    candidate = lay_out(bundle, folder / "repository", folder / "candidate")
+    candidate = lay_out(bundle, category_of(bundle, folder), folder / "candidate")
     gate.compare(candidate, bundle.references(), ready_timeout=77)
     return asked
 
@@ -431,7 +435,7 @@ def test_a_server_that_dies_while_it_is_asked_gives_its_own_reason(
     server = SimpleNamespace(grpc_url="127.0.0.1:1", check_alive=check_alive)  # nobody is there
     monkeypatch.setattr(gate, "running_server", lambda settings: nullcontext(server))
     bundle = make_bundle()
-    candidate = lay_out(bundle, tmp_path / "repository", tmp_path / "candidate")
+    candidate = lay_out(bundle, category_of(bundle, tmp_path), tmp_path / "candidate")
     with pytest.raises(ServeError, match="signal 9"):
         gate.compare(candidate, bundle.references(), ready_timeout=1)
 

@@ -18,6 +18,7 @@ from click.testing import CliRunner, Result
 from diffusionad_client.cli import main
 from diffusionad_tools.errors import ReleaseError
 from diffusionad_tools.release import durable
+from diffusionad_tools.release.procedure import Procedure
 from diffusionad_tools.release.staging import staging
 
 
@@ -238,7 +239,7 @@ def test_a_second_writer_waits_for_the_first(
     first.start()
     inside.wait()
     started = time.monotonic()
-    added = add_ungated(bundle, repository, wait=60)
+    added = add_ungated(bundle, repository, procedure=Procedure(wait=60))
     first.join()
     assert time.monotonic() - started > 0.3
     assert added.version == 3

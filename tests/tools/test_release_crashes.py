@@ -31,6 +31,7 @@ from diffusionad_client.sdk.client import Client
 from diffusionad_client.sdk.inspection import Inspection
 from diffusionad_tools.release import durable, model_config, publish
 from diffusionad_tools.release.model_config import versions_named
+from diffusionad_tools.release.procedure import Procedure
 from diffusionad_tools.release.promote import promote, rollback
 from diffusionad_tools.release.repository import config_files, served_release
 from diffusionad_tools.release.thresholds import set_thresholds
@@ -42,6 +43,7 @@ ACROSS = ["add of a newer contract", "back to an older contract"]
 CONFIGS = 3 * 3 + 1
 GAINS = {1: 0.5, 2: 0.75, 3: 0.25}  # of the model in each version
 POLL_S = 1
+SETTLED = Procedure(settle=1)
 
 
 class Killed(BaseException):
@@ -229,7 +231,7 @@ def test_a_process_that_is_really_killed_leaves_no_lock_behind(
     release = {v: b.metadata.release for v, b in scene.bundles.items()}
     assert what_triton_would_serve(repository) == {"widget": release[1]}
 
-    rollback(repository, "widget", wait=0)
+    rollback(repository, "widget", procedure=Procedure(wait=0))
 
     assert what_triton_would_serve(repository) == {"widget": release[3]}
     assert not (tmp_path / ".repository.writing").exists()
@@ -312,11 +314,11 @@ def test_no_request_fails_on_a_server_that_polls_while_releases_change(
         line = threading.Thread(target=ask)
         line.start()
         try:
-            scene.add(scene.bundles[3], repository, settle=1)
+            scene.add(scene.bundles[3], repository, procedure=SETTLED)
             wait_until_loaded(control, repository)
-            set_thresholds(repository, "widget", accept=0.125, settle=1)
+            set_thresholds(repository, "widget", accept=0.125, procedure=SETTLED)
             wait_until_loaded(control, repository)
-            rollback(repository, "widget", to=2, settle=1)
+            rollback(repository, "widget", to=2, procedure=SETTLED)
             wait_until_loaded(control, repository)
             answers.append(client.inspect(image))
         finally:

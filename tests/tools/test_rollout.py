@@ -27,6 +27,7 @@ from diffusionad_client.sdk.admin_key import ensure_admin_key
 from diffusionad_client.sdk.client import Client
 from diffusionad_client.sdk.transports.grpc import GrpcTransport
 from diffusionad_tools.release import model_config
+from diffusionad_tools.release.procedure import Procedure
 from diffusionad_tools.release.promote import promote
 from diffusionad_tools.release.repository import find_release
 from diffusionad_tools.release.rollout import Fleet
@@ -73,10 +74,11 @@ def test_steps_serve_the_old_release_too_until_every_server_has_the_new_one(
         seen.append((category, named_by_the_steps(repository)))
         return False
 
-    promote(repository, "widget", 2, on_switch=not_yet)
+    promote(repository, "widget", 2, Procedure(on_switch=not_yet))
     assert named_by_the_steps(repository) == {(1, 2)}
 
-    promote(repository, "widget", 2, on_switch=not_yet)  # again, while one still lags behind
+    # Again, while one still lags behind.
+    promote(repository, "widget", 2, Procedure(on_switch=not_yet))
     assert seen == [("widget", {(1, 2)})] * 2
     assert named_by_the_steps(repository) == {(1, 2)}
 

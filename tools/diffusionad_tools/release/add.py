@@ -14,17 +14,13 @@ from diffusionad_client.local_server import STARTUP_S
 from diffusionad_tools.errors import ReleaseError
 from diffusionad_tools.release import gate
 from diffusionad_tools.release.candidate import lay_out, published, record
-from diffusionad_tools.release.check import require_whole
+from diffusionad_tools.release.check import read_whole
 from diffusionad_tools.release.graphs import check_graphs
+from diffusionad_tools.release.procedure import DEFAULT, Procedure
 from diffusionad_tools.release.prune import KEEP, prune
-from diffusionad_tools.release.publish import OnSwitch, no_servers, publish, switch
-from diffusionad_tools.release.repository import (
-    Release,
-    ensembles,
-    published_configs,
-    served_release,
-)
-from diffusionad_tools.release.staging import WAIT_S, staging
+from diffusionad_tools.release.publish import publish, switch
+from diffusionad_tools.release.repository import Release, read_category
+from diffusionad_tools.release.staging import staging
 
 _CANDIDATE, _PRUNED = "candidate", "pruned"
 
@@ -48,9 +44,7 @@ def add_release(
     encoded: bool = True,
     keep: int = KEEP,
     ready_timeout: float = STARTUP_S,
-    wait: float = WAIT_S,
-    settle: float = 0.0,
-    on_switch: OnSwitch = no_servers,
+    procedure: Procedure = DEFAULT,
 ) -> Addition:
     """Add the release in a bundle to a repository, which is made if it does not exist.
 
@@ -59,8 +53,7 @@ def add_release(
     under another category than the bundle's, `encoded` adds the form that takes
     image files, `keep` is how many releases of it
     stay (see `prune`). `ready_timeout` is how many seconds the bundle's models
-    may take to load; `wait` is that of `staging`, `settle` and `on_switch` are
-    those of `switch`; `say` is told of progress, a line at a time. Raises a
+    may take to load; `say` is told of progress, a line at a time. Raises a
     `DiffusionADError` and leaves the repository as it was if the bundle is not
     whole, does not belong there, or its server does not agree with its
     references.
@@ -71,20 +64,21 @@ def add_release(
     bundle = replace(bundle, metadata=published(bundle.metadata))
     metadata = bundle.metadata
     references, agreement_set = bundle.references(), bundle.agreement_set()
-    with staging(repository, wait=wait) as folder:
-        require_whole(repository, metadata.category)
-        served = served_release(repository, metadata.category)
-        has_encoded = len(ensembles(repository, metadata.category)) > 1
+    with staging(repository, wait=procedure.wait) as folder:
+        category = read_whole(repository, metadata.category)
+        served = category.served
+        has_encoded = len(category.ensembles) > 1
         if has_encoded and not encoded:
             raise ReleaseError(_already_encoded(repository, metadata.category))
         if served is not None and _is_same(served, metadata) and has_encoded == encoded:
             # What an `add` that was killed left undone.
-            current = _finish(repository, served, folder, on_switch)
-            aside = folder / _PRUNED
-            pruned = prune(repository, metadata.category, keep, aside, lagging=not current)
+            configs = category.published_configs(served)
+            current = switch(category, folder, configs, served.served_before, procedure)
+            category = read_category(repository, category.name)
+            pruned = prune(category, keep, folder / _PRUNED, lagging=not current)
             return Addition(metadata, served.version, added=False, pruned=pruned)
         check_graphs(bundle)
-        candidate = lay_out(bundle, repository, folder / _CANDIDATE, encoded=encoded)
+        candidate = lay_out(bundle, category, folder / _CANDIDATE, encoded=encoded)
         say(
             f"Serving {metadata.category} on an embedded Triton to compare it with "
             f"{len(references.images)} reference images ..."
@@ -100,20 +94,15 @@ def add_release(
         if measured.agreement is not None:
             say(f"{metadata.precision} agrees with fp32: {describe(measured.agreement)}.")
         candidate = record(candidate, measured)
-        current = publish(candidate, repository, settle=settle, on_switch=on_switch)
-        aside = folder / _PRUNED
-        pruned = prune(repository, metadata.category, keep, aside, lagging=not current)
+        current = publish(candidate, category, procedure)
+        category = read_category(repository, category.name)
+        pruned = prune(category, keep, folder / _PRUNED, lagging=not current)
     return Addition(candidate.metadata, candidate.version, added=True, pruned=pruned)
 
 
 def _is_same(served: Release, metadata: ReleaseMetadata) -> bool:
     """Tell whether a bundle is what is served already, but for what each gate measures anew."""
     return served.metadata.as_exported() == metadata.as_exported()
-
-
-def _finish(repository: Path, served: Release, aside: Path, on_switch: OnSwitch) -> bool:
-    configs = published_configs(repository, served.metadata.category, served.version)
-    return switch(repository, aside, configs, served.served_before, on_switch=on_switch)
 
 
 def _already_encoded(repository: Path, category: str) -> str:

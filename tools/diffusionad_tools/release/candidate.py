@@ -26,10 +26,9 @@ from diffusionad_tools.release.repository import (
     CONFIGS_FOLDER,
     GRAPH_FILE,
     RELEASE_FILE,
+    Category,
     config_files,
     ensembles,
-    highest_version,
-    served_release,
 )
 
 
@@ -72,15 +71,15 @@ def published(metadata: ReleaseMetadata) -> ReleaseMetadata:
     return replace(metadata, contract=newest)
 
 
-def lay_out(bundle: Bundle, repository: Path, folder: Path, *, encoded: bool = True) -> Candidate:
-    """Write the bundle into `folder` as the version that comes next in `repository`.
+def lay_out(bundle: Bundle, category: Category, folder: Path, *, encoded: bool = True) -> Candidate:
+    """Write the bundle into `folder` as the version that comes next of its category.
 
     `encoded` adds the form that takes image files. Raises `ReleaseError` if
     the bundle does not belong with the category's releases there.
     """
     metadata = published(bundle.metadata)
-    _check_size(metadata, repository)
-    version = highest_version(repository, metadata.category) + 1
+    repository, version = category.repository, category.highest_version + 1
+    _check_size(metadata, category)
     candidate = Candidate(folder, metadata, version)
     durable.make_folder(folder)
     for step in NETWORK_STEPS:
@@ -167,11 +166,11 @@ def shared_config(repository: Path, metadata: ReleaseMetadata, step: Step) -> pb
     return standing.get(model / CONFIG_FILE, fresh)
 
 
-def _check_size(metadata: ReleaseMetadata, repository: Path) -> None:
-    served = served_release(repository, metadata.category)
+def _check_size(metadata: ReleaseMetadata, category: Category) -> None:
+    served = category.served
     if served is not None and served.metadata.size != metadata.size:
         raise ReleaseError(
-            f"{metadata.category} in {repository} is {served.metadata.size} pixels wide, the "
-            f"bundle {metadata.size}; a category's size is fixed for its life, so train the other "
-            "size under another category"
+            f"{category.name} in {category.repository} is {served.metadata.size} pixels wide, "
+            f"the bundle {metadata.size}; a category's size is fixed for its life, so train the "
+            "other size under another category"
         )

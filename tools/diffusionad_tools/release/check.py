@@ -26,9 +26,11 @@ from diffusionad_tools.release.repository import (
     DECODING_FILE,
     GRAPH_FILE,
     RELEASE_FILE,
+    Category,
     Release,
     ensembles,
     models,
+    read_category,
     served_release,
 )
 
@@ -40,16 +42,17 @@ _ENSEMBLE_FIELDS = (
 )
 
 
-def require_whole(repository: Path, category: str) -> None:
-    """Raise `RepositoryError` if a server would refuse the repository, or not serve the category.
+def read_whole(repository: Path, category: str) -> Category:
+    """Read a category that servers could serve, in a repository that they would not refuse.
 
-    A category that has never been served, because its first `add` was killed
-    perhaps, is whole if what there is of it loads.
+    Raises `RepositoryError` that says what is wrong. A category that has never
+    been served, because its first `add` was killed perhaps, is whole if what
+    there is of it loads.
     """
     problems = [*unreadable(repository), *category_problems(repository, category)]
     found = list(dict.fromkeys(problems))
     if not found:
-        return
+        return read_category(repository, category)
     lines = [f"  {problem}" for problem in found[:_SHOWN]]
     if len(found) > _SHOWN:
         lines.append(f"  and {len(found) - _SHOWN} more")
@@ -131,11 +134,11 @@ def graph(repository: Path, release: Release, step: Step) -> Path:
     return repository / model / str(release.step_versions[step]) / GRAPH_FILE
 
 
-def require_servable(repository: Path, release: Release) -> None:
+def require_servable(category: Category, release: Release) -> None:
     """Raise `RepositoryError` unless all files of a release, served or not, are as published."""
-    metadata = release.metadata
+    repository, metadata = category.repository, release.metadata
     problems = graph_problems(repository, release)
-    for name in ensembles(repository, metadata.category):
+    for name in category.ensembles:
         path = repository / name / str(release.version) / RELEASE_FILE
         if name != metadata.category and not path.exists():
             continue  # the form is younger than the release, which gets it when it is served

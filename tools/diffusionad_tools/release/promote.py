@@ -12,14 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from diffusionad_tools.errors import ReleaseError
-from diffusionad_tools.release.check import require_servable, require_whole
-from diffusionad_tools.release.publish import OnSwitch, no_servers, switch
-from diffusionad_tools.release.repository import (
-    Release,
-    find_release,
-    published_configs,
-)
-from diffusionad_tools.release.staging import WAIT_S, changing
+from diffusionad_tools.release.check import read_whole, require_servable
+from diffusionad_tools.release.procedure import DEFAULT, Procedure
+from diffusionad_tools.release.publish import switch
+from diffusionad_tools.release.repository import Category, Release, find_release
+from diffusionad_tools.release.staging import changing
 
 
 @dataclass(frozen=True)
@@ -36,43 +33,32 @@ class Switched:
 
 
 def promote(
-    repository: Path,
-    category: str,
-    version: int,
-    *,
-    wait: float = WAIT_S,
-    settle: float = 0.0,
-    on_switch: OnSwitch = no_servers,
+    repository: Path, category: str, version: int, procedure: Procedure = DEFAULT
 ) -> Switched:
     """Serve `version` of a category from now on.
 
-    `wait` is that of `staging`, the others are those of `switch`. Raises a
-    `DiffusionADError` and changes nothing if there is no such version, or if
-    its files are not as they were published.
+    Raises a `DiffusionADError` and changes nothing if there is no such version,
+    or if its files are not as they were published.
     """
-    with changing(repository, wait=wait) as aside:
-        served, target = _find(repository, category, version)
+    with changing(repository, wait=procedure.wait) as aside:
+        found = read_whole(repository, category)
+        served, target = found.release(), found.release(version)
         history = served.served_before
         if target.version != served.version:
             history = [*history, served.version]
-        return _serve(repository, aside, target, served, history, settle, on_switch)
+        return _serve(found, aside, target, history, procedure)
 
 
 def rollback(
-    repository: Path,
-    category: str,
-    to: int | None = None,
-    *,
-    wait: float = WAIT_S,
-    settle: float = 0.0,
-    on_switch: OnSwitch = no_servers,
+    repository: Path, category: str, to: int | None = None, procedure: Procedure = DEFAULT
 ) -> Switched:
     """Serve the release that was served before, or version `to`.
 
     Raises as `promote` does, and if no release was served before.
     """
-    with changing(repository, wait=wait) as aside:
-        served, _ = _find(repository, category, None)
+    with changing(repository, wait=procedure.wait) as aside:
+        found = read_whole(repository, category)
+        served = found.release()
         history = list(served.served_before)
         if to is None and not history:
             raise ReleaseError(
@@ -80,32 +66,17 @@ def rollback(
                 "was served before it is left; name one with --to "
                 f"(`diffusionad release list --repository {repository}` shows them)"
             )
-        target = find_release(repository, category, history[-1] if to is None else to)
+        target = found.release(history[-1] if to is None else to)
         while target.version in history:  # back to before it was served last, and forget the rest
             if history.pop() == target.version:
                 break
-        return _serve(repository, aside, target, served, history, settle, on_switch)
-
-
-def _find(repository: Path, category: str, version: int | None) -> tuple[Release, Release]:
-    """Give the served release and another, of a category that is whole."""
-    require_whole(repository, category)
-    served = find_release(repository, category)
-    return served, served if version is None else find_release(repository, category, version)
+        return _serve(found, aside, target, history, procedure)
 
 
 def _serve(
-    repository: Path,
-    aside: Path,
-    target: Release,
-    served: Release,
-    history: list[int],
-    settle: float,
-    on_switch: OnSwitch,
+    category: Category, aside: Path, target: Release, history: list[int], procedure: Procedure
 ) -> Switched:
     """Switch; for the served release itself, finish what a killed command left undone."""
-    require_servable(repository, target)
-    category = target.metadata.category
-    configs = published_configs(repository, category, target.version)
-    switch(repository, aside, configs, history, settle=settle, on_switch=on_switch)
-    return Switched(find_release(repository, category), served)
+    require_servable(category, target)
+    switch(category, aside, category.published_configs(target), history, procedure)
+    return Switched(find_release(category.repository, category.name), category.release())

@@ -21,9 +21,8 @@ from diffusionad_tools.release.repository import (
     CONFIGS_FOLDER,
     GRAPH_FILE,
     RELEASE_FILE,
+    Category,
     config_files,
-    ensembles,
-    releases,
     versions,
 )
 
@@ -32,27 +31,26 @@ _GRAPH_FILES = {GRAPH_FILE, REFERENCES_FILE}
 KEEP = 3  # releases of a category: the served one, the one before it, one more
 
 
-def prune(
-    repository: Path, category: str, keep: int, aside: Path, *, lagging: bool = False
-) -> list[int]:
+def prune(category: Category, keep: int, aside: Path, *, lagging: bool = False) -> list[int]:
     """Keep the `keep` releases that matter most; return the versions of those that went.
 
     Those are the served one, those served before it, the latest first, and then
     the newest. Step versions that no ensemble pins go too, such as those of an
     `add` that was killed; and whole steps that none does, but not while a server
-    is `lagging` behind. The caller holds `staging(repository)`; `aside` is a
-    folder in it.
+    is `lagging` behind. The caller holds `staging` of the repository; `aside`
+    is a folder in it.
     """
+    repository = category.repository
     durable.make_folder(aside)
-    kept = _kept(repository, category, keep)
+    kept = _kept(category, keep)
     gone = set()
-    for name in ensembles(repository, category):
+    for name in category.ensembles:
         for version in set(versions(repository / name)) - kept:
             if _holds_only(repository / name / str(version), {RELEASE_FILE}):
                 _remove(repository / name / str(version), aside)
                 gone.add(version)
     configs = _all_configs(repository)
-    for model in step_models(category):
+    for model in step_models(category.name):
         pinned = model_config.pinned_versions(configs, model)
         if not pinned and not lagging and _is_step(repository / model):
             _remove(repository / model, aside)
@@ -82,8 +80,8 @@ def _holds_only(folder: Path, names: set[str]) -> bool:
     return not folder.is_dir() or {path.name for path in folder.iterdir()} <= names
 
 
-def _kept(repository: Path, category: str, keep: int) -> set[int]:
-    found = releases(repository, category)
+def _kept(category: Category, keep: int) -> set[int]:
+    found = category.releases
     served = [release for release in found if release.served]
     order = [release.version for release in served]
     order += [version for release in served for version in reversed(release.served_before)]

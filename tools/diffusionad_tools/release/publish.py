@@ -19,7 +19,7 @@ that loads on request is asked to before the last change: see `rollout`.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from tritonclient.grpc import model_config_pb2 as pb
@@ -27,77 +27,49 @@ from tritonclient.grpc import model_config_pb2 as pb
 from diffusionad_client.contract import step_models
 from diffusionad_tools.release import durable, model_config
 from diffusionad_tools.release.candidate import Candidate, lay_out_ensembles
+from diffusionad_tools.release.procedure import DEFAULT, Procedure
 from diffusionad_tools.release.repository import (
     CONFIG_FILE,
+    Category,
     config_files,
-    ensembles,
-    served_release,
     versions,
 )
 
 _Move = tuple[Path, Path]  # from where it was written aside, to its place
 
-# Told of a category whose ensembles have switched, while its steps still serve the old release
-# too. False: they go on doing so, because a server still needs it.
-OnSwitch = Callable[[str], bool]
 
+def publish(candidate: Candidate, category: Category, procedure: Procedure = DEFAULT) -> bool:
+    """Move a candidate into its category's repository and serve it. See the module for the order.
 
-def no_servers(category: str) -> bool:
-    """Let the steps forget the old release at once: the `OnSwitch` of a folder by itself."""
-    return True
-
-
-def publish(
-    candidate: Candidate,
-    repository: Path,
-    *,
-    settle: float = 0.0,
-    on_switch: OnSwitch = no_servers,
-) -> bool:
-    """Move a candidate into `repository` and serve it. See the module for the order.
-
-    The caller holds `staging(repository)`, and the candidate lies in it.
-    Returns what `switch` does.
+    The caller holds `staging` of it, and the candidate lies there. Returns what `switch` does.
     """
-    served = served_release(repository, candidate.metadata.category)
+    served = category.served
     before = [] if served is None else [*served.served_before, served.version]
-    if not repository.exists():
-        durable.make_folder(repository)
-    return switch(
-        repository,
-        candidate.folder,
-        candidate.ensembles(),
-        before,
-        settle=settle,
-        on_switch=on_switch,
-    )
+    if not category.repository.exists():
+        durable.make_folder(category.repository)
+    return switch(category, candidate.folder, candidate.ensembles(), before, procedure)
 
 
 def switch(
-    repository: Path,
+    category: Category,
     aside: Path,
     ensemble_configs: Sequence[pb.ModelConfig],
     before: list[int],
-    *,
-    settle: float = 0.0,
-    on_switch: OnSwitch = no_servers,
+    procedure: Procedure = DEFAULT,
 ) -> bool:
     """Serve the release that a category's ensembles configure, its plain form first.
 
     Version folders that the repository lacks lie in `aside`, below the names of
     their models; what else is written is written there too. `before` are the
-    versions served before this one, see `model_config.remember`. `settle` is the
-    number of seconds between two stages, for servers that poll; `on_switch` is
-    where servers that load on request are made to. Returns whether the steps
-    have forgotten the release before: not while a server still needs it.
+    versions served before this one, see `model_config.remember`. Returns whether
+    the steps have forgotten the release before: not while a server still needs it.
     """
+    repository = category.repository
     plain = pb.ModelConfig()
     plain.CopyFrom(ensemble_configs[0])
     model_config.remember(plain, before)
-    category = plain.name
-
-    steps = list(step_models(category))
-    current = [model_config.read(path) for path in _ensemble_files(repository, category)]
+    steps = list(step_models(category.name))
+    current = [model_config.read(path) for path in _ensemble_files(category)]
     new = {step: model_config.pinned_versions(ensemble_configs, step) for step in steps}
     pinned = (
         step.model_name for config in ensemble_configs for step in config.ensemble_scheduling.step
@@ -121,11 +93,11 @@ def switch(
     change = [*_ensembles(repository, aside, [plain, *ensemble_configs[1:]])]
     narrow = [*_step_configs(repository, aside / "new", new, then)]
     _move(widen)
-    time.sleep(settle if widen and change else 0.0)
+    time.sleep(procedure.settle if widen and change else 0.0)
     _move(change)
-    forgotten = on_switch(category)
+    forgotten = procedure.on_switch(category.name)
     if forgotten:
-        time.sleep(settle if (widen or change) and narrow else 0.0)
+        time.sleep(procedure.settle if (widen or change) and narrow else 0.0)
         _move(narrow)
     return forgotten
 
@@ -135,8 +107,8 @@ def _move(moves: Iterable[_Move]) -> None:
         durable.move_into_place(source, target)
 
 
-def _ensemble_files(repository: Path, category: str) -> list[Path]:
-    paths = [repository / name / CONFIG_FILE for name in ensembles(repository, category)]
+def _ensemble_files(category: Category) -> list[Path]:
+    paths = [category.repository / name / CONFIG_FILE for name in category.ensembles]
     return [path for path in paths if path.exists()]
 
 

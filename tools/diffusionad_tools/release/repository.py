@@ -70,6 +70,83 @@ class Release:
         return {self.step_model(step): version for step, version in self.step_versions.items()}
 
 
+@dataclass(frozen=True)
+class Category:
+    """A category as a repository holds it. Who changes it reads it once, under the lock."""
+
+    repository: Path
+    name: str
+    ensembles: tuple[str, ...]  # see `ensembles`
+    releases: tuple[Release, ...]  # the oldest first; none if it has never been released
+    highest_version: int  # that any part of it has, 0 if it has none
+    encoded: pb.ModelConfig | None  # of the encoded form, if it has that
+
+    @property
+    def served(self) -> Release | None:
+        """The release that a server of this repository serves."""
+        return next((release for release in self.releases if release.served), None)
+
+    def release(self, version: int | None = None) -> Release:
+        """Give one release, by default the served one.
+
+        Raises `RepositoryError` that names those there are.
+        """
+        found = {release.version: release for release in self.releases}
+        if not found:
+            known = ", ".join(categories(self.repository)) or "no category"
+            raise RepositoryError(f"{self.repository}: no category {self.name!r}; it holds {known}")
+        if version is None:
+            if self.served is None:
+                raise RepositoryError(f"{self.repository / self.name / CONFIG_FILE}: missing")
+            return self.served
+        if version not in found:
+            there = ", ".join(map(str, found))
+            raise RepositoryError(
+                f"{self.name} in {self.repository} has no version {version}; it has {there}"
+            )
+        return found[version]
+
+    def decoding_version(self, metadata: ReleaseMetadata) -> int | None:
+        """The version of the decoding model for a release, if the category has an encoded form.
+
+        The one that is named now, or the newest where that is of another depth.
+        """
+        if self.encoded is None:
+            return None
+        decoder = contract.decoding_model(metadata.size, metadata.depth)
+        pinned = model_config.pinned_versions([self.encoded], decoder)
+        return max(pinned or versions(self.repository / decoder), default=None)
+
+    def published_configs(self, release: Release) -> list[pb.ModelConfig]:
+        """Read the configurations of a release's ensembles as they were published.
+
+        A release from before the category had an encoded form gets the one it would have had.
+        """
+        metadata, version = release.metadata, release.version
+        paths = (self.repository / name / str(version) / RELEASE_FILE for name in self.ensembles)
+        derived = model_config.ensemble_configs(
+            metadata, version, release.step_versions, self.decoding_version(metadata)
+        )
+        written = [model_config.read(path) for path in paths if path.exists()]
+        return [*written, *derived[len(written) :]]
+
+
+def read_category(repository: Path, name: str) -> Category:
+    """Read all that a repository holds of a category, which may be nothing."""
+    encoded = repository / contract.encoded_model(name) / CONFIG_FILE
+    return Category(
+        repository=repository,
+        name=name,
+        ensembles=ensembles(repository, name),
+        releases=tuple(releases(repository, name)),
+        highest_version=max(
+            (v for model in models(repository, name) for v in versions(repository / model)),
+            default=0,
+        ),
+        encoded=model_config.read(encoded) if encoded.exists() else None,
+    )
+
+
 def ensembles(repository: Path, category: str) -> tuple[str, ...]:
     """Name the ensembles that a category has, its plain form first; all pin the same steps.
 
@@ -84,24 +161,11 @@ def models(repository: Path, category: str) -> tuple[str, ...]:
     return (*ensembles(repository, category), *step_models(category))
 
 
-def decoding_version(repository: Path, category: str, metadata: ReleaseMetadata) -> int | None:
-    """The version of the decoding model for a release of a category that has an encoded form.
-
-    The one that is named now, or the newest where that is of another depth.
-    """
-    path = repository / contract.encoded_model(category) / CONFIG_FILE
-    if not path.exists():
-        return None
-    decoder = contract.decoding_model(metadata.size, metadata.depth)
-    pinned = model_config.pinned_versions([model_config.read(path)], decoder)
-    return max(pinned or versions(repository / decoder), default=None)
-
-
 def categories(repository: Path) -> list[str]:
     """Name the categories in the repository; models that are none of ours are left out."""
     check_exists(repository)
     configs = sorted(repository.glob(f"*/{CONFIG_FILE}"))
-    return [p.parent.name for p in configs if _is_public_face(p.parent.name, model_config.read(p))]
+    return [p.parent.name for p in configs if _is_plain_form(p.parent.name, model_config.read(p))]
 
 
 def category_folders(repository: Path) -> list[str]:
@@ -119,7 +183,7 @@ def category_folders(repository: Path) -> list[str]:
     found = {name for name in with_steps if contract.is_category(name)}
     for path in repository.glob(f"*/{CONFIG_FILE}"):
         with suppress(RepositoryError):
-            if _is_public_face(path.parent.name, model_config.read(path)):
+            if _is_plain_form(path.parent.name, model_config.read(path)):
                 found.add(path.parent.name)
     return sorted(found)
 
@@ -160,50 +224,8 @@ def served_release(repository: Path, category: str) -> Release | None:
 
 
 def find_release(repository: Path, category: str, version: int | None = None) -> Release:
-    """Give one release of a category, by default the served one.
-
-    Raises `RepositoryError` that names those there are.
-    """
-    found = {release.version: release for release in releases(repository, category)}
-    if not found:
-        known = ", ".join(categories(repository)) or "no category"
-        raise RepositoryError(f"{repository}: no category {category!r}; it holds {known}")
-    if version is None:
-        served = served_release(repository, category)
-        if served is None:
-            raise RepositoryError(f"{repository / category / CONFIG_FILE}: missing")
-        return served
-    if version not in found:
-        there = ", ".join(map(str, found))
-        raise RepositoryError(
-            f"{category} in {repository} has no version {version}; it has {there}"
-        )
-    return found[version]
-
-
-def published_configs(repository: Path, category: str, version: int) -> list[pb.ModelConfig]:
-    """Read the configurations of a release's ensembles as they were published.
-
-    A release from before the category had an encoded form gets the one it would have had.
-    """
-    plain, *encoded = (
-        repository / name / str(version) / RELEASE_FILE for name in ensembles(repository, category)
-    )
-    release = _release(plain)
-    decoding = decoding_version(repository, category, release.metadata)
-    derived = model_config.ensemble_configs(
-        release.metadata, version, release.step_versions, decoding
-    )
-    written = [model_config.read(path) for path in (plain, *encoded) if path.exists()]
-    return [*written, *derived[len(written) :]]
-
-
-def highest_version(repository: Path, category: str) -> int:
-    """The highest version that any part of the category has, 0 if it has none."""
-    return max(
-        (v for model in models(repository, category) for v in versions(repository / model)),
-        default=0,
-    )
+    """Give one release of a category, by default the served one. See `Category.release`."""
+    return read_category(repository, category).release(version)
 
 
 def versions(model: Path) -> list[int]:
@@ -252,7 +274,7 @@ def _published(path: Path) -> float:
         ) from exc
 
 
-def _is_public_face(model: str, config: pb.ModelConfig) -> bool:
+def _is_plain_form(model: str, config: pb.ModelConfig) -> bool:
     return contract.is_category(model) and _is_ours(config)
 
 

@@ -26,7 +26,7 @@ from diffusionad_client.errors import DiffusionADError
 from diffusionad_client.sdk.client import Client
 from diffusionad_client.sdk.connection import check_url
 from diffusionad_client.sdk.transports.grpc import GrpcTransport
-from diffusionad_tools.release.repository import Release, ensembles, find_release
+from diffusionad_tools.release.repository import Category, Release, read_category
 
 LOAD_S = 600.0  # warming up a large model on a CPU takes minutes
 
@@ -75,17 +75,14 @@ class RollOut:
         """Load the release that the folder serves now; tell whether every server serves it."""
         if not self.fleet.urls:
             return True
-        release = find_release(self.repository, category)
-        self.servers = roll_out(release, ensembles(self.repository, category), self.fleet)
+        self.servers = roll_out(read_category(self.repository, category), self.fleet)
         return self.complete
 
     def finish(self, category: str) -> None:
         """Load again what the steps' narrowed configurations leave, unless a server lags behind."""
         if not self.fleet.urls or (self.servers and not self.complete):
             return
-        release = find_release(self.repository, category)
-        forms = ensembles(self.repository, category)
-        self.servers = roll_out(release, forms, self.fleet, last=True)
+        self.servers = roll_out(read_category(self.repository, category), self.fleet, last=True)
 
     @property
     def complete(self) -> bool:
@@ -93,17 +90,14 @@ class RollOut:
         return all(server.agrees for server in self.servers)
 
 
-def roll_out(
-    release: Release, forms: Sequence[str], fleet: Fleet, *, last: bool = False
-) -> list[ServerState]:
-    """Make every server load a release, all at once, and ask each what it serves then.
+def roll_out(category: Category, fleet: Fleet, *, last: bool = False) -> list[ServerState]:
+    """Make every server load what a category serves, all at once, and ask each what it serves then.
 
-    `forms` are the category's ensembles, its plain form first. A server that
-    cannot be reached, refuses or fails is among the answers with its problem;
+    A server that cannot be reached, refuses or fails is among the answers with its problem;
     the others are done all the same. The `last` time, steps that no other
     release needs any more are unloaded.
     """
-    load = partial(_load_and_examine, release, forms, fleet, last)
+    load = partial(_load_and_examine, category.release(), category.ensembles, fleet, last)
     with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="rollout") as pool:
         return list(pool.map(load, fleet.urls))
 

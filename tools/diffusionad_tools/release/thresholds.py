@@ -15,16 +15,12 @@ from diffusionad_tools.release.candidate import (
     lay_out_judgement,
     published,
 )
-from diffusionad_tools.release.check import require_servable, require_whole
+from diffusionad_tools.release.check import read_whole, require_servable
+from diffusionad_tools.release.procedure import DEFAULT, Procedure
 from diffusionad_tools.release.promote import Switched
-from diffusionad_tools.release.publish import OnSwitch, no_servers, publish, switch
-from diffusionad_tools.release.repository import (
-    decoding_version,
-    find_release,
-    highest_version,
-    published_configs,
-)
-from diffusionad_tools.release.staging import WAIT_S, changing
+from diffusionad_tools.release.publish import publish, switch
+from diffusionad_tools.release.repository import find_release
+from diffusionad_tools.release.staging import changing
 
 
 def set_thresholds(
@@ -34,9 +30,7 @@ def set_thresholds(
     accept: float | None = None,
     reject: float | None = None,
     pixel: float | None = None,
-    wait: float = WAIT_S,
-    settle: float = 0.0,
-    on_switch: OnSwitch = no_servers,
+    procedure: Procedure = DEFAULT,
 ) -> Switched:
     """Publish a new version of the served release with the thresholds that are not None.
 
@@ -49,22 +43,16 @@ def set_thresholds(
     """
     if accept is None and reject is None and pixel is None:
         raise ReleaseError("no threshold is given; give --accept, --reject or --pixel")
-    with changing(repository, wait=wait) as aside:
-        require_whole(repository, category)
-        served = find_release(repository, category)
-        require_servable(repository, served)
+    with changing(repository, wait=procedure.wait) as aside:
+        found = read_whole(repository, category)
+        served = found.release()
+        require_servable(found, served)
         metadata = published(_with_thresholds(served.metadata, accept, reject, pixel))
         if metadata == served.metadata:  # it may have been killed half-way
-            switch(
-                repository,
-                aside,
-                published_configs(repository, category, served.version),
-                served.served_before,
-                settle=settle,
-                on_switch=on_switch,
-            )
+            configs = found.published_configs(served)
+            switch(found, aside, configs, served.served_before, procedure)
             return Switched(served, served)
-        version = highest_version(repository, category) + 1
+        version = found.highest_version + 1
         candidate = Candidate(aside / "candidate", metadata, version)
         durable.make_folder(candidate.folder)
         lay_out_judgement(candidate, repository)
@@ -73,12 +61,12 @@ def set_thresholds(
                 metadata,
                 version,
                 {**served.step_versions, Step.JUDGEMENT: version},
-                decoding_version(repository, category, metadata),
+                found.decoding_version(metadata),
             ),
             version,
             candidate.folder,
         )
-        publish(candidate, repository, settle=settle, on_switch=on_switch)
+        publish(candidate, found, procedure)
         return Switched(find_release(repository, category), served)
 
 

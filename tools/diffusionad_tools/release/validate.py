@@ -40,13 +40,12 @@ from diffusionad_tools.release.judged import misjudged
 from diffusionad_tools.release.references import read_kept
 from diffusionad_tools.release.repository import (
     CONFIG_FILE,
+    Category,
     Release,
     category_folders,
     check_exists,
-    decoding_version,
-    ensembles,
-    find_release,
     models,
+    read_category,
 )
 from diffusionad_tools.server.process import ServerSettings, running_server
 
@@ -89,12 +88,13 @@ def validate_category(
     checks = [_of_problems("configurations", lambda: _config_problems(repository, category))]
     if not checks[-1].passed:
         return [*checks, Check("graphs and answers: not checked, because of the above", False)]
-    served = find_release(repository, category)
+    read = read_category(repository, category)
+    served = read.release()
     checks.append(_of_problems("graphs", lambda: _graph_problems(repository, served)))
     if not checks[-1].passed:
         return [*checks, Check("answers: not checked, because of the above", False)]
     try:
-        for check in _served_checks(repository, served, ready_timeout):
+        for check in _served_checks(read, served, ready_timeout):
             checks.append(check)
     except DiffusionADError as exc:
         checks.append(Check("answers", False, str(exc).splitlines()))
@@ -134,12 +134,12 @@ def _graph_problems(repository: Path, served: Release) -> list[str]:
     return problems
 
 
-def _served_checks(repository: Path, served: Release, ready_timeout: float) -> Iterator[Check]:
-    category = served.metadata.category
+def _served_checks(read: Category, served: Release, ready_timeout: float) -> Iterator[Check]:
+    repository, category = read.repository, read.name
     references = read_kept(repository, served)
     with tempfile.TemporaryDirectory(prefix="diffusionad-validate-") as view:
         decoder = contract.decoding_model(served.metadata.size, served.metadata.depth)
-        encoded = len(ensembles(repository, category)) > 1
+        encoded = len(read.ensembles) > 1
         for model in (*models(repository, category), *([decoder] if encoded else [])):
             if (repository / model).exists():  # else a step of another contract
                 os.symlink((repository / model).resolve(), Path(view, model))
@@ -147,7 +147,7 @@ def _served_checks(repository: Path, served: Release, ready_timeout: float) -> I
         with running_server(settings) as server:
             url = server.grpc_url
             try:
-                yield Check("every model is ready", *_verdict(_unready(url, repository, served)))
+                yield Check("every model is ready", *_verdict(_unready(url, read, served)))
                 yield Check("every warmup ran", *_verdict(_cold(url, repository, served)))
                 yield Check("metadata as served", *_verdict(_wrongly_told(url, served)))
                 yield _answers(repository, url, served, references)
@@ -170,11 +170,10 @@ def _verdict(problems: Iterable[str]) -> tuple[bool, list[str]]:
     return not found, found
 
 
-def _unready(url: str, repository: Path, served: Release) -> Iterator[str]:
-    category = served.metadata.category
-    expected = {(name, str(served.version)) for name in ensembles(repository, category)}
+def _unready(url: str, read: Category, served: Release) -> Iterator[str]:
+    expected = {(name, str(served.version)) for name in read.ensembles}
     expected |= {(model, str(version)) for model, version in served.pins.items()}
-    decoder = decoding_version(repository, category, served.metadata)
+    decoder = read.decoding_version(served.metadata)
     if decoder is not None:
         model = contract.decoding_model(served.metadata.size, served.metadata.depth)
         expected.add((model, str(decoder)))

@@ -11,6 +11,7 @@ from diffusionad_tools.commands.release import options, servers
 from diffusionad_tools.release.prune import KEEP
 
 if TYPE_CHECKING:
+    from diffusionad_tools.release.procedure import Procedure
     from diffusionad_tools.release.rollout import RollOut
 
 
@@ -32,8 +33,6 @@ if TYPE_CHECKING:
     help="Releases of the category to keep: the served one, those served before it, the newest.",
 )
 @options.ready_timeout
-@options.wait
-@options.settle
 @servers.rolls_out
 def add(
     bundle: Path,
@@ -42,9 +41,8 @@ def add(
     encoded: bool,
     keep: int,
     ready_timeout: float,
-    wait: float,
-    settle: float,
     rollout: RollOut,
+    procedure: Procedure,
     as_json: bool,
 ) -> None:
     """Add the release in BUNDLE, if a server agrees with the answers of its training.
@@ -69,9 +67,7 @@ def add(
         encoded=encoded,
         keep=keep,
         ready_timeout=ready_timeout,
-        wait=wait,
-        settle=settle,
-        on_switch=rollout,
+        procedure=procedure,
     )
     added = f"{result.metadata.category} version {result.version}"
     said = f"Added {added}, release {result.metadata.release}, to {repository}"

@@ -10,6 +10,7 @@ import click
 from diffusionad_tools.commands.release import options, servers
 
 if TYPE_CHECKING:
+    from diffusionad_tools.release.procedure import Procedure
     from diffusionad_tools.release.promote import Switched
     from diffusionad_tools.release.rollout import RollOut
 
@@ -18,16 +19,13 @@ if TYPE_CHECKING:
 @click.argument("category")
 @click.argument("version", type=click.IntRange(min=1))
 @options.repository
-@options.wait
-@options.settle
 @servers.rolls_out
 def promote(
     category: str,
     version: int,
     repository: Path,
-    wait: float,
-    settle: float,
     rollout: RollOut,
+    procedure: Procedure,
     as_json: bool,
 ) -> None:
     """Serve VERSION of CATEGORY from now on.
@@ -42,7 +40,7 @@ def promote(
     """
     from diffusionad_tools.release.promote import promote as switch
 
-    result = switch(repository, category, version, wait=wait, settle=settle, on_switch=rollout)
+    result = switch(repository, category, version, procedure)
     _tell(result, rollout, as_json)
 
 
@@ -50,16 +48,13 @@ def promote(
 @click.argument("category")
 @click.option("--to", type=click.IntRange(min=1), help="Version. [default: the one served before]")
 @options.repository
-@options.wait
-@options.settle
 @servers.rolls_out
 def rollback(
     category: str,
     to: int | None,
     repository: Path,
-    wait: float,
-    settle: float,
     rollout: RollOut,
+    procedure: Procedure,
     as_json: bool,
 ) -> None:
     """Serve the release of CATEGORY that was served before. Rolling back twice goes back by two.
@@ -70,7 +65,7 @@ def rollback(
     """
     from diffusionad_tools.release.promote import rollback as switch
 
-    result = switch(repository, category, to, wait=wait, settle=settle, on_switch=rollout)
+    result = switch(repository, category, to, procedure)
     _tell(result, rollout, as_json)
 
 
@@ -80,8 +75,6 @@ def rollback(
 @click.option("--accept", type=float, help="OK below this score. [default: as it is]")
 @click.option("--reject", type=float, help="NG from this score on. [default: as it is]")
 @click.option("--pixel", type=float, help="Defect from this value of the map on.")
-@options.wait
-@options.settle
 @servers.rolls_out
 def thresholds(
     category: str,
@@ -89,9 +82,8 @@ def thresholds(
     accept: float | None,
     reject: float | None,
     pixel: float | None,
-    wait: float,
-    settle: float,
     rollout: RollOut,
+    procedure: Procedure,
     as_json: bool,
 ) -> None:
     """Release CATEGORY with other thresholds, on the same graphs.
@@ -108,9 +100,7 @@ def thresholds(
         accept=accept,
         reject=reject,
         pixel=pixel,
-        wait=wait,
-        settle=settle,
-        on_switch=rollout,
+        procedure=procedure,
     )
     _tell(result, rollout, as_json)
 

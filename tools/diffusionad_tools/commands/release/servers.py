@@ -16,6 +16,7 @@ from diffusionad_client.commands.server import admin_key_option
 from diffusionad_client.local_server import STARTUP_S
 from diffusionad_tools.commands.release import options
 from diffusionad_tools.folders import passing_over, strays
+from diffusionad_tools.release.procedure import Procedure
 from diffusionad_tools.release.repository import find_release
 from diffusionad_tools.release.rollout import Fleet, RollOut
 
@@ -36,8 +37,10 @@ _load_timeout = click.option(
 
 
 def rolls_out(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command that changes `repository` the options of its servers, as one `rollout`."""
+    """Give a command that changes `repository` a `rollout` and a `procedure`, and their options."""
 
+    @options.wait
+    @options.settle
     @_url
     @admin_key_option
     @_load_timeout
@@ -49,13 +52,17 @@ def rolls_out(command: Callable[..., None]) -> Callable[..., None]:
         urls: tuple[str, ...],
         admin_key_file: Path | None,
         load_timeout: float,
+        wait: float,
+        settle: float,
         **others: Any,
     ) -> None:
         from diffusionad_client.sdk.admin_key import read_admin_key
 
         key = None if admin_key_file is None else read_admin_key(admin_key_file)
         fleet = Fleet(urls=urls, admin_key=key, timeout=load_timeout)
-        command(*args, repository=repository, rollout=RollOut(repository, fleet), **others)
+        rollout = RollOut(repository, fleet)
+        procedure = Procedure(wait=wait, settle=settle, on_switch=rollout)
+        command(*args, repository=repository, rollout=rollout, procedure=procedure, **others)
 
     return with_servers
 

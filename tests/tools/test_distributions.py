@@ -22,10 +22,10 @@ def project(folder: str) -> dict[str, Any]:
 def test_the_client_knows_which_distribution_has_which_command() -> None:
     declared = {
         command: about["name"]
-        for about in map(project, ("training", "tools"))
+        for about in map(project, ("client", "training", "tools"))
         for command in about["entry-points"][cli.COMMANDS]
     }
-    assert declared == cli._DISTRIBUTIONS
+    assert declared == {name: known.distribution for name, known in cli._KNOWN.items()}
 
 
 @pytest.mark.parametrize("folder", ["client", "training", "tools"])

@@ -1,5 +1,6 @@
 """The model in model_repository/: small, clean, and good on parts it never saw."""
 
+import dataclasses
 import json
 import re
 from pathlib import Path
@@ -7,6 +8,9 @@ from pathlib import Path
 import pytest
 
 from diffusionad_client.artifacts.metadata import ReleaseMetadata
+from diffusionad_client.contract import Step
+from diffusionad_tools.release.check import require_servable
+from diffusionad_tools.release.repository import find_release, read_category
 
 ROOT = Path(__file__).resolve().parents[2]
 REPOSITORY = ROOT / "model_repository"
@@ -19,6 +23,15 @@ def test_it_is_there_whole() -> None:
     steps = ("noise_prediction", "reconstruction", "segmentation", "judgement")
     parts = (f"{MODEL}__{part}" for part in (*steps, "encoded"))
     assert names == {MODEL, *parts, "image_decoding_256"}
+
+
+def test_its_release_of_contract_2_is_the_first_one_with_a_judgement() -> None:
+    first, served = (find_release(REPOSITORY, MODEL, version) for version in (1, None))
+    assert (first.metadata.contract, served.metadata.contract) == (1, 2)
+    assert served.metadata == dataclasses.replace(first.metadata, contract=2)
+    assert served.step_versions == {**first.step_versions, Step.JUDGEMENT: served.version}
+    require_servable(read_category(REPOSITORY, MODEL), first)
+    require_servable(read_category(REPOSITORY, MODEL), served)
 
 
 def test_it_is_small_enough_to_ship() -> None:

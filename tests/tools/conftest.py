@@ -334,7 +334,8 @@ def add_ungated(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Addition]:
         monkeypatch.setattr(gate, "compare", agree)
         monkeypatch.setattr("diffusionad_tools.release.add.check_graphs", lambda bundle: None)
         options.setdefault("encoded", False)
-        return add_release(bundle.folder, repository, lambda line: None, **options)
+        options.setdefault("say", lambda line: None)
+        return add_release(bundle.folder, repository, **options)
 
     return add
 

@@ -125,7 +125,10 @@ def test_pruning_leaves_a_version_in_which_something_else_lies(
     notes = [repository / model / "1" / "notes.txt" for model in ("widget", "widget__segmentation")]
     notes[1].write_text("of the graph")
     for gain in (0.6, 0.7):
-        added = add_ungated(make_bundle(model=handmade_model(gain=gain)), repository, keep=1)
+        bundle = make_bundle(model=handmade_model(gain=gain))
+        said: list[str] = []
+        added = add_ungated(bundle, repository, keep=1, say=said.append)
+    assert f"{notes[1].parent} stays: it holds notes.txt, which no release wrote" in said
     assert versions(repository / "widget") == [3]
     assert versions(repository / "widget__segmentation") == [1, 3]
     assert notes[1].read_text() == "of the graph"

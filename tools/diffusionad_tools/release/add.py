@@ -75,7 +75,7 @@ def add_release(
             configs = category.published_configs(served)
             current = switch(category, folder, configs, served.served_before, procedure)
             category = read_category(repository, category.name)
-            pruned = prune(category, keep, folder / _PRUNED, lagging=not current)
+            pruned = prune(category, keep, folder / _PRUNED, say, lagging=not current)
             return Addition(metadata, served.version, added=False, pruned=pruned)
         check_graphs(bundle)
         candidate = lay_out(bundle, category, folder / _CANDIDATE, encoded=encoded)
@@ -96,7 +96,7 @@ def add_release(
         candidate = record(candidate, measured)
         current = publish(candidate, category, procedure)
         category = read_category(repository, category.name)
-        pruned = prune(category, keep, folder / _PRUNED, lagging=not current)
+        pruned = prune(category, keep, folder / _PRUNED, say, lagging=not current)
     return Addition(candidate.metadata, candidate.version, added=True, pruned=pruned)
 
 

@@ -9,6 +9,7 @@ stroke and removed outside it, if all that it holds is a release's.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from tritonclient.grpc import model_config_pb2 as pb
@@ -31,14 +32,21 @@ _GRAPH_FILES = {GRAPH_FILE, REFERENCES_FILE}
 KEEP = 3  # releases of a category: the served one, the one before it, one more
 
 
-def prune(category: Category, keep: int, aside: Path, *, lagging: bool = False) -> list[int]:
+def prune(
+    category: Category,
+    keep: int,
+    aside: Path,
+    say: Callable[[str], None],
+    *,
+    lagging: bool = False,
+) -> list[int]:
     """Keep the `keep` releases that matter most; return the versions of those that went.
 
     Those are the served one, those served before it, the latest first, and then
     the newest. Step versions that no ensemble pins go too, such as those of an
     `add` that was killed; and whole steps that none does, but not while a server
     is `lagging` behind. The caller holds `staging` of the repository; `aside`
-    is a folder in it.
+    is a folder in it; `say` is told what stays because of something in it.
     """
     repository = category.repository
     durable.make_folder(aside)
@@ -46,7 +54,7 @@ def prune(category: Category, keep: int, aside: Path, *, lagging: bool = False) 
     gone = set()
     for name in category.ensembles:
         for version in set(versions(repository / name)) - kept:
-            if _holds_only(repository / name / str(version), {RELEASE_FILE}):
+            if _is_released(repository / name / str(version), {RELEASE_FILE}, say):
                 _remove(repository / name / str(version), aside)
                 gone.add(version)
     configs = _all_configs(repository)
@@ -57,7 +65,7 @@ def prune(category: Category, keep: int, aside: Path, *, lagging: bool = False) 
             continue
         named = map(model_config.versions_named, config_files(repository / model))
         for version in set(versions(repository / model)) - pinned.union(*named):
-            if _holds_only(repository / model / str(version), _GRAPH_FILES):
+            if _is_released(repository / model / str(version), _GRAPH_FILES, say):
                 _remove(repository / model / str(version), aside)
     return sorted(gone)
 
@@ -74,6 +82,15 @@ def _is_step(folder: Path) -> bool:
         and _holds_only(folder / CONFIGS_FOLDER, configs)
         and all(_holds_only(path, _GRAPH_FILES) for path in graphs)
     )
+
+
+def _is_released(folder: Path, files: set[str], say: Callable[[str], None]) -> bool:
+    """Tell whether a version folder holds nothing but what a release wrote."""
+    if _holds_only(folder, files):
+        return True
+    strange = ", ".join(sorted({path.name for path in folder.iterdir()} - files))
+    say(f"{folder} stays: it holds {strange}, which no release wrote")
+    return False
 
 
 def _holds_only(folder: Path, names: set[str]) -> bool:

@@ -80,7 +80,7 @@ def test_a_run_may_be_trained_over_from_its_own_weights_and_resumed_without_them
         )
 
     digest = load_run(copied_run).weights_digest
-    train_for(2)
+    train_for(2, overwrite=True)
     train_for(2, resumed=True)  # its weights are no longer there, and not asked for
     assert load_run(copied_run).record.begun_from == digest
 

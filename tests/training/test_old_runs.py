@@ -102,6 +102,7 @@ def test_an_old_run_is_exported_to_the_very_same_graphs(old: Path) -> None:
     result = CliRunner().invoke(main, arguments)
     assert result.exit_code == 0, result.output
     assert json.loads((old / "bundle" / "metadata.json").read_text())["preset"] == "edge"
+    assert (old / "bundle").stat().st_mode == (old / "finished").stat().st_mode  # as any folder
     if (version("torch").split("+")[0], version("onnxscript")) != EXPORTER:
         pytest.skip(f"graphs are known of torch and onnxscript {EXPORTER} only")
     for step, digest in GRAPHS.items():

@@ -181,17 +181,11 @@ def train(
     """
     from diffusionad_training.config.presets import customised
     from diffusionad_training.config.settings import with_settings
-    from diffusionad_training.errors import ConfigError
     from diffusionad_training.fit.plan import TrainingPlan
     from diffusionad_training.fit.train import train as carry_out
-    from diffusionad_training.run.checkpoint import CONFIG_FILE
 
     if resume and overwrite:
         raise click.UsageError("give --resume or --overwrite, not both")
-    if (output / CONFIG_FILE).exists() and not (overwrite or resume):
-        raise ConfigError(
-            f"{output}: holds a run already; name another folder, --resume or --overwrite"
-        )
     on_part, on_texture = (
         with_settings(
             customised(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import os
 import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -27,6 +29,7 @@ from diffusionad_client.artifacts.metadata import (
     release_digest,
 )
 from diffusionad_client.contract import NETWORK_STEPS, check_category
+from diffusionad_client.files import PART, output_errors
 from diffusionad_training.errors import ExportError
 from diffusionad_training.export.detector import Detector, Rates, in_float32, in_precision
 from diffusionad_training.export.graphs import trace_step
@@ -143,15 +146,34 @@ def _describe(
 def _write(
     output: Path, metadata: ReleaseMetadata, detector: Detector, inspected: roi.Mask | None
 ) -> None:
-    partial = output.with_name(output.name + ".part")
-    shutil.rmtree(partial, ignore_errors=True)  # of an export that was killed
-    partial.mkdir(parents=True)
+    with output_errors(output):
+        output.parent.mkdir(parents=True, exist_ok=True)
+        # Of this export alone, so that nothing that lies there is removed to make room.
+        partial = Path(tempfile.mkdtemp(prefix=f"{output.name}{PART}-", dir=output.parent))
+        try:
+            _write_into(partial, metadata, detector, inspected)
+            partial.chmod(0o777 & ~_umask())  # as of any folder; a temporary one is its owner's
+            partial.rename(output)
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+
+
+def _write_into(
+    folder: Path, metadata: ReleaseMetadata, detector: Detector, inspected: roi.Mask | None
+) -> None:
     for step in NETWORK_STEPS:
-        graph_path(partial, step).write_bytes(detector.graphs[step])
-    write_references(partial / REFERENCES_FILE, detector.references)
+        graph_path(folder, step).write_bytes(detector.graphs[step])
+    write_references(folder / REFERENCES_FILE, detector.references)
     if detector.agreement_set is not None:
-        write_agreement_set(partial / AGREEMENT_FILE, detector.agreement_set)
+        write_agreement_set(folder / AGREEMENT_FILE, detector.agreement_set)
     if inspected is not None:
-        (partial / ROI_FILE).write_bytes(roi.to_png(inspected))
-    (partial / METADATA_FILE).write_text(metadata.to_json() + "\n", encoding="utf-8")
-    partial.rename(output)
+        (folder / ROI_FILE).write_bytes(roi.to_png(inspected))
+    (folder / METADATA_FILE).write_text(metadata.to_json() + "\n", encoding="utf-8")
+
+
+def _umask() -> int:
+    """The process's mask of permissions, which can only be read by setting it."""
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask

@@ -14,9 +14,14 @@ from diffusionad_training.fit import sample_sheet
 from diffusionad_training.fit.module import TrainingModule
 from diffusionad_training.fit.throughput import Throughput
 from diffusionad_training.fit.validation import ValidationSet
-from diffusionad_training.run import resume
-from diffusionad_training.run.checkpoint import SAMPLES_FOLDER, Origin, record_of, save_run
-from diffusionad_training.run.resume import ResumeState
+from diffusionad_training.run.checkpoint import (
+    SAMPLES_FOLDER,
+    Origin,
+    record_of,
+    run_files,
+    write_checkpoint,
+)
+from diffusionad_training.run.resume import ResumeState, resume_files
 
 Report = Callable[[str], None]
 
@@ -130,19 +135,17 @@ class Checkpoints(StepCallback):
 
     def _save(self, module: TrainingModule) -> str:
         """Write the run as it stands now, with a picture of it at work; say how good it is."""
-        said = self._keep(module)
+        said, kept = self._judge(module)
         model, step = module.trained_model(), module.step
-        resume.save(
-            self._output,
-            ResumeState(
-                step=step,
-                seconds=module.seconds,
-                best=self._best,
-                selected_step=self._selected_step,
-                averaged_stage=module.averaged_stage,
-                tensors=module.resume_tensors(),
-            ),
+        state = ResumeState(
+            step=step,
+            seconds=module.seconds,
+            best=self._best,
+            selected_step=self._selected_step,
+            averaged_stage=module.averaged_stage,
+            tensors=module.resume_tensors(),
         )
+        write_checkpoint(self._output, kept | resume_files(state))
         was_training = model.training
         model.eval()
         sheet = sample_sheet.sample_sheet(model, to_device(self._samples, module.device))
@@ -151,8 +154,8 @@ class Checkpoints(StepCallback):
         self.saved_step = step
         return said
 
-    def _keep(self, module: TrainingModule) -> str:
-        """Judge the weights, write them if they are to be kept, and say how they did."""
+    def _judge(self, module: TrainingModule) -> tuple[str, dict[str, bytes]]:
+        """Judge the weights: how they did, and the run's files if they are to be kept."""
         model, step = module.trained_model(), module.step
         validation = self._validation.judge(model)
         said = (
@@ -166,5 +169,5 @@ class Checkpoints(StepCallback):
         if is_better or not self._keep_best:
             self._selected_step = step
             record = record_of(self._origin, steps=step, validation_score=validation.score)
-            save_run(self._output, module.config, model.state_dict(), record)
-        return said
+            return said, run_files(module.config, model.state_dict(), record)
+        return said, {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from diffusionad_client.files import write_aside
 from diffusionad_training.data.batches import Batch
 from diffusionad_training.method.model import DiffusionAD, Segmentation
 
@@ -42,9 +44,10 @@ def _joined(columns: list[Tensor]) -> NDArray[np.uint8]:
 
 
 def save_sheet(sheet: NDArray[np.uint8], path: Path) -> None:
-    """Write a sheet as a PNG."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(sheet).save(path)
+    """Write a sheet as a PNG. Raises `OutputError`."""
+    picture = io.BytesIO()
+    Image.fromarray(sheet).save(picture, format="PNG")
+    write_aside(path, picture.getvalue())
 
 
 def _grey(values: Tensor) -> Tensor:

@@ -18,6 +18,8 @@ from lightning.pytorch.callbacks import Callback, RichProgressBar
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from torch.utils.data import DataLoader, Subset
 
+from diffusionad_client.files import output_errors
+from diffusionad_client.output_folders import OutputFolder
 from diffusionad_training.config import Config, OptimisationConfig
 from diffusionad_training.config.settings import changes, differences
 from diffusionad_training.data.batches import TrainingBatches
@@ -31,7 +33,14 @@ from diffusionad_training.fit.plan import TrainingPlan
 from diffusionad_training.fit.throughput import Throughput, TimedLoader
 from diffusionad_training.fit.validation import ValidationSet
 from diffusionad_training.run import resume
-from diffusionad_training.run.checkpoint import LOGS_FOLDER, Origin, load_run, start_run
+from diffusionad_training.run.checkpoint import (
+    LOGS_FOLDER,
+    Origin,
+    check_output,
+    load_run,
+    run_folder,
+    start_run,
+)
 from diffusionad_training.run.initial_weights import InitialWeights, load_initial_weights
 from diffusionad_training.run.resume import ResumeState
 
@@ -54,15 +63,33 @@ def train(
     With several devices the command that runs this is run again for each further
     one (see parallel), each with workers of its own; a step takes as many more images.
 
-    Raises `DataError`, `ConfigError`, `CheckpointError` or `TrainingError`.
+    Raises `DataError`, `ConfigError`, `CheckpointError`, `OutputError` or `TrainingError`.
     """
     parallel.require(plan.devices)
     rank = parallel.rank(plan.devices)
     if rank > 0:
         report = _silent
+    if rank == 0:
+        check_output(plan.output, overwrite=plan.overwrite, resumed=plan.resumed)
     data = read_training_data(plan, report)
     config = _config_for_surface(plan, data, report)
-    start = _begin(plan, config, data, is_first=rank == 0, report=report)
+    if rank > 0:
+        start = _begin(plan, config, data, None, report)
+        return _carry_out(plan, config, data, start, rank, progress, report)
+    with run_folder(plan.output, overwrite=plan.overwrite, resumed=plan.resumed) as folder:
+        start = _begin(plan, config, data, folder, report)
+        return _carry_out(plan, config, data, start, rank, progress, report)
+
+
+def _carry_out(
+    plan: TrainingPlan,
+    config: Config,
+    data: TrainingData,
+    start: _Start,
+    rank: int,
+    progress: bool,
+    report: Report,
+) -> TrainingModule:
     lightning.seed_everything(plan.seed, verbose=False)
     optimisation = config.training.optimisation
     spent = torch.zeros(()).share_memory_()  # type: ignore[no-untyped-call]
@@ -101,7 +128,7 @@ def train(
         resumed=start.state,
     )
     callbacks = [Averaging(), throughput, checkpoints]  # in this order
-    with _quiet_lightning(), _real_interrupts(checkpoints):
+    with _quiet_lightning(), _real_interrupts(checkpoints), output_errors(plan.output):
         trainer = _trainer(module, plan, callbacks, start.steps, progress)
         with parallel.processes(trainer, plan.devices):
             trainer.fit(module, loader)
@@ -141,23 +168,27 @@ class _Start:
 
 
 def _begin(
-    plan: TrainingPlan, config: Config, data: TrainingData, *, is_first: bool, report: Report
+    plan: TrainingPlan,
+    config: Config,
+    data: TrainingData,
+    folder: OutputFolder | None,
+    report: Report,
 ) -> _Start:
     """Make the run's folder ready, or see what the training there has come to.
 
-    Of several devices' processes the first alone writes, and gives the others its weights.
-    Raises `CheckpointError`.
+    Of several devices' processes the first alone has the folder, and gives the others its
+    weights. Raises `CheckpointError` or `OutputError`.
     """
     if plan.resumed:
         state = resume.load(plan.output)
         report(f"going on after step {state.step}")
         return _Start(_same_origin(plan, config, data), state)
     initial, held_out_digest = None, ""
-    if plan.begin_from is not None and is_first:
+    if plan.begin_from is not None and folder is not None:
         initial = load_initial_weights(plan.begin_from, config)
         report(f"beginning with the weights of {plan.begin_from}")
-    if is_first:
-        held_out_digest = start_run(plan.output, data.held_out)
+    if folder is not None:
+        held_out_digest = start_run(folder, data.held_out)
     begun_from = None if initial is None else initial.digest
     return _Start(_origin(plan, data, held_out_digest, begun_from), initial=initial)
 

@@ -7,6 +7,7 @@ RUN/
   held_out.npz          the held-out good images at the model's size, so that
                         `export` needs nothing but the run
   resume.safetensors    see resume.py
+  samples/, logs/       pictures of the model at work, and its losses
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ import dataclasses
 import io
 import json
 import os
-import shutil
 import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -26,7 +28,10 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from torch import Tensor
 
+from diffusionad_client import output_folders
 from diffusionad_client.artifacts.bundle import file_digest
+from diffusionad_client.files import PART, output_errors
+from diffusionad_client.output_folders import Kind, OutputFolder
 from diffusionad_training.config import Config
 from diffusionad_training.config.migration import settings_gone
 from diffusionad_training.errors import CheckpointError, ConfigError
@@ -38,6 +43,22 @@ RECORD_FILE = "run.json"
 HELD_OUT_FILE = "held_out.npz"
 SAMPLES_FOLDER = "samples"
 LOGS_FOLDER = "logs"
+RESUME_FILE = "resume.safetensors"
+
+RUN = Kind(
+    name="train",
+    content="an earlier run",
+    entries=(
+        *(HELD_OUT_FILE, CONFIG_FILE, WEIGHTS_FILE, RECORD_FILE, RESUME_FILE),
+        *(SAMPLES_FOLDER, LOGS_FOLDER),
+    ),
+    proofs=(HELD_OUT_FILE,),
+    inside={
+        SAMPLES_FOLDER: ("*/step-[0-9]*.png", "*/step-[0-9]*.png.part"),
+        LOGS_FOLDER: ("*/metrics.csv", "*/events.out.tfevents.*", "*/hparams.yaml"),
+    },
+)
+_RESUMED = dataclasses.replace(RUN, inside={})  # nothing is replaced: whatever lies there may stay
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,30 +130,69 @@ class Run:
         return images
 
 
-def save_run(folder: Path, config: Config, weights: dict[str, Tensor], record: RunRecord) -> None:
-    """Write a run, or a later state of it; each file appears whole or not at all."""
-    folder.mkdir(parents=True, exist_ok=True)
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
-    write_file(folder / CONFIG_FILE, config.to_json().encode())
-    write_file(folder / WEIGHTS_FILE, safetensors.torch.save(tensors))
-    write_file(folder / RECORD_FILE, json.dumps(dataclasses.asdict(record), indent=2).encode())
+def check_output(folder: Path, *, overwrite: bool, resumed: bool) -> None:
+    """Refuse a folder that `run_folder` would refuse, before anything is made in it."""
+    output_folders.check_claim(folder, _RESUMED if resumed else RUN, overwrite=True)
+    _keep_run(folder, overwrite, resumed)
 
 
-def start_run(folder: Path, held_out: NDArray[np.uint8]) -> str:
-    """Make room for a new run, and keep the held-out good images (N, S, S, 3) with it.
+@contextmanager
+def run_folder(folder: Path, *, overwrite: bool, resumed: bool) -> Iterator[OutputFolder]:
+    """Hold a folder for a training: no other may write there, and nothing but runs is replaced.
 
-    An earlier run there is removed first: half of each would be worse than
-    either. Returns the digest of the held-out images.
+    What a training that came to no checkpoint has left is no run. Raises `OutputError`, or
+    `ConfigError` for a run that is to stay.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in (RECORD_FILE, CONFIG_FILE, WEIGHTS_FILE, HELD_OUT_FILE):
-        (folder / name).unlink(missing_ok=True)
-    for name in (SAMPLES_FOLDER, LOGS_FOLDER):
-        shutil.rmtree(folder / name, ignore_errors=True)
+    kind = _RESUMED if resumed else RUN
+    with output_folders.claimed(folder, kind, overwrite=True, keep_parts=resumed) as held:
+        _keep_run(folder, overwrite, resumed)
+        yield held
+
+
+def start_run(folder: OutputFolder, held_out: NDArray[np.uint8]) -> str:
+    """Begin a new run with its held-out good images (N, S, S, 3); an earlier one there goes.
+
+    All of it at one stroke, once the disk has taken the images: half of each run would be
+    worse than either. Returns the digest of the images.
+    """
     buffer = io.BytesIO()
     np.savez_compressed(buffer, images=held_out)
-    write_file(folder / HELD_OUT_FILE, buffer.getvalue())
-    return file_digest(folder / HELD_OUT_FILE)
+    with output_errors(folder.path):
+        folder.part(HELD_OUT_FILE).write_bytes(buffer.getvalue())
+        folder.publish()
+    return file_digest(folder.path / HELD_OUT_FILE)
+
+
+def run_files(config: Config, weights: dict[str, Tensor], record: RunRecord) -> dict[str, bytes]:
+    """Render a run, or a later state of it, as the contents of its files by their names."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
+    return {
+        CONFIG_FILE: config.to_json().encode(),
+        WEIGHTS_FILE: safetensors.torch.save(tensors),
+        RECORD_FILE: json.dumps(dataclasses.asdict(record), indent=2).encode(),
+    }
+
+
+def write_checkpoint(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Write files through to the disk, and give them their names when it has taken them all.
+
+    On a full disk the checkpoint before stays whole. Raises `OutputError`.
+    """
+    parts = {folder / (name + PART): folder / name for name in files}
+    try:
+        for part, content in zip(parts, files.values(), strict=True):
+            with output_errors(part), part.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+        for part, path in parts.items():
+            with output_errors(path):
+                part.replace(path)
+    except BaseException:
+        for part in parts:
+            with suppress(OSError):
+                part.unlink(missing_ok=True)  # on a full disk, in the way of what can be kept
+        raise
 
 
 def load_run(folder: Path) -> Run:
@@ -160,11 +220,8 @@ def load_run(folder: Path) -> Run:
     return Run(folder, config, model.eval(), record, tuple(settings_gone(json.loads(text))))
 
 
-def write_file(path: Path, content: bytes) -> None:
-    """Write a file through to the disk, so that it appears whole or not at all."""
-    partial = path.with_name(path.name + ".part")
-    with partial.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+def _keep_run(folder: Path, overwrite: bool, resumed: bool) -> None:
+    if (folder / CONFIG_FILE).exists() and not (overwrite or resumed):
+        raise ConfigError(
+            f"{folder}: holds a run already; name another folder, --resume or --overwrite"
+        )

@@ -19,9 +19,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from diffusionad_training.errors import CheckpointError
-from diffusionad_training.run.checkpoint import write_file
-
-RESUME_FILE = "resume.safetensors"
+from diffusionad_training.run.checkpoint import RESUME_FILE
 
 
 @dataclass(frozen=True)
@@ -67,12 +65,12 @@ def restore_optimiser(optimiser: Optimizer, state: ResumeState) -> None:
     optimiser.load_state_dict({**document, "state": moments})
 
 
-def save(folder: Path, state: ResumeState) -> None:
-    """Write the state, replacing an earlier one at one stroke."""
+def resume_files(state: ResumeState) -> dict[str, bytes]:
+    """Render the state as the content of its file, by its name."""
     header = {"step": str(state.step), "seconds": repr(state.seconds)}
     header |= {"best": repr(state.best), "selected_step": str(state.selected_step)}
     header["averaged_stage"] = str(state.averaged_stage)
-    write_file(folder / RESUME_FILE, safetensors.torch.save(state.tensors, metadata=header))
+    return {RESUME_FILE: safetensors.torch.save(state.tensors, metadata=header)}
 
 
 def load(folder: Path) -> ResumeState:

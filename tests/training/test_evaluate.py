@@ -15,7 +15,7 @@ from diffusionad_client.artifacts.roi import to_png
 from diffusionad_client.cli import main
 from diffusionad_training.data.images import load_mask
 from diffusionad_training.data.layout import read
-from diffusionad_training.data.roi import read_region
+from diffusionad_training.data.roi import read_roi
 from diffusionad_training.evaluation.measure import measure
 from diffusionad_training.evaluation.results import read_record
 from diffusionad_training.evaluation.scorers import (
@@ -77,10 +77,10 @@ class LoudOutside:
 def test_in_a_region_of_interest_only_the_pixels_inside_count(
     tiny_data: Path, tmp_path: Path, column: int
 ) -> None:
-    region = read_region(left_of(tmp_path / "roi.png", column), 80)
+    region = read_roi(left_of(tmp_path / "roi.png", column), 80)
     images = read(tiny_data).require_test()
     result = measure(
-        LoudOutside(region), tiny_data, images, detector="oracle", region=region
+        LoudOutside(region), tiny_data, images, detector="oracle", roi=region
     ).evaluation
     masks = [load_mask(image.mask, 80) for image in images if image.mask is not None]
     outside = sum(not (mask & region).any() for mask in masks)
@@ -102,7 +102,7 @@ def test_defects_wholly_outside_count_neither_as_found_nor_as_false_alarms(
         tiny_data,
         read(tiny_data).require_test(),
         detector="oracle",
-        region=nothing,
+        roi=nothing,
     ).evaluation
     assert (result.outside, result.by_class["spot"].images) == (3, 0)
     assert set(result.metrics.values()) == {None}
@@ -117,7 +117,7 @@ def test_the_command_measures_and_scores_a_run_in_a_region(
     result = CliRunner().invoke(main, ["evaluate", str(tiny_data), *arguments])
     assert result.exit_code == 0, result.output
     model = load_run(tiny_run).model
-    region = read_region(mask, model.config.size)
+    region = read_roi(mask, model.config.size)
     model.restrict_to(torch.from_numpy(region))
     images = [image.path for image in read(tiny_data).require_test()]
     expected = [one.score for one in TorchScorer(model).score(images)]

@@ -20,8 +20,8 @@ from diffusionad_client.artifacts.metadata import ReleaseMetadata
 from diffusionad_client.cli import main
 from diffusionad_client.contract import ANOMALY_MAP, NETWORK_STEPS, SCORE, TOP_PIXELS
 from diffusionad_training.config import Config
-from diffusionad_training.data.roi import read_region, served_region
-from diffusionad_training.errors import RegionError
+from diffusionad_training.data.roi import read_roi, served_roi
+from diffusionad_training.errors import RoiError
 from diffusionad_training.evaluation import detectors
 from diffusionad_training.evaluation.results import METRICS
 from diffusionad_training.export.runtime import GraphChain
@@ -99,7 +99,7 @@ def bundle(tiny_run: Path, mask_file: Path, tmp_path_factory: pytest.TempPathFac
 
 
 def test_the_region_is_a_constant_of_the_exported_graphs(bundle: Path, mask_file: Path) -> None:
-    mask = read_region(mask_file, SIZE)
+    mask = read_roi(mask_file, SIZE)
     graphs = {step: read_bundle(bundle).graph(step).read_bytes() for step in NETWORK_STEPS}
     images = np.random.default_rng(0).integers(0, 256, (3, SIZE, SIZE, 3), dtype=np.uint8)
     tensors = GraphChain(graphs).run(images)
@@ -110,14 +110,14 @@ def test_the_region_is_a_constant_of_the_exported_graphs(bundle: Path, mask_file
 
 
 def test_the_bundle_names_the_region_and_keeps_it_to_look_at(bundle: Path, mask_file: Path) -> None:
-    mask = read_region(mask_file, SIZE)
+    mask = read_roi(mask_file, SIZE)
     assert read_bundle(bundle).metadata.roi == roi.digest(mask)
     np.testing.assert_array_equal(roi.read(bundle / ROI_FILE), mask)
     assert mask.sum() == SIZE * SIZE / 2
 
 
 def test_references_are_answered_within_the_region(bundle: Path, mask_file: Path) -> None:
-    mask = read_region(mask_file, SIZE)
+    mask = read_roi(mask_file, SIZE)
     assert (read_bundle(bundle).references().anomaly_maps[:, ~mask] == 0).all()
 
 
@@ -139,14 +139,14 @@ def save(path: Path, mask: np.ndarray) -> Path:
 
 def test_a_region_that_leaves_nothing_out_is_refused(tmp_path: Path) -> None:
     path = save(tmp_path / "full.png", np.full((99, 99), 255, np.uint8))
-    with pytest.raises(RegionError, match=r"full\.png: all of its pixels lie inside"):
-        read_region(path, SIZE)
+    with pytest.raises(RoiError, match=r"full\.png: all of its pixels lie inside"):
+        read_roi(path, SIZE)
 
 
 def test_a_thin_region_is_still_there_when_it_is_shrunk(tmp_path: Path) -> None:
     drawn = np.zeros((40 * SIZE, 40 * SIZE), np.uint8)
     drawn[5::400] = 1
-    mask = read_region(save(tmp_path / "thin.png", drawn), SIZE)
+    mask = read_roi(save(tmp_path / "thin.png", drawn), SIZE)
     assert mask.sum() == len(drawn[5::400]) * SIZE
 
 
@@ -155,25 +155,25 @@ def test_a_region_that_was_exported_by_the_nearest_pixel_is_still_known(tmp_path
     drawn[101:199, 60:211] = 255
     path = save(tmp_path / "roi.png", drawn)
     nearest = roi.read_by_nearest(path, SIZE)
-    assert roi.digest(nearest) != roi.digest(read_region(path, SIZE))
+    assert roi.digest(nearest) != roi.digest(read_roi(path, SIZE))
     np.testing.assert_array_equal(
-        served_region(path, "plates", SimpleNamespace(size=SIZE, roi=roi.digest(nearest))), nearest
+        served_roi(path, "plates", SimpleNamespace(size=SIZE, roi=roi.digest(nearest))), nearest
     )
 
 
 def test_an_empty_region_is_refused(tmp_path: Path) -> None:
     path = save(tmp_path / "empty.png", np.zeros((99, 99), np.uint8))
-    with pytest.raises(RegionError, match=r"empty\.png: none of its pixels .* needs 50"):
-        read_region(path, SIZE)
+    with pytest.raises(RoiError, match=r"empty\.png: none of its pixels .* needs 50"):
+        read_roi(path, SIZE)
 
 
 def test_a_region_too_small_for_a_score_is_refused(tmp_path: Path) -> None:
     mask = np.zeros((SIZE, SIZE), np.uint8)
     mask[:7, :7] = 255
-    with pytest.raises(RegionError, match="49 of its pixels lie inside at 64 x 64"):
-        read_region(save(tmp_path / "small.png", mask), SIZE)
+    with pytest.raises(RoiError, match="49 of its pixels lie inside at 64 x 64"):
+        read_roi(save(tmp_path / "small.png", mask), SIZE)
     mask[7, 7] = 255
-    assert read_region(save(tmp_path / "enough.png", mask), SIZE).sum() == TOP_PIXELS
+    assert read_roi(save(tmp_path / "enough.png", mask), SIZE).sum() == TOP_PIXELS
 
 
 @pytest.mark.parametrize("content", [None, b"no image"])
@@ -190,13 +190,13 @@ def test_a_region_that_cannot_be_read_is_one_clear_message(
     assert not (tmp_path / "b").exists()
 
 
-def test_a_served_region_can_be_read_from_the_mask_or_from_the_bundle(
+def test_a_served_roi_can_be_read_from_the_mask_or_from_the_bundle(
     bundle: Path, mask_file: Path
 ) -> None:
     metadata = read_bundle(bundle).metadata
-    mask = served_region(mask_file, "plates", metadata)
+    mask = served_roi(mask_file, "plates", metadata)
     assert roi.digest(mask) == metadata.roi
-    np.testing.assert_array_equal(served_region(bundle / ROI_FILE, "plates", metadata), mask)
+    np.testing.assert_array_equal(served_roi(bundle / ROI_FILE, "plates", metadata), mask)
 
 
 def test_a_served_model_cannot_be_measured_in_another_region_than_its_own(
@@ -204,11 +204,11 @@ def test_a_served_model_cannot_be_measured_in_another_region_than_its_own(
 ) -> None:
     metadata = read_bundle(bundle).metadata
     other = save(tmp_path / "other.png", np.eye(SIZE, dtype=bool))
-    with pytest.raises(RegionError, match=r"other\.png: .* plates inspects .* roi\.png"):
-        served_region(other, "plates", metadata)
+    with pytest.raises(RoiError, match=r"other\.png: .* plates inspects .* roi\.png"):
+        served_roi(other, "plates", metadata)
     whole = replace(metadata, roi=None)
-    with pytest.raises(RegionError, match="plates inspects the whole image.*--run RUN --roi MASK"):
-        served_region(mask_file, "plates", whole)
+    with pytest.raises(RoiError, match="plates inspects the whole image.*--run RUN --roi MASK"):
+        served_roi(mask_file, "plates", whole)
 
 
 class FakeClient:
@@ -230,16 +230,16 @@ class FakeClient:
         return self._served
 
 
-def test_a_served_region_that_is_not_given_is_warned_of(
+def test_a_served_roi_that_is_not_given_is_warned_of(
     bundle: Path, mask_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     metadata = read_bundle(bundle).metadata
     monkeypatch.setattr(detectors, "Client", FakeClient(metadata))
     with detectors.of_server(Connection("127.0.0.1:1"), None, mask=None) as detector:
-        assert detector.region is None
+        assert detector.roi is None
         assert "Give that region as --roi MASK" in (detector.warning or "")
     with detectors.of_server(Connection("127.0.0.1:1"), None, mask=mask_file) as detector:
-        assert detector.region is not None
+        assert detector.roi is not None
         assert detector.warning is None
     monkeypatch.setattr(detectors, "Client", FakeClient(replace(metadata, roi=None)))
     with detectors.of_server(Connection("127.0.0.1:1"), None, mask=None) as detector:

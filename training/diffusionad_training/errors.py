@@ -25,5 +25,5 @@ class ExportError(DiffusionADError):
     """The exported graphs do not do what the trained model does."""
 
 
-class RegionError(DiffusionADError):
+class RoiError(DiffusionADError):
     """A region of interest cannot be read, is too small, or is not the detector's."""

@@ -101,7 +101,7 @@ def evaluate(
                     data,
                     images,
                     detector=detector.identity,
-                    region=detector.region,
+                    roi=detector.roi,
                     advance=bar,
                 )
                 for way, scorer in detector.scorers.items()
@@ -110,7 +110,7 @@ def evaluate(
     if output is not None:
         _write(output, results)
     if report is not None:
-        subject = Subject(detector.title, data, detector.region, detector.warning)
+        subject = Subject(detector.title, data, detector.roi, detector.warning)
         write_page(report, subject, measured)
     if len(results) == 1:
         _print(*results.values())

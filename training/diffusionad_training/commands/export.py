@@ -72,14 +72,14 @@ def export(
     from diffusionad_client.artifacts import roi as region
     from diffusionad_client.artifacts.agreement import describe
     from diffusionad_client.artifacts.metadata import Precision
-    from diffusionad_training.data.roi import read_region
+    from diffusionad_training.data.roi import read_roi
     from diffusionad_training.errors import ExportError
     from diffusionad_training.evaluation.results import read_record
     from diffusionad_training.export import bundle
     from diffusionad_training.run.checkpoint import load_run
 
     trained = load_run(run)
-    inspected = None if roi is None else read_region(roi, trained.model.config.size)
+    inspected = None if roi is None else read_roi(roi, trained.model.config.size)
     metrics: dict[str, float | None] = {}
     if evaluation is not None:
         record = read_record(evaluation)

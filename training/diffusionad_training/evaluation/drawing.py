@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
-from diffusionad_client.artifacts import roi
+from diffusionad_client.artifacts.roi import Mask
 from diffusionad_client.images import RGBImage
 from diffusionad_client.pages import pictures
 from diffusionad_client.pages.rendering import THUMBNAIL, open_picture, thumbnail
@@ -35,7 +35,7 @@ class Card:
     anomaly_map: str | None
 
 
-def draw(example: Example, root: Path, region: roi.Mask | None, map_middle: float) -> Card:
+def draw(example: Example, root: Path, roi: Mask | None, map_middle: float) -> Card:
     """Draw the image and its map, the ground truth outlined, and the reconstruction.
 
     `map_middle` is the value in the middle of the map's colours.
@@ -48,8 +48,8 @@ def draw(example: Example, root: Path, region: roi.Mask | None, map_middle: floa
     height, width = image.shape[:2]
     mapped = pictures.blend(image, stretch_map(example.anomaly_map, height, width), map_middle)
     for picture in (image, mapped):
-        if region is not None:
-            outside = ~_stretch(region, height, width)
+        if roi is not None:
+            outside = ~_stretch(roi, height, width)
             picture[outside] = np.rint(picture[outside] * _DIMMED).astype(np.uint8)
         if example.mask is not None and example.mask.any():
             defect = _stretch(example.mask, height, width)

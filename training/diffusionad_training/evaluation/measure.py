@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from diffusionad_client.artifacts import roi
+from diffusionad_client.artifacts.roi import Mask
+from diffusionad_client.artifacts.roi import digest as roi_digest
 from diffusionad_training.data.ground_truth import GroundTruth
 from diffusionad_training.data.layout import GOOD, Sample
 from diffusionad_training.errors import DataError
@@ -54,13 +55,13 @@ def measure(
     images: Sequence[Sample],
     *,
     detector: str,
-    region: roi.Mask | None = None,
+    roi: Mask | None = None,
     advance: Callable[[], None] = lambda: None,
 ) -> Measured:
     """Score test images and measure. `advance` is called after each image.
 
     Defective images without a ground-truth mask count for the image metrics
-    only. Of a `region` of interest (S, S), which the scorer must know by
+    only. Of the region of interest `roi` (S, S), which the scorer must know by
     itself, only the pixels inside count; a defective image whose defects all
     lie outside is neither good nor defective there, and counts for nothing.
     Raises `DataError` for an unreadable mask, and what the scorer raises for
@@ -77,13 +78,13 @@ def measure(
             raise DataError(f"{image.path}: the score is {scored.score}")
         mask = truth.load(image)
         marked.append(mask is not None)
-        outside = image.is_defective and mask is not None and _lies_outside(mask, region)
+        outside = image.is_defective and mask is not None and _lies_outside(mask, roi)
         path = image.path.relative_to(root).as_posix()
         rows.append(ImageScore(path, image.defect, scored.score, outside))
         if not outside:
             examples.show(image, scored, mask)
             if mask is not None:
-                pixels[image.defect].update(scored.anomaly_map, mask, region)
+                pixels[image.defect].update(scored.anomaly_map, mask, roi)
         advance()
     counted = [row for row in rows if not row.outside]
     scores, defective = _columns(counted)
@@ -91,7 +92,7 @@ def measure(
     total = reduce(add, pixels.values(), PixelMetrics())
     evaluation = Evaluation(
         detector=detector,
-        roi=None if region is None else roi.digest(region),
+        roi=None if roi is None else roi_digest(roi),
         image_auroc=image_auroc(scores, defective),
         image_average_precision=image_average_precision(scores, defective),
         image_f1_max=f1_max,
@@ -108,8 +109,8 @@ def measure(
     return Measured(evaluation, curves, examples)
 
 
-def _lies_outside(mask: NDArray[np.bool_], region: roi.Mask | None) -> bool:
-    return region is not None and bool(mask.any()) and not (mask & region).any()
+def _lies_outside(mask: NDArray[np.bool_], roi: Mask | None) -> bool:
+    return roi is not None and bool(mask.any()) and not (mask & roi).any()
 
 
 def _undefined(

@@ -8,7 +8,7 @@ from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
 
-from diffusionad_client.artifacts import roi
+from diffusionad_client.artifacts.roi import Mask
 from diffusionad_client.files import write_aside
 from diffusionad_client.pages import histogram
 from diffusionad_client.pages.rendering import render
@@ -29,7 +29,7 @@ class Subject:
 
     detector: str  # for people; `Evaluation.detector` tells detectors apart
     data: Path
-    region: roi.Mask | None
+    roi: Mask | None
     warning: str | None
 
 
@@ -76,7 +76,7 @@ def write_page(path: Path, subject: Subject, results: Mapping[str, Measured]) ->
         sections=sections,
         first=first,
         good=sum(row.defect == GOOD for row in first.images),
-        share_inside=None if subject.region is None else float(subject.region.mean()),
+        share_inside=None if subject.roi is None else float(subject.roi.mean()),
         chart_size=(histogram.WIDTH, histogram.HEIGHT),
         plot_size=(charts.WIDTH, charts.HEIGHT),
         version=version("diffusionad-training"),
@@ -97,7 +97,7 @@ def _section(way: str, measured: Measured, subject: Subject) -> _Section:
     threshold = evaluation.f1_threshold
     middle = _MAP_MIDDLE if threshold is None else threshold
     galleries = [
-        _Gallery(title, about, [draw(one, subject.data, subject.region, middle) for one in kept])
+        _Gallery(title, about, [draw(one, subject.data, subject.roi, middle) for one in kept])
         for title, about, kept in (
             ("Lowest-scored defective", "what is missed first", examples.missed),
             ("Highest-scored good", "what is turned away first", examples.false_alarms),

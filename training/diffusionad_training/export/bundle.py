@@ -31,7 +31,7 @@ from diffusionad_client.artifacts.metadata import (
 from diffusionad_client.contract import NETWORK_STEPS, check_category
 from diffusionad_client.files import PART, output_errors
 from diffusionad_training.errors import ExportError
-from diffusionad_training.export.detector import Detector, Rates, in_float32, in_precision
+from diffusionad_training.export.detector import Rates, ServedDetector, in_float32, in_precision
 from diffusionad_training.export.graphs import trace_step
 from diffusionad_training.export.parity import Parity, check_parity
 from diffusionad_training.export.samples import GOOD_REFERENCES, draw_samples
@@ -106,7 +106,7 @@ def _describe(
     category: str,
     precision: Precision,
     inspected: roi.Mask | None,
-    detector: Detector,
+    detector: ServedDetector,
     metrics: dict[str, float | None],
 ) -> ReleaseMetadata:
     limits = detector.limits
@@ -144,7 +144,7 @@ def _describe(
 
 
 def _write(
-    output: Path, metadata: ReleaseMetadata, detector: Detector, inspected: roi.Mask | None
+    output: Path, metadata: ReleaseMetadata, detector: ServedDetector, inspected: roi.Mask | None
 ) -> None:
     with output_errors(output):
         output.parent.mkdir(parents=True, exist_ok=True)
@@ -160,7 +160,7 @@ def _write(
 
 
 def _write_into(
-    folder: Path, metadata: ReleaseMetadata, detector: Detector, inspected: roi.Mask | None
+    folder: Path, metadata: ReleaseMetadata, detector: ServedDetector, inspected: roi.Mask | None
 ) -> None:
     for step in NETWORK_STEPS:
         graph_path(folder, step).write_bytes(detector.graphs[step])

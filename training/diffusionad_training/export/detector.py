@@ -35,7 +35,7 @@ class Rates:
 
 
 @dataclass(frozen=True)
-class Limits:
+class CalibratedThresholds:
     """The thresholds of one precision, from its own answers to the held-out images."""
 
     thresholds: Thresholds
@@ -44,11 +44,11 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class Detector:
+class ServedDetector:
     """What is served, and the answers that it has to give."""
 
     graphs: Mapping[Step, bytes]
-    limits: Limits
+    limits: CalibratedThresholds
     references: References
     agreement_set: AgreementSet | None = None  # this and those below: of a lower precision
     agreement: Agreement | None = None
@@ -57,10 +57,10 @@ class Detector:
 
 def in_float32(
     model: DiffusionAD, traced: Mapping[Step, onnx.ModelProto], drawn: Samples, rates: Rates
-) -> tuple[Detector, Answers]:
+) -> tuple[ServedDetector, Answers]:
     """Take the model as it was trained; torch gives the answers to the samples."""
     answers = samples.answer(drawn, partial(_score, TorchScorer(model)))
-    detector = Detector(
+    detector = ServedDetector(
         graphs={step: serialise(traced[step], step) for step in NETWORK_STEPS},
         limits=_set_limits(answers, rates),
         references=samples.references(drawn, answers),
@@ -74,9 +74,9 @@ def in_precision(
     drawn: Samples,
     rates: Rates,
     *,
-    float32: tuple[Detector, Answers],
+    float32: tuple[ServedDetector, Answers],
     roi: Mask | None,
-) -> Detector:
+) -> ServedDetector:
     """Lower the precision of the networks, and hold it against float32.
 
     Raises `ExportError` if it does not judge as float32 does.
@@ -91,7 +91,7 @@ def in_precision(
         expected, samples.agreement_scores(drawn, answers), limits.thresholds
     )
     lowering.check_agreement(precision, measured)
-    return Detector(
+    return ServedDetector(
         graphs=graphs,
         limits=limits,
         references=samples.references(drawn, answers),
@@ -115,11 +115,11 @@ def _score(scorer: TorchScorer, images: Images) -> list[Scored]:
     ]
 
 
-def _set_limits(answers: Answers, rates: Rates) -> Limits:
+def _set_limits(answers: Answers, rates: Rates) -> CalibratedThresholds:
     thresholds, calibration = calibrate(
         [one.score for one in answers.good],
         false_reject_rate=rates.false_reject,
         review_rate=rates.review,
     )
     levels = [pixel_level(one.anomaly_map) for one in answers.good]
-    return Limits(thresholds, threshold_for(levels, rates.false_reject), calibration)
+    return CalibratedThresholds(thresholds, threshold_for(levels, rates.false_reject), calibration)

@@ -340,10 +340,12 @@ def add_ungated(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Addition]:
     return add
 
 
-def publish_bundle(bundle: Bundle, repository: Path, *, encoded: bool = False) -> Candidate:
+def publish_bundle(
+    bundle: Bundle, repository: Path, *, encoded: bool = False, cores: int = 1
+) -> Candidate:
     with staging(repository) as folder:
         category = read_category(repository, bundle.metadata.category)
-        candidate = lay_out(bundle, category, folder / "candidate", encoded=encoded)
+        candidate = lay_out(bundle, category, folder / "candidate", encoded=encoded, cores=cores)
         publish(candidate, category)
     return candidate
 
@@ -428,6 +430,7 @@ def start_serve(tmp_path: Path) -> Iterator[Callable[..., ServeCommand]]:
                 *(sys.executable, "-m", "diffusionad_client", "serve"),
                 *("--repository", str(repository), "--log-file", str(tmp_path / "triton.log")),
                 *("--grpc-port", "0", "--metrics-port", "0"),
+                *("--model-config-name", "default"),  # whatever this machine has
                 *options,
             ],
             stdin=subprocess.PIPE,

@@ -176,7 +176,8 @@ def test_requests_wait_in_the_first_steps_queue_and_in_no_other() -> None:
 @pytest.mark.parametrize("step", list(NETWORK_STEPS))
 def test_a_host_configuration_is_the_default_but_for_where_and_how_it_runs(step: Step) -> None:
     default = model_config.step_config("screw", step, 64, [1, 2])
-    for config in map(read_back, host_configs(default).values()):
+    configs = host_configs(default, step, cores=4)
+    for config in map(read_back, (configs["cuda"], configs["gpu"])):
         assert [group.kind for group in config.instance_group] == [pb.ModelInstanceGroup.KIND_GPU]
         del config.instance_group[:]
         config.instance_group.extend(default.instance_group)
@@ -184,9 +185,28 @@ def test_a_host_configuration_is_the_default_but_for_where_and_how_it_runs(step:
         assert config == default
 
 
+@pytest.mark.parametrize(
+    ("cores", "instances", "threads"), [(1, 1, "1"), (4, 4, "1"), (20, 8, "2")]
+)
+def test_on_a_cpu_host_each_core_runs_an_instance_of_the_networks_with_one_thread(
+    cores: int, instances: int, threads: str
+) -> None:
+    for step in NETWORK_STEPS:
+        default = model_config.step_config("screw", step, 64, [1, 2])
+        config = read_back(host_configs(default, step, cores)["cpu"])
+        (group,) = config.instance_group
+        assert group.kind == pb.ModelInstanceGroup.KIND_CPU
+        assert group.count == (1 if step is Step.RECONSTRUCTION else instances)
+        assert config.parameters["intra_op_thread_count"].string_value == threads
+        del config.instance_group[:]
+        config.instance_group.extend(default.instance_group)
+        config.parameters["intra_op_thread_count"].string_value = "0"
+        assert config == default
+
+
 def test_the_gpu_configuration_covers_every_batch_size_of_every_input() -> None:
     default = model_config.step_config("screw", Step.SEGMENTATION, 64, [1])
-    configs = host_configs(default)
+    configs = host_configs(default, Step.SEGMENTATION, cores=4)
     assert not configs["cuda"].HasField("optimization")
     accelerators = configs["gpu"].optimization.execution_accelerators
     (tensorrt,) = accelerators.gpu_execution_accelerator

@@ -389,7 +389,7 @@ def test_the_gpu_configuration_of_a_step_is_understood_here_too(
 ) -> None:
     monkeypatch.setattr(backend.session.ort, "get_available_providers", lambda: WITH_TENSORRT)
     default = model_config.step_config("widget", Step.SEGMENTATION, 32, [1])
-    config = handed_over(host_configs(default)["gpu"])
+    config = handed_over(host_configs(default, Step.SEGMENTATION, cores=1)["gpu"])
     (tensorrt, _), *_ = backend.session.providers(config, on_gpu=True, device=0)
     assert tensorrt == "TensorrtExecutionProvider"
 

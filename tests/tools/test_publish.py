@@ -29,7 +29,7 @@ def test_a_second_release_takes_the_next_version_and_only_it_is_served(
     for step in NETWORK_STEPS:
         model = tmp_path / "repository" / f"widget__{step.value}"
         assert sorted(p.name for p in model.iterdir()) == ["1", "2", "config.pbtxt", "configs"]
-        for name in ("config.pbtxt", "configs/cuda.pbtxt", "configs/gpu.pbtxt"):
+        for name in ("config.pbtxt", *(f"configs/{host}.pbtxt" for host in ("cpu", "cuda", "gpu"))):
             config = model_config.read(model / name)
             assert list(config.version_policy.specific.versions) == [2]
 
@@ -63,7 +63,11 @@ def test_a_configuration_for_a_host_of_ones_own_stays_and_serves_the_new_release
     tuned = (model / "config.pbtxt").read_text().replace("count: 1", "count: 3")
     (model / "configs" / "many.pbtxt").write_text(tuned)
     publish_ungated(make_bundle(model=handmade_model(gain=0.75)), tmp_path / "repository")
-    assert sorted(p.name for p in (model / "configs").iterdir()) == ["cuda.pbtxt", "many.pbtxt"]
+    assert sorted(p.name for p in (model / "configs").iterdir()) == [
+        "cpu.pbtxt",
+        "cuda.pbtxt",
+        "many.pbtxt",
+    ]
     config = model_config.read(model / "configs" / "many.pbtxt")
     assert config.instance_group[0].count == 3
     assert list(config.version_policy.specific.versions) == [2]

@@ -168,13 +168,24 @@ def test_a_configuration_for_a_gpu_fails_without_one_rather_than_run_on_the_cpu(
     assert "KIND_GPU but no GPUs are available" in stderr
 
 
+@pytest.mark.server
+def test_the_configuration_for_cpu_hosts_runs_an_instance_of_the_networks_for_each_core(
+    start_serve: Any, make_bundle: Any, publish_ungated: Any, tmp_path: Path
+) -> None:
+    repository = tmp_path / "repository"
+    publish_ungated(make_bundle(), repository, cores=3)
+    command = start_serve(repository, "--model-config-name", "cpu")
+    assert command.read_line().startswith(READY_PREFIX)
+    assert len(command.descendants()) == 1 + 3 + 1 + 3 + 1  # Triton, four steps
+
+
 def test_a_configuration_that_no_model_has_is_refused_with_those_that_there_are(
     repository: Path,
 ) -> None:
     result = serve("--repository", repository, "--model-config-name", "h100")
     assert result.exit_code == 1
     assert "no model has a configuration named 'h100'" in result.stderr
-    assert "there are: cuda, gpu" in result.stderr
+    assert "there are: cpu, cuda, gpu" in result.stderr
 
 
 def test_a_temporary_folder_that_triton_cannot_start_from_is_named(

@@ -14,6 +14,7 @@ import pytest
 from diffusionad_client.errors import ServeError
 from diffusionad_tools.server import binaries, die_with_parent
 from diffusionad_tools.server.backends import environment
+from diffusionad_tools.server.checks import choose_config
 from diffusionad_tools.server.ports import choose_port, is_loopback, listen, resolve_host
 from diffusionad_tools.server.process import ServerSettings, running_server
 from diffusionad_tools.server.reasons import failure_reason
@@ -136,6 +137,22 @@ def test_of_many_failed_models_the_first_are_named_and_the_rest_counted() -> Non
     line = "E1124 03:59:52.81 62 l.cc:1] \"failed to load '{}' version 1: Internal: bad\"\n"
     reason = failure_reason("".join(line.format(name) for name in "abcde"))
     assert reason == "a version 1: bad; b version 1: bad; c version 1: bad; and 2 more"
+
+
+def test_a_host_without_a_gpu_takes_the_configuration_for_cpus_where_there_is_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    devices, repository = tmp_path / "dev", tmp_path / "repository"
+    (repository / "a_model" / "configs").mkdir(parents=True)
+    devices.mkdir()
+    assert choose_config(repository, devices) is None  # of before there was one
+    (repository / "a_model" / "configs" / "cpu.pbtxt").touch()
+    assert choose_config(repository, devices) == "cpu"
+    (devices / "nvidia0").touch()
+    assert choose_config(repository, devices) is None
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert choose_config(repository, devices) == "cpu"
 
 
 def test_a_missing_repository_says_how_to_make_one(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from diffusionad_client.errors import ServeError
 from diffusionad_client.local_server import READY_PREFIX, STARTUP_S
 from diffusionad_client.sdk.admin_key import ensure_admin_key
 from diffusionad_tools.folders import passing_over, strays
+from diffusionad_tools.server.checks import DEFAULT, choose_config
 from diffusionad_tools.server.ports import is_loopback, resolve_host
 from diffusionad_tools.server.process import ExplicitControl, ServerSettings, TritonProcess
 from diffusionad_tools.server.site import Site, open_site
@@ -45,7 +46,8 @@ _FREE = "0 takes a free one."
 @click.option(
     "--model-config-name",
     metavar="NAME",
-    help="Kind of host: models use their configs/NAME.pbtxt, if they have one.",
+    help="Kind of host: models use their configs/NAME.pbtxt, if they have one; `default` is "
+    "config.pbtxt. [default: cpu on a host without a GPU, else config.pbtxt]",
 )
 @click.option(
     "--log-file",
@@ -121,7 +123,7 @@ def serve(
         grpc_port=grpc_port,
         http_port=http_port,
         metrics_port=metrics_port,
-        config_name=model_config_name,
+        config_name=_config_name(repository, model_config_name),
         log_file=log_file,
         ready_timeout=ready_timeout,
         explicit=_explicit(control, load, admin_key_file),
@@ -149,6 +151,18 @@ def _announce(site: Site, server: TritonProcess) -> None:
         )
     click.echo(f"{READY_PREFIX}{server.grpc_url}")
     sys.stdout.flush()
+
+
+def _config_name(repository: Path, wanted: str | None) -> str | None:
+    if wanted is not None:
+        return None if wanted == DEFAULT else wanted
+    chosen = choose_config(repository)
+    if chosen is not None:
+        _say(
+            f"No GPU here: models use configs/{chosen}.pbtxt "
+            f"(--model-config-name {DEFAULT} for config.pbtxt)."
+        )
+    return chosen
 
 
 def _explicit(

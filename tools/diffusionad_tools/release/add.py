@@ -42,6 +42,7 @@ def add_release(
     *,
     name: str | None = None,
     encoded: bool = True,
+    cores: int = 1,
     keep: int = KEEP,
     ready_timeout: float = STARTUP_S,
     procedure: Procedure = DEFAULT,
@@ -51,9 +52,10 @@ def add_release(
     A release whose metadata alone has changed, its metrics for example, is a
     new version too, because clients are served the metadata. `name` installs it
     under another category than the bundle's, `encoded` adds the form that takes
-    image files, `keep` is how many releases of it
-    stay (see `prune`). `ready_timeout` is how many seconds the bundle's models
-    may take to load; `say` is told of progress, a line at a time. Raises a
+    image files, `cores` is how many a CPU host has that will serve it (see
+    `host_config`), `keep` is how many releases of it stay (see `prune`).
+    `ready_timeout` is how many seconds the bundle's models may take to load;
+    `say` is told of progress, a line at a time. Raises a
     `DiffusionADError` and leaves the repository as it was if the bundle is not
     whole, does not belong there, or its server does not agree with its
     references.
@@ -78,7 +80,7 @@ def add_release(
             pruned = prune(category, keep, folder / _PRUNED, say, lagging=not current)
             return Addition(metadata, served.version, added=False, pruned=pruned)
         check_graphs(bundle)
-        candidate = lay_out(bundle, category, folder / _CANDIDATE, encoded=encoded)
+        candidate = lay_out(bundle, category, folder / _CANDIDATE, encoded=encoded, cores=cores)
         say(
             f"Serving {metadata.category} on an embedded Triton to compare it with "
             f"{len(references.images)} reference images ..."

@@ -71,10 +71,13 @@ def published(metadata: ReleaseMetadata) -> ReleaseMetadata:
     return replace(metadata, contract=newest)
 
 
-def lay_out(bundle: Bundle, category: Category, folder: Path, *, encoded: bool = True) -> Candidate:
+def lay_out(
+    bundle: Bundle, category: Category, folder: Path, *, encoded: bool = True, cores: int = 1
+) -> Candidate:
     """Write the bundle into `folder` as the version that comes next of its category.
 
-    `encoded` adds the form that takes image files. Raises `ReleaseError` if
+    `encoded` adds the form that takes image files; `cores` is how many a host
+    without a GPU has, for a category that is new. Raises `ReleaseError` if
     the bundle does not belong with the category's releases there.
     """
     metadata = published(bundle.metadata)
@@ -87,7 +90,7 @@ def lay_out(bundle: Bundle, category: Category, folder: Path, *, encoded: bool =
         config = _lay_out_step(candidate, step, repository)
         durable.copy(bundle.graph(step), model / str(version) / GRAPH_FILE)
         if not (repository / model.name).exists():
-            _lay_out_host_configs(config, model)
+            _lay_out_host_configs(config, step, cores, model)
     if Step.JUDGEMENT in CONTRACTS[metadata.contract]:
         lay_out_judgement(candidate, repository)
     references.keep(bundle.references(), candidate.model(references.LAST_STEP) / str(version))
@@ -117,10 +120,10 @@ def _lay_out_step(candidate: Candidate, step: Step, repository: Path) -> pb.Mode
     return config
 
 
-def _lay_out_host_configs(default: pb.ModelConfig, model: Path) -> None:
+def _lay_out_host_configs(default: pb.ModelConfig, step: Step, cores: int, model: Path) -> None:
     """Write a step's configurations for kinds of hosts; a model that has its own keeps them."""
     durable.make_folder(model / CONFIGS_FOLDER)
-    for name, config in host_configs(default).items():
+    for name, config in host_configs(default, step, cores).items():
         path = model / CONFIGS_FOLDER / f"{name}.pbtxt"
         durable.write_text(path, model_config.render(config))
 

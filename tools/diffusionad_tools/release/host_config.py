@@ -12,20 +12,35 @@ from collections.abc import Iterable
 
 from tritonclient.grpc import model_config_pb2 as pb
 
+from diffusionad_client.contract import Step
 from diffusionad_tools.release.model_config import MAX_BATCH_SIZE
 
 ENGINE_CACHE = "/var/cache/diffusionad/tensorrt"  # mount a volume that outlives the container
 _WORKSPACE_BYTES = 4 << 30
+_NETWORKS = (Step.NOISE_PREDICTION, Step.SEGMENTATION)  # nearly all of the work
+# On the embedded server each instance is a process with the graph in its memory.
+MAX_INSTANCES = 8
 
 _Accelerator = pb.ModelOptimizationPolicy.ExecutionAccelerators.Accelerator
 
 
-def host_configs(default: pb.ModelConfig) -> dict[str, pb.ModelConfig]:
+def host_configs(default: pb.ModelConfig, step: Step, cores: int) -> dict[str, pb.ModelConfig]:
     """Give a step's configuration for every kind of host, by name.
 
-    `cuda` insists on a GPU, where the default would settle for a CPU. `gpu`
-    runs on it through TensorRT in half precision.
+    `cpu` is for a host without a GPU that has so many `cores`. `cuda` insists on
+    a GPU, where the default would settle for a CPU; `gpu` runs on it through
+    TensorRT in half precision.
     """
+    cpu = pb.ModelConfig()
+    cpu.CopyFrom(default)
+    instances = min(cores, MAX_INSTANCES)
+    # One thread for each core and instance: threads that wait for each other, spinning on the
+    # native backend, take the cores from the step that has work.
+    cpu.parameters["intra_op_thread_count"].string_value = str(cores // instances)
+    for group in cpu.instance_group:
+        group.count = instances if step in _NETWORKS else 1
+        group.kind = pb.ModelInstanceGroup.KIND_CPU
+
     cuda = pb.ModelConfig()
     cuda.CopyFrom(default)
     for group in cuda.instance_group:
@@ -34,7 +49,7 @@ def host_configs(default: pb.ModelConfig) -> dict[str, pb.ModelConfig]:
     gpu = pb.ModelConfig()
     gpu.CopyFrom(cuda)
     gpu.optimization.execution_accelerators.gpu_execution_accelerator.append(_tensorrt(gpu.input))
-    return {"cuda": cuda, "gpu": gpu}
+    return {"cpu": cpu, "cuda": cuda, "gpu": gpu}
 
 
 def _tensorrt(

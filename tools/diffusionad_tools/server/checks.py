@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,6 +10,8 @@ from diffusionad_client.errors import ServeError
 from diffusionad_tools.folders import Kind, kinds
 
 ALL_MODELS = "*"  # for --load-model: every model of the repository
+DEFAULT = "default"  # for --model-config-name: each model's config.pbtxt
+CPU = "cpu"  # the configuration for a host without a GPU
 
 
 def check_repository(repository: Path) -> None:
@@ -43,6 +46,18 @@ def named_models(repository: Path, names: Sequence[str]) -> list[str]:
     if list(names) != [ALL_MODELS] or Kind.STRAY not in found.values():
         return list(names)
     return [name for name, kind in found.items() if kind is not Kind.STRAY]
+
+
+def choose_config(repository: Path, devices: Path = Path("/dev")) -> str | None:
+    """Choose the configuration that suits this host; None is each model's `config.pbtxt`."""
+    for_cpus = any(repository.glob(f"*/configs/{CPU}.pbtxt"))
+    return CPU if for_cpus and not _has_gpu(devices) else None
+
+
+def _has_gpu(devices: Path) -> bool:
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
+    on_windows = (devices / "dxg").exists()  # its Linux subsystem has no other sign of a GPU
+    return not hidden and (on_windows or any(devices.glob("nvidia[0-9]*")))
 
 
 def check_config_name(repository: Path, name: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,6 +33,12 @@ if TYPE_CHECKING:
     show_default=True,
     help="Releases of the category to keep: the served one, those served before it, the newest.",
 )
+@click.option(
+    "--cores",
+    type=click.IntRange(min=1),
+    help="Cores of the CPU hosts that will serve it: of a new category, configs/cpu.pbtxt runs the "
+    "networks once for each, up to 8. [default: this machine's]",
+)
 @options.ready_timeout
 @servers.rolls_out
 def add(
@@ -39,6 +46,7 @@ def add(
     repository: Path,
     name: str | None,
     encoded: bool,
+    cores: int | None,
     keep: int,
     ready_timeout: float,
     rollout: RollOut,
@@ -65,6 +73,7 @@ def add(
         lambda line: click.echo(line, err=True),
         name=name,
         encoded=encoded,
+        cores=cores or len(os.sched_getaffinity(0)),
         keep=keep,
         ready_timeout=ready_timeout,
         procedure=procedure,

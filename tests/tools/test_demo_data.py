@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
+import os
 from pathlib import Path
 
 import numpy as np
@@ -250,6 +252,18 @@ def test_a_place_that_cannot_be_written_to_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(DemoDataError, match="demo.*cannot be written there.*file"):
         write(SMALL, tmp_path / "file" / "demo")
+
+
+def test_a_full_disk_is_named_with_its_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def save_on_a_full_disk(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(dataset, "_save", save_on_a_full_disk)
+    with pytest.raises(DemoDataError, match="No space left.*the disk at .* MiB free; make room"):
+        write(SMALL, tmp_path / "demo")
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ import numpy as np
 from PIL import Image
 
 from diffusionad_client.errors import DiffusionADError
+from diffusionad_client.files import refusal
 from diffusionad_tools.demo_data.defects import DEFECTS, Mask
 from diffusionad_tools.demo_data.part import sample_part
 from diffusionad_tools.demo_data.rendering import Picture, photograph, render_scene
@@ -123,7 +124,7 @@ def write(demo: DemoSet, output: Path, *, advance: Callable[[], None] = lambda: 
     except OSError as exc:
         raise DemoDataError(
             f"{output}: the demo images cannot be written there: "
-            f"{exc.filename or output}: {exc.strerror or exc}"
+            f"{exc.filename or output}: {refusal(exc, output)}"
         ) from exc
 
 

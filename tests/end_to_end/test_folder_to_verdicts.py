@@ -12,6 +12,7 @@ from PIL import Image
 
 from diffusionad_client import Client, ImageError, ModelNotFoundError, ServerUnavailableError
 from diffusionad_client.artifacts.metadata import ReleaseMetadata
+from diffusionad_tools.release.candidate import published
 from diffusionad_training.evaluation.scorers import TorchScorer
 from diffusionad_training.run.checkpoint import load_run
 
@@ -54,7 +55,7 @@ def test_every_good_file_is_scored_and_every_bad_one_named(scored: Path) -> None
 
 
 def test_the_table_says_what_the_lines_say(scored: Path) -> None:
-    with (scored / "results.csv").open(newline="") as file:
+    with (scored / "results.csv").open(newline="", encoding="utf-8-sig") as file:
         table = list(csv.DictReader(file))
     assert [row["image"] for row in table] == [row["image"] for row in rows(scored)]
 
@@ -169,7 +170,7 @@ def test_a_missing_folder_is_one_clear_line(diffusionad, url: str, tmp_path: Pat
 def test_the_release_in_the_repository_is_the_bundle_s(url: str, bundle: Path) -> None:
     expected = ReleaseMetadata.from_json((bundle / "metadata.json").read_text())
     with Client(url) as client:
-        assert client.served().metadata.as_exported() == expected.as_exported()
+        assert client.served().metadata.as_exported() == published(expected).as_exported()
 
 
 def test_release_list_shows_what_was_added(diffusionad, repository: Path, bundle: Path) -> None:

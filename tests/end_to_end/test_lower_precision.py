@@ -12,6 +12,7 @@ from diffusionad_client.artifacts import roi
 from diffusionad_client.artifacts.bundle import read_bundle
 from diffusionad_client.artifacts.metadata import Precision
 from diffusionad_client.local_server import serve_repository
+from diffusionad_tools.release.candidate import published
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]
 
@@ -52,7 +53,7 @@ def test_what_is_served_is_int8_and_names_its_region_and_its_gate(
     with serve_repository(int8_repository) as url, Client(url) as client:
         served = client.served().metadata
         inspection = client.inspect(np.full((SIZE, SIZE, 3), 128, np.uint8))
-    assert served.as_exported() == exported.as_exported()
+    assert served.as_exported() == published(exported).as_exported()
     assert served.precision is Precision.INT8
     assert served.gate is not None
     assert served.gate.agreement is not None

@@ -39,7 +39,7 @@ from diffusionad_tools.server.process import ServerSettings, TritonProcess, runn
 
 CHANGES = ["first add", "add that prunes", "promote", "rollback", "thresholds"]
 ACROSS = ["add of a newer contract", "back to an older contract"]
-# Of each network the default and those for two kinds of hosts, and the judgement's.
+# Of each network the default and those for three kinds of hosts, and the judgement's.
 CONFIGS = 3 * 4 + 1
 GAINS = {1: 0.5, 2: 0.75, 3: 0.25}  # of the model in each version
 POLL_S = 1

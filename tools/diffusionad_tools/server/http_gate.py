@@ -13,6 +13,7 @@ import http.client
 import json
 import socket
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -61,7 +62,7 @@ class _Gate(ThreadingHTTPServer):
         """Say nothing of callers that hang up."""
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(ABC, BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server_version = "diffusionad"
     sys_version = ""
@@ -77,9 +78,9 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, format: str, *args: Any) -> None:
         """Say nothing of single requests."""
 
+    @abstractmethod
     def read_request(self) -> bytes | None:
         """Read the body to pass on, None for none. Raises `_Refused`."""
-        raise NotImplementedError
 
     def _answer(self) -> None:
         try:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         CalibrationError,
         CategoryNameError,
         ContractError,
+        CredentialsError,
         DeadlineExceededError,
         DiffusionADError,
         ImageError,
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
         ServerBusyError,
         ServerUnavailableError,
         SourceError,
+        TLSError,
     )
     from diffusionad_client.sdk.catalogue import Catalogue, IdleModel, RefusedModel
     from diffusionad_client.sdk.client import Client
@@ -62,6 +64,7 @@ __all__ = [
     "Client",
     "Connection",
     "ContractError",
+    "CredentialsError",
     "DeadlineExceededError",
     "DiffusionADError",
     "Health",
@@ -83,6 +86,7 @@ __all__ = [
     "ServerBusyError",
     "ServerUnavailableError",
     "SourceError",
+    "TLSError",
     "Thresholds",
     "Timings",
     "Verdict",

@@ -13,6 +13,8 @@
     ├── ArgumentError               an argument is of the wrong kind, or out of range
     ├── AddressError                a server's address is not HOST:PORT
     ├── AdminKeyError               a server's admin key cannot be read, or is open to others
+    ├── CredentialsError            a certificate, key, token or header cannot be used
+    ├── TLSError                    client and server cannot agree on a secure connection
     ├── AccessDeniedError           the server does not open that call to this client
     ├── ModelNotFoundError          the server does not serve that category (retryable: not now)
     ├── ModelLoadError              the server could not load that category
@@ -78,11 +80,19 @@ class ArgumentError(DiffusionADError):
 
 
 class AddressError(DiffusionADError):
-    """A server's address is not of the form HOST:PORT."""
+    """A server's address is not of the form HOST:PORT, or no server is named."""
 
 
 class AdminKeyError(DiffusionADError):
     """The file of an admin key is missing, malformed, or readable by others than its owner."""
+
+
+class CredentialsError(DiffusionADError):
+    """A certificate, key, token or header cannot be used, or not in plain text."""
+
+
+class TLSError(DiffusionADError):
+    """No secure connection to the server, or no plain one to it; the message says why."""
 
 
 class AccessDeniedError(DiffusionADError):

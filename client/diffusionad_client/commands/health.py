@@ -35,7 +35,7 @@ def health(
     if model is not None and not deep:
         raise click.UsageError("--model goes with --deep")
     connection = server.connection
-    url = connection.url
+    url = connection.address
     with Client(connection) as client:
         answer = client.health()
         probes = client.probe(model) if deep else []

@@ -43,7 +43,7 @@ def models(ctx: click.Context, server: ServerChoice, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(_documents(catalogue), indent=2))
     else:
-        _print(server.connection.url, catalogue)
+        _print(server.connection.address, catalogue)
 
 
 @models.command()

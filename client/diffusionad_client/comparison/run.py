@@ -117,8 +117,8 @@ def _check_both(connection: Connection, base: str, candidate: str) -> None:
         first, second = client.served(base), client.served(candidate)
     if (first.model, first.metadata.release) == (second.model, second.metadata.release):
         raise ContractError(
-            f"{base} on {connection.url}: a release cannot be compared with itself; add the other "
-            f"one under a name of its own, such as {base}-candidate"
+            f"{base} on {connection.address}: a release cannot be compared with itself; add the "
+            f"other one under a name of its own, such as {base}-candidate"
         )
 
 

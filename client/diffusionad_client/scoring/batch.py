@@ -78,7 +78,7 @@ def score_batch(
             FolderSink(output) as sink,
         ):
             run = ScoringRun(source, inspect, sink, settings, served.metadata.depth)
-            summary = run.finish(served.model, connection.url, on_row)
+            summary = run.finish(served.model, connection.address, on_row)
             add(settings.output)
     return summary
 

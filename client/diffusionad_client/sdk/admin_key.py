@@ -10,13 +10,15 @@ from __future__ import annotations
 import os
 import re
 import secrets
-import stat
 from pathlib import Path
 
 from diffusionad_client.errors import AdminKeyError
 from diffusionad_client.files import PART
+from diffusionad_client.sdk.secret_files import read_secret
 
 ADMIN_HEADER = "diffusionad-admin-key"
+# Triton's own prefix, for gRPC alone, to the name that its option gives a key.
+ADMIN_METADATA = f"triton-grpc-protocol-{ADMIN_HEADER}"
 
 _KEY = re.compile(r"[A-Za-z0-9_-]{16,256}")  # Triton splits its option at ':', ',' and '='
 
@@ -24,19 +26,18 @@ _KEY = re.compile(r"[A-Za-z0-9_-]{16,256}")  # Triton splits its option at ':', 
 def read_admin_key(path: Path) -> str:
     """Read a key. Raises `AdminKeyError` if there is none, or others may read it."""
     try:
-        with path.open(encoding="ascii", errors="replace") as file:
-            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
-            key = file.read().strip()
+        content, open_mode = read_secret(path)
     except OSError as exc:
         raise AdminKeyError(
             f"{path}: the admin key cannot be read: {exc.strerror}; `diffusionad serve "
             "--model-control-mode explicit --admin-key-file` makes the file"
         ) from exc
-    if os.name == "posix" and mode & 0o077:
+    if open_mode is not None:
         raise AdminKeyError(
-            f"{path}: others than its owner may use this admin key (mode {mode:04o}); "
+            f"{path}: others than its owner may use this admin key (mode {open_mode:04o}); "
             f"run `chmod 600 {path}`, and make a new key if it was so for long"
         )
+    key = content.decode("ascii", errors="replace").strip()
     if not _is_key(key):
         raise AdminKeyError(
             f"{path}: not an admin key: expected 16 to 256 letters, digits, '-' or '_'; remove "

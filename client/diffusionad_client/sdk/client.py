@@ -9,7 +9,7 @@ from types import TracebackType
 from diffusionad_client import contract, images
 from diffusionad_client.artifacts.metadata import Thresholds
 from diffusionad_client.contract import Priority
-from diffusionad_client.errors import ImageError, ModelLoadError
+from diffusionad_client.errors import ArgumentError, ImageError, ModelLoadError
 from diffusionad_client.sdk.arguments import (
     check_flag,
     check_priority,
@@ -18,6 +18,7 @@ from diffusionad_client.sdk.arguments import (
 )
 from diffusionad_client.sdk.catalogue import Catalogue
 from diffusionad_client.sdk.connection import CALL_S, Connection
+from diffusionad_client.sdk.credentials import credentials_of
 from diffusionad_client.sdk.deadline import Deadline, check_timeout
 from diffusionad_client.sdk.inference import Inference, Request
 from diffusionad_client.sdk.inspection import Inspection, Timings
@@ -60,11 +61,14 @@ class Client:
         retry = check_flag("retry", retry)
         if transport is None:
             connection = _connection(url, timeout, admin_key)
-            transport = GrpcTransport(connection.url, admin_key=connection.admin_key)
-            url, timeout = connection.url, connection.timeout
+            if len(connection.servers) > 1:
+                raise ArgumentError(f"a client asks one server, not {connection.address}")
+            (url,), timeout = connection.servers, connection.timeout
+            transport = GrpcTransport(url, credentials=credentials_of(connection))
         self._timeout = CALL_S if timeout is None else check_timeout(timeout)
         self._transport = check_transport(transport)
-        self._releases = Releases(transport, url.url if isinstance(url, Connection) else str(url))
+        where = url.address if isinstance(url, Connection) else str(url)
+        self._releases = Releases(transport, where)
         self._inference = Inference(self._transport, self._releases, retry=retry)
         self._once = Inference(self._transport, self._releases, retry=False)
 

@@ -21,11 +21,8 @@ from diffusionad_client.errors import (
     ServerBusyError,
     ServerUnavailableError,
 )
-from diffusionad_client.sdk.admin_key import ADMIN_HEADER
+from diffusionad_client.sdk.admin_key import ADMIN_METADATA
 from diffusionad_client.sdk.deadline import MORE_TIME
-
-# Triton's own prefix, for gRPC alone, to the name that its option gives a key.
-ADMIN_METADATA = f"triton-grpc-protocol-{ADMIN_HEADER}"
 
 # Loading fails with one of several statuses; that of a model that is not there looks like any.
 _NOT_THERE = "failed to poll from model repository"

@@ -13,11 +13,11 @@ from tritonclient.utils import InferenceServerException
 
 from diffusionad_client.contract import IMAGE, IMAGE_BYTES, Priority, Signature, TensorSpec
 from diffusionad_client.errors import DiffusionADError
-from diffusionad_client.sdk.connection import check_url
+from diffusionad_client.sdk.connection import Connection
+from diffusionad_client.sdk.credentials import Credentials, credentials_of
 from diffusionad_client.sdk.transports.base import Answer, Batch, Health, IndexEntry, ModelConfig
 from diffusionad_client.sdk.transports.channel import channel_options
 from diffusionad_client.sdk.transports.errors import (
-    ADMIN_METADATA,
     load_errors,
     translate,
     without_trace,
@@ -28,28 +28,35 @@ class GrpcTransport:
     """A `Transport` over one gRPC channel.
 
     Many threads may share it: of tritonclient only unary calls are used, which
-    hold no state of their own but the channel. `admin_key` is sent with the
-    calls on the server's repository alone.
+    hold no state of their own but the channel. The channel is made anew when
+    the files of its `credentials` have changed; calls under way end on the old one. Without
+    `credentials`, the server is reached in plain text; `admin_key` is sent with
+    the calls on the server's repository alone.
     """
 
-    def __init__(self, url: str, *, admin_key: str | None = None) -> None:
-        self._url = check_url(url)
-        self._admin = {} if admin_key is None else {ADMIN_METADATA: admin_key}
+    def __init__(
+        self, url: str, *, admin_key: str | None = None, credentials: Credentials | None = None
+    ) -> None:
+        if credentials is None:
+            credentials = credentials_of(Connection(url, admin_key=admin_key))
+        self._url = url
+        self._credentials = credentials
         self._closed = False
-        self._triton = triton.InferenceServerClient(url, channel_args=channel_options(url))
+        self._stamp = credentials.stamp()
+        self._channel = self._dial()
 
     def health(self, *, timeout: float) -> Health:
         """Ask whether the server is ready."""
         with self._our_errors(timeout):
-            ready = self._triton.is_server_ready(client_timeout=timeout)
-            about = self._triton.get_server_metadata(client_timeout=timeout)
+            ready = self._triton.is_server_ready(client_timeout=timeout, headers=self._headers)
+            about = self._triton.get_server_metadata(client_timeout=timeout, headers=self._headers)
         return Health(ready=bool(ready), server=about.name, version=about.version)
 
     def index(self, *, timeout: float) -> Sequence[IndexEntry]:
         """List the server's repository."""
         with self._our_errors(timeout):
             answer = self._triton.get_model_repository_index(
-                headers=self._admin, client_timeout=timeout
+                headers=self._admin_headers, client_timeout=timeout
             )
         return [
             IndexEntry(m.name, m.version, m.state == "READY", m.state, without_trace(m.reason))
@@ -59,13 +66,17 @@ class GrpcTransport:
     def versions(self, model: str, *, timeout: float) -> Sequence[str]:
         """List the versions of a model that are served."""
         with self._our_errors(timeout, model):
-            answer = self._triton.get_model_metadata(model, client_timeout=timeout)
+            answer = self._triton.get_model_metadata(
+                model, client_timeout=timeout, headers=self._headers
+            )
         return list(answer.versions)
 
     def config(self, model: str, version: str, *, timeout: float) -> ModelConfig:
         """Read the configuration of one version of a model."""
         with self._our_errors(timeout, model):
-            answer = self._triton.get_model_config(model, version, client_timeout=timeout)
+            answer = self._triton.get_model_config(
+                model, version, client_timeout=timeout, headers=self._headers
+            )
         config = answer.config
         return ModelConfig(
             batched=config.max_batch_size > 0,
@@ -98,6 +109,7 @@ class GrpcTransport:
                 priority=int(priority),
                 timeout=max(1, int(timeout * 1e6)),  # in us; 0 would mean none
                 client_timeout=timeout,
+                headers=self._headers,
             )
         arrays = {name: result.as_numpy(name) for name in outputs}
         return Answer(
@@ -112,19 +124,46 @@ class GrpcTransport:
         server's reason; what was loaded before is then served on.
         """
         with self._our_errors(timeout, model), load_errors(f"{model} on {self._url}"):
-            self._triton.load_model(model, headers=self._admin, client_timeout=timeout)
+            self._triton.load_model(model, headers=self._admin_headers, client_timeout=timeout)
 
     def unload(self, model: str, *, timeout: float) -> None:
         """Unload a model and those that it alone is made of; answers when that has begun."""
         with self._our_errors(timeout, model), load_errors(f"{model} on {self._url}"):
             self._triton.unload_model(
-                model, headers=self._admin, unload_dependents=True, client_timeout=timeout
+                model, headers=self._admin_headers, unload_dependents=True, client_timeout=timeout
             )
 
     def close(self) -> None:
         """Let go of the connection; calls under way end with an error."""
         self._closed = True
-        self._triton.close()
+        self._channel.close()
+
+    @property
+    def _triton(self) -> Any:
+        """The channel of the credentials as they are now.
+
+        An old one is closed by tritonclient when the last call under way lets go of it.
+        """
+        stamp = self._credentials.stamp()
+        if stamp != self._stamp and not self._closed:
+            self._stamp = stamp
+            self._channel = self._dial()
+        return self._channel
+
+    def _dial(self) -> Any:
+        return triton.InferenceServerClient(
+            self._url,
+            creds=self._credentials.channel_credentials(),
+            channel_args=channel_options(self._url),
+        )
+
+    @property
+    def _headers(self) -> dict[str, str]:
+        return dict(self._credentials.metadata())
+
+    @property
+    def _admin_headers(self) -> dict[str, str]:
+        return {**self._headers, **dict(self._credentials.admin_metadata())}
 
     @contextmanager
     def _our_errors(self, timeout: float, model: str | None = None) -> Iterator[None]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import logging
 import os
+import ssl
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -24,7 +25,7 @@ import grpc
 from diffusionad_client import regular_files
 from diffusionad_client.errors import CredentialsError
 from diffusionad_client.sdk.admin_key import ADMIN_METADATA
-from diffusionad_client.sdk.certificates import check_authorities, check_pair
+from diffusionad_client.sdk.certificates import Validity, check_authorities, check_pair, validities
 from diffusionad_client.sdk.connection import Connection
 from diffusionad_client.sdk.headers import AUTHORIZATION, check_token, check_value
 from diffusionad_client.sdk.secret_files import read_secret
@@ -81,6 +82,37 @@ class Credentials:
     def stamp(self) -> Stamp:
         """Give a value that changes when `channel_credentials` does."""
         return self._tls.value()[1]
+
+    def handshake_context(self) -> ssl.SSLContext | None:
+        """Give what a handshake like that of a channel is made with; None: in plain text.
+
+        Raises `CredentialsError` if the files are no longer what they were.
+        """
+        connection = self._connection
+        if not connection.tls:
+            return None
+        # Not `create_default_context`, which newer Pythons make stricter than gRPC is.
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.set_alpn_protocols(["h2"])
+        try:
+            if connection.ca_cert is None:
+                context.load_default_certs()
+            else:
+                context.load_verify_locations(connection.ca_cert)
+            if connection.client_cert is not None and connection.client_key is not None:
+                context.load_cert_chain(connection.client_cert, connection.client_key, password="")
+        except OSError as exc:  # an SSLError is one
+            raise CredentialsError(
+                f"a certificate or key of this connection can no longer be used: {exc}"
+            ) from exc
+        return context
+
+    def client_validity(self) -> Validity | None:
+        """Tell from when until when the client's certificate is good; None without one."""
+        path = self._connection.client_cert
+        if path is None:
+            return None
+        return validities(_read_public(Path(path), "the client's certificate"), Path(path))[0]
 
     def metadata(self) -> Metadata:
         """Give the headers that go with every call."""

@@ -23,6 +23,7 @@ from diffusionad_client.errors import (
 )
 from diffusionad_client.sdk.admin_key import ADMIN_METADATA
 from diffusionad_client.sdk.deadline import MORE_TIME
+from diffusionad_client.sdk.transports.tls_failures import tls_failure
 
 # Loading fails with one of several statuses; that of a model that is not there looks like any.
 _NOT_THERE = "failed to poll from model repository"
@@ -74,6 +75,8 @@ def translate(status: str | None, message: str, about: str, timeout: float) -> D
             return AccessDeniedError(_restricted(message, about))
         if any(words in text for words in _NOT_READY):
             return ServerUnavailableError(f"{about}: the server is stopping, or not yet ready")
+        if (failure := tls_failure(message, about)) is not None:
+            return failure
         return ServerUnavailableError(f"{about}: no server answers ({_hint(message)})")
     if code in ("PERMISSION_DENIED", "UNAUTHENTICATED"):
         return AccessDeniedError(f"{about}: access refused ({message})")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -22,6 +23,7 @@ from diffusionad_client.sdk.transports.errors import (
     translate,
     without_trace,
 )
+from diffusionad_client.sdk.transports.tls_failures import ask_why, may_be_tls
 
 
 class GrpcTransport:
@@ -42,6 +44,7 @@ class GrpcTransport:
         self._url = url
         self._credentials = credentials
         self._closed = False
+        self._answered = False  # on this channel
         self._stamp = credentials.stamp()
         self._channel = self._dial()
 
@@ -146,7 +149,7 @@ class GrpcTransport:
         """
         stamp = self._credentials.stamp()
         if stamp != self._stamp and not self._closed:
-            self._stamp = stamp
+            self._stamp, self._answered = stamp, False
             self._channel = self._dial()
         return self._channel
 
@@ -167,13 +170,20 @@ class GrpcTransport:
 
     @contextmanager
     def _our_errors(self, timeout: float, model: str | None = None) -> Iterator[None]:
+        started = time.monotonic()
         try:
             yield
+            self._answered = True
         except InferenceServerException as exc:
             if self._closed:  # it was under way, and was cancelled
                 raise self._closed_error() from exc
             about = self._url if model is None else f"{model} on {self._url}"
-            raise translate(exc.status(), exc.message(), about, timeout) from exc
+            error = translate(exc.status(), exc.message(), about, timeout)
+            if not self._answered and may_be_tls(exc.message()):
+                left = started + timeout - time.monotonic()
+                why = ask_why(exc.message(), self._url, self._credentials, about, left)
+                error = why or error
+            raise error from exc
         except ValueError as exc:  # what gRPC raises for a closed channel
             if not self._closed:
                 raise

@@ -9,11 +9,12 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 DEMO_MODEL := demo_plate
 
-.PHONY: help setup demo test test-fast lint format clean
+.PHONY: help setup demo test test-fast test-long lint format clean
 
 help:
 	@echo "make demo       serve the shipped model, score demo images, write build/demo/report.html"
-	@echo "make test       run all tests          make test-fast  leave out the slow ones"
+	@echo "make test       run the tests          make test-fast  leave out the slow ones"
+	@echo "make test-long  run the long tests, which make test leaves out"
 	@echo "make lint       check style, types and imports"
 	@echo "make format     format the code        make clean      remove what was built"
 
@@ -42,11 +43,17 @@ demo: $(VENV)/serving
 	@echo "Open build/demo/report.html; build/demo/ also holds results.jsonl, results.csv and heatmaps/."
 
 # A worker for each core; the tests of a file stay together, with the servers that they share.
+PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist loadfile
+
 test: $(VENV)/all
-	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
+	$(PYTEST) -m "not long"
 
 test-fast: $(VENV)/all
-	$(BIN)/python -m pytest --numprocesses auto --dist loadfile -m "not slow and not server"
+	$(PYTEST) -m "not slow and not server and not long"
+
+# A test over ten seconds looks at every case of what a shorter one samples in `make test`.
+test-long: $(VENV)/all
+	$(PYTEST) -m long
 
 lint: $(VENV)/all
 	$(BIN)/ruff check

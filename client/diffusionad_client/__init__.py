@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         ArgumentError,
         BundleError,
         CalibrationError,
+        CallCancelledError,
         CategoryNameError,
         ContractError,
         CredentialsError,
@@ -42,13 +43,16 @@ if TYPE_CHECKING:
         SourceError,
         TLSError,
     )
+    from diffusionad_client.sdk.async_client import AsyncClient
     from diffusionad_client.sdk.catalogue import Catalogue, IdleModel, RefusedModel
     from diffusionad_client.sdk.client import Client
     from diffusionad_client.sdk.connection import Connection
+    from diffusionad_client.sdk.health import Health, ServerHealth
     from diffusionad_client.sdk.inspection import Inspection, Timings
     from diffusionad_client.sdk.probe import Probe
     from diffusionad_client.sdk.served import ServedModel
-    from diffusionad_client.sdk.transports.base import Health
+    from diffusionad_client.sdk.stats import Latencies, ServerStats, Stats
+    from diffusionad_client.sdk.streams import Outcome
 
 __version__ = "0.1.0"
 
@@ -57,8 +61,10 @@ __all__ = [
     "AddressError",
     "AdminKeyError",
     "ArgumentError",
+    "AsyncClient",
     "BundleError",
     "CalibrationError",
+    "CallCancelledError",
     "Catalogue",
     "CategoryNameError",
     "Client",
@@ -72,9 +78,11 @@ __all__ = [
     "ImageError",
     "InferenceError",
     "Inspection",
+    "Latencies",
     "MetadataError",
     "ModelLoadError",
     "ModelNotFoundError",
+    "Outcome",
     "OutputError",
     "Priority",
     "Probe",
@@ -83,6 +91,9 @@ __all__ = [
     "ReportError",
     "ServeError",
     "ServedModel",
+    "ServerHealth",
+    "ServerStats",
+    "Stats",
     "ServerBusyError",
     "ServerUnavailableError",
     "SourceError",
@@ -94,16 +105,22 @@ __all__ = [
 
 _HOMES = {
     "Catalogue": "sdk.catalogue",
+    "AsyncClient": "sdk.async_client",
     "Client": "sdk.client",
     "Connection": "sdk.connection",
-    "Health": "sdk.transports.base",
+    "Health": "sdk.health",
     "IdleModel": "sdk.catalogue",
     "Inspection": "sdk.inspection",
     "Priority": "contract",
+    "Latencies": "sdk.stats",
+    "Outcome": "sdk.streams",
     "Probe": "sdk.probe",
     "RefusedModel": "sdk.catalogue",
     "ReleaseMetadata": "artifacts.metadata",
     "ServedModel": "sdk.served",
+    "ServerHealth": "sdk.health",
+    "ServerStats": "sdk.stats",
+    "Stats": "sdk.stats",
     "Thresholds": "artifacts.metadata",
     "Timings": "sdk.inspection",
     "Verdict": "artifacts.metadata",

@@ -22,7 +22,8 @@
     ├── InferenceError              the server refused or failed a request
     ├── ServerUnavailableError      no server answered            (retryable)
     ├── ServerBusyError             the server's queue is full    (retryable)
-    └── DeadlineExceededError       no answer in time             (retryable)
+    ├── DeadlineExceededError       no answer in time             (retryable)
+    └── CallCancelledError          whoever asked waits for the answer no more
 
 A message names the value, the place and the remedy. Training and tools add
 subclasses of their own.
@@ -138,6 +139,10 @@ class DeadlineExceededError(DiffusionADError):
     """The answer did not come in time; the server may still be working on it."""
 
     retryable = True
+
+
+class CallCancelledError(DiffusionADError):
+    """The call was cancelled: the stream that it belongs to was left by its consumer."""
 
 
 def shown(value: object) -> str:

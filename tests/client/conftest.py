@@ -105,6 +105,10 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
         self._meet("ServerReady", context)
         return service_pb2.ServerReadyResponse(ready=self.ready)
 
+    def ModelReady(self, request: Any, context: grpc.ServicerContext) -> Any:
+        self._meet("ModelReady", context)
+        return service_pb2.ModelReadyResponse(ready=any(n == request.name for n, _ in self.configs))
+
     def ServerMetadata(self, request: Any, context: grpc.ServicerContext) -> Any:
         self._meet("ServerMetadata", context)
         return service_pb2.ServerMetadataResponse(name="triton", version="2.51.0")

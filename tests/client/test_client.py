@@ -24,7 +24,7 @@ from diffusionad_client import (
 )
 from diffusionad_client.artifacts.metadata import ReleaseMetadata
 from diffusionad_client.sdk import releases
-from diffusionad_client.sdk.transports.base import Answer, Health, IndexEntry, ModelConfig
+from diffusionad_client.sdk.transports.base import About, Answer, IndexEntry, ModelConfig
 
 SIZE = 32
 
@@ -402,8 +402,14 @@ class InMemory:
         self.metadata = metadata
         self.closed = False
 
-    def health(self, *, timeout: float) -> Health:
-        return Health(ready=True, server="memory", version="0")
+    def ready(self, *, timeout: float) -> bool:
+        return True
+
+    def about(self, *, timeout: float) -> About:
+        return About(server="memory", version="0")
+
+    def model_ready(self, model: str, *, timeout: float) -> bool:
+        return True
 
     def index(self, *, timeout: float) -> list[IndexEntry]:
         return [IndexEntry(self.metadata.category, "7", ready=True)]
@@ -426,6 +432,8 @@ class InMemory:
         *,
         priority: contract.Priority,
         timeout: float,
+        request_id: str,
+        headers: Any,
     ) -> Answer:
         return Answer("7", {contract.SCORE: np.zeros((len(image), 1), np.float32)})
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import inspect
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from PIL import Image
 
 import diffusionad_client
 from diffusionad_client import (
+    AsyncClient,
     Client,
     Connection,
     DiffusionADError,
@@ -26,9 +28,22 @@ from diffusionad_client import (
     Thresholds,
     contract,
 )
-from diffusionad_client.sdk.transports.base import Answer, Health, IndexEntry, ModelConfig
+from diffusionad_client.sdk.transports.base import About, Answer, IndexEntry, ModelConfig
 
 IMAGE = np.zeros((8, 8, 3), np.uint8)
+
+OF_MANY: dict[str, Any] = {
+    "sources": [IMAGE, IMAGE],
+    "window": 2,
+    "model": None,
+    "anomaly_map": False,
+    "reconstruction": False,
+    "thresholds": None,
+    "encoded": False,
+    "priority": None,
+    "timeout": None,
+}
+STREAMS: dict[str, dict[str, Any]] = {"inspect_batch": {}, "inspect_stream": {"ordered": True}}
 
 # Every public callable that takes arguments from a caller, with arguments that are right. A
 # new one has to be named here: see the first two tests.
@@ -52,6 +67,15 @@ CALLS: dict[str, dict[str, Any]] = {
         "encoded": False,
         "priority": None,
         "timeout": None,
+    },
+    **{f"Client.{name}": {**OF_MANY, **more} for name, more in STREAMS.items()},
+    "Client.stats": {},
+    "Client.with_options": {
+        "model": None,
+        "timeout": None,
+        "thresholds": None,
+        "priority": None,
+        "retry": None,
     },
     "Client.served": {"model": None, "timeout": None},
     "Client.models": {"timeout": None},
@@ -81,15 +105,20 @@ CALLS: dict[str, dict[str, Any]] = {
     "Thresholds.verdict": {"score": 0.1},
     "Inspection.judged_by": {"thresholds": Thresholds(0.1, 0.2)},
     "Inspection.anomaly_map_at": {"height": 3, "width": 4},
+    "Outcome.result": {},
+    "Stats.to_dict": {},
     "ReleaseMetadata.from_json": {"text": "{}"},
     "ReleaseMetadata.as_exported": {},
     "ReleaseMetadata.to_document": {},
     "ReleaseMetadata.to_json": {},
 }
+# The same for an event loop.
+CALLS |= {f"Async{name}": dict(of) for name, of in CALLS.items() if name.startswith("Client")}
 # What the client itself makes, as answers: nobody is asked for their arguments.
 ANSWERS = {
-    *("Catalogue", "Health", "IdleModel", "Inspection", "Probe", "RefusedModel"),
-    *("ReleaseMetadata", "ServedModel", "Timings"),
+    *("Catalogue", "Health", "IdleModel", "Inspection", "Latencies", "Outcome", "Probe"),
+    *("RefusedModel", "ReleaseMetadata", "ServedModel", "ServerHealth", "ServerStats", "Stats"),
+    "Timings",
 }
 # Made of metadata that was read, by tools that change a release.
 OF_THE_TOOLS = {"ReleaseMetadata.changed"}
@@ -132,8 +161,14 @@ class InMemory:
     def __init__(self, metadata: ReleaseMetadata) -> None:
         self.metadata = metadata
 
-    def health(self, *, timeout: float) -> Health:
-        return Health(ready=True, server="memory", version="0")
+    def ready(self, *, timeout: float) -> bool:
+        return True
+
+    def about(self, *, timeout: float) -> About:
+        return About(server="memory", version="0")
+
+    def model_ready(self, model: str, *, timeout: float) -> bool:
+        return True
 
     def index(self, *, timeout: float) -> list[IndexEntry]:
         return [IndexEntry(self.metadata.category, "7", ready=True)]
@@ -164,6 +199,27 @@ class InMemory:
 
     def close(self) -> None:
         pass
+
+
+class InMemoryOfALoop(InMemory):
+    """The same for an event loop: what it answers is to be awaited."""
+
+    def __getattribute__(self, name: str) -> Any:
+        found = object.__getattribute__(self, name)
+        if name == "metadata" or name.startswith("_"):
+            return found
+
+        async def answer(*arguments: Any, **more: Any) -> Any:
+            return found(*arguments, **more)
+
+        return answer
+
+
+async def outcome_of(made: Any) -> Any:
+    """Give what a method of a client for an event loop comes to."""
+    if isinstance(made, AsyncIterator):
+        return [each async for each in made]
+    return await made if inspect.isawaitable(made) else made
 
 
 ARRAYS = st.builds(
@@ -206,6 +262,8 @@ def call(make_metadata: Callable[..., ReleaseMetadata]) -> Iterator[Callable[...
     with Client("memory", transport=InMemory(metadata)) as client:
         owners: dict[str, Any] = {
             "Client": client,
+            "Outcome": next(client.inspect_stream([IMAGE])),
+            "Stats": client.stats(),
             "Inspection": client.inspect(IMAGE),
             "ReleaseMetadata": metadata,
             "Thresholds": Thresholds(0.1, 0.2),
@@ -213,12 +271,22 @@ def call(make_metadata: Callable[..., ReleaseMetadata]) -> Iterator[Callable[...
 
         def run(name: str, **arguments: Any) -> Any:
             owner, _, method = name.partition(".")
+            if owner == "AsyncClient":
+                return asyncio.run(on_a_loop(method, arguments))
             if method:
-                return getattr(owners[owner], method)(**arguments)
+                found = getattr(owners[owner], method)(**arguments)
+                return [*found] if isinstance(found, Iterator) else found
             made = getattr(diffusionad_client, name)(**arguments)
             if isinstance(made, Client):
                 made.close()
             return made
+
+        async def on_a_loop(method: str, arguments: dict[str, Any]) -> Any:
+            if not method:
+                await AsyncClient(**arguments).close()
+                return None
+            async with AsyncClient("memory", transport=InMemoryOfALoop(metadata)) as client:
+                return await outcome_of(getattr(client, method)(**arguments))
 
         yield run
 
@@ -235,8 +303,12 @@ def test_arguments_that_are_right_give_an_answer(call: Callable[..., Any], name:
 def test_an_argument_of_any_kind_gives_an_answer_or_our_error(
     call: Callable[..., Any], name: str, argument: str
 ) -> None:
+    # What an event loop drives are the same steps: a few examples show that it drives them.
     @settings(
-        max_examples=60, deadline=None, suppress_health_check=list(HealthCheck), database=None
+        max_examples=10 if name.startswith("Async") else 60,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+        database=None,
     )
     @given(JUNK)
     @example(VAST)

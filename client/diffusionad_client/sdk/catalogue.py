@@ -7,9 +7,7 @@ that is ready says itself what it is, one that is not has the steps of one.
 from __future__ import annotations
 
 from collections.abc import Container, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import partial
 
 from diffusionad_client import contract
 from diffusionad_client.errors import (
@@ -20,9 +18,9 @@ from diffusionad_client.errors import (
 )
 from diffusionad_client.sdk.deadline import Deadline
 from diffusionad_client.sdk.served import ServedModel, read_served, version_number
+from diffusionad_client.sdk.steps import Steps, ask, together
 from diffusionad_client.sdk.transports.base import IndexEntry, Transport
 
-_ASKED_AT_ONCE = 16
 _ON_ITS_WAY = ("LOADING", "UNLOADING")  # Triton's states; one version may make room for another
 _UNLOADED = "unloaded"  # Triton's reason for what was unloaded as asked
 
@@ -63,21 +61,22 @@ class Catalogue:
         return sorted([*(m.model for m in self.served), *(m.model for m in self.refused)])
 
 
-def read_catalogue(transport: Transport, url: str, deadline: Deadline) -> Catalogue:
+def read_catalogue(link: Transport, url: str, deadline: Deadline) -> Steps[Catalogue]:
     """List the categories of a server's repository, without models that are none of ours."""
-    return _read(transport.index(timeout=deadline.left()), transport, url, deadline)
+    entries = yield from ask(lambda: link.index(timeout=deadline.left()))
+    return (yield from _read(entries, link, url, deadline))
 
 
 def explain_missing(
-    model: str, exc: ModelNotFoundError, transport: Transport, url: str, deadline: Deadline
-) -> ModelNotFoundError:
+    model: str, exc: ModelNotFoundError, link: Transport, url: str, deadline: Deadline
+) -> Steps[ModelNotFoundError]:
     """Make of a server's "no such model" an error that names those it does serve.
 
     A model that its own list names as ready, or as on its way, is there in a moment.
     """
     try:
-        entries = transport.index(timeout=deadline.left())
-        catalogue = _read(entries, transport, url, deadline)
+        entries = yield from ask(lambda: link.index(timeout=deadline.left()))
+        catalogue = yield from _read(entries, link, url, deadline)
     except DiffusionADError:  # the list is a courtesy, and a server may restrict it
         return exc
     if any(entry.model == model and entry.ready for entry in entries):
@@ -100,8 +99,8 @@ def explain_missing(
 
 
 def _read(
-    entries: Sequence[IndexEntry], transport: Transport, url: str, deadline: Deadline
-) -> Catalogue:
+    entries: Sequence[IndexEntry], link: Transport, url: str, deadline: Deadline
+) -> Steps[Catalogue]:
     newest: dict[str, str] = {}
     for entry in entries:
         if entry.ready and contract.is_category(entry.model):
@@ -109,13 +108,12 @@ def _read(
             newest[entry.model] = max(before, entry.version, key=version_number)
     catalogue = Catalogue([], [], _idle(entries, newest))
     # Each is one small call, and there may be hundreds of them on a distant server.
-    with ThreadPoolExecutor(_ASKED_AT_ONCE, thread_name_prefix="catalogue") as pool:
-        ask = partial(_look_at, transport=transport, url=url, deadline=deadline)
-        for answer in pool.map(ask, sorted(newest.items())):
-            if isinstance(answer, ServedModel):
-                catalogue.served.append(answer)
-            elif answer is not None:
-                catalogue.refused.append(answer)
+    looks = [_look_at(m, v, link, url, deadline) for m, v in sorted(newest.items())]
+    for answer in (yield from together(looks)):
+        if isinstance(answer, ServedModel):
+            catalogue.served.append(answer)
+        elif answer is not None:
+            catalogue.refused.append(answer)
     ready = {entry.model for entry in entries if entry.ready}
     categories = [served.model for served in catalogue.served]
     catalogue.encoded.extend(c for c in categories if contract.encoded_model(c) in ready)
@@ -123,12 +121,11 @@ def _read(
 
 
 def _look_at(
-    ready: tuple[str, str], *, transport: Transport, url: str, deadline: Deadline
-) -> ServedModel | RefusedModel | None:
+    model: str, version: str, link: Transport, url: str, deadline: Deadline
+) -> Steps[ServedModel | RefusedModel | None]:
     """Ask what a model of that name and version is; None if it is none of ours."""
-    model, version = ready
     try:
-        config = transport.config(model, version, timeout=deadline.left())
+        config = yield from ask(lambda: link.config(model, version, timeout=deadline.left()))
         if contract.METADATA_PARAMETER not in config.parameters:
             return None
         return read_served(model, version, config, url)

@@ -1,51 +1,55 @@
-"""The SDK: one object that scores images against the categories of a Triton server."""
+"""The SDK: one object that scores images against the categories of Triton servers."""
 
 from __future__ import annotations
 
-import time
+import weakref
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from types import TracebackType
+from typing import TypeVar
 
-from diffusionad_client import contract, images
+from diffusionad_client import images
 from diffusionad_client.artifacts.metadata import Thresholds
 from diffusionad_client.contract import Priority
-from diffusionad_client.errors import ArgumentError, ImageError, ModelLoadError
-from diffusionad_client.sdk.arguments import (
-    check_flag,
-    check_priority,
-    check_thresholds,
-    check_transport,
-)
+from diffusionad_client.sdk.arguments import check_transport
 from diffusionad_client.sdk.catalogue import Catalogue
 from diffusionad_client.sdk.connection import CALL_S, Connection
 from diffusionad_client.sdk.credentials import credentials_of
-from diffusionad_client.sdk.deadline import Deadline, check_timeout
-from diffusionad_client.sdk.inference import Inference, Request
-from diffusionad_client.sdk.inspection import Inspection, Timings
-from diffusionad_client.sdk.judgement import judge_by_metadata, judgement_that_came
-from diffusionad_client.sdk.probe import Probe, probe, probe_all
-from diffusionad_client.sdk.releases import Releases
+from diffusionad_client.sdk.health import Health
+from diffusionad_client.sdk.inspection import Inspection
+from diffusionad_client.sdk.options import Options
+from diffusionad_client.sdk.probe import Probe
 from diffusionad_client.sdk.served import ServedModel
-from diffusionad_client.sdk.transports.base import Health, Transport
+from diffusionad_client.sdk.session import Session
+from diffusionad_client.sdk.stats import Stats
+from diffusionad_client.sdk.steps import Steps
+from diffusionad_client.sdk.streams import WINDOW, Outcome, thread_stream
+from diffusionad_client.sdk.threads import ThreadDriver
+from diffusionad_client.sdk.transports.base import Transport
 from diffusionad_client.sdk.transports.grpc import GrpcTransport
+
+T = TypeVar("T")
 
 
 class Client:
-    """A connection to one server. Threads may share it.
+    """A connection to one server, or to several that serve the same. Threads may share it.
 
-    `url` is the server's gRPC address, HOST:PORT, or a `Connection`, which may
-    hold all that is said of it here. `model` names the category for calls that
-    name none; without it the server must serve only one. `timeout` is in
-    seconds and holds for all that one call asks of the server, 30 by default.
-    `thresholds` override those of the release. `priority` says which requests
-    a busy server takes first. `retry=False` makes every failure an error at
-    once; see `inspect`. `admin_key` opens the repository of a server that keeps
-    it closed, for `load`, `unload` and `catalogue`.
+    `url` is a server's gRPC address, HOST:PORT, or a list of them, or a
+    `Connection`, which may hold all that is said of it here. A host's name may
+    stand for many servers. Each call goes to the server with the fewest under
+    way; one that fails is left until it is back. `model` names the category
+    for calls that name none; without it the servers must serve only one.
+    `timeout` is in seconds and holds for all that one call asks, 30 by
+    default. `thresholds` override those of the release. `priority` says which
+    requests a busy server takes first. `retry=False` makes every failure an
+    error at once; see `inspect`. `admin_key` opens the repository of a server
+    that keeps it closed, for `load`, `unload` and `catalogue`.
     """
 
     def __init__(
         self,
-        url: str | Connection,
+        url: str | Sequence[str] | Connection,
         model: str | None = None,
         *,
         timeout: float | None = None,
@@ -55,22 +59,28 @@ class Client:
         admin_key: str | None = None,
         transport: Transport | None = None,
     ) -> None:
-        self._model = None if model is None else contract.check_category(model)
-        self._thresholds = check_thresholds(thresholds)
-        self._priority = check_priority(priority)
-        retry = check_flag("retry", retry)
+        options = Options(model=model, thresholds=thresholds, priority=priority, retry=retry)
         if transport is None:
-            connection = _connection(url, timeout, admin_key)
-            if len(connection.servers) > 1:
-                raise ArgumentError(f"a client asks one server, not {connection.address}")
-            (url,), timeout = connection.servers, connection.timeout
-            transport = GrpcTransport(url, credentials=credentials_of(connection))
-        self._timeout = CALL_S if timeout is None else check_timeout(timeout)
-        self._transport = check_transport(transport)
-        where = url.address if isinstance(url, Connection) else str(url)
-        self._releases = Releases(transport, where)
-        self._inference = Inference(self._transport, self._releases, retry=retry)
-        self._once = Inference(self._transport, self._releases, retry=False)
+            connection = connection_of(url, timeout, admin_key)
+            credentials = credentials_of(connection)
+            urls, timeout = connection.servers, connection.timeout
+
+            def dial(url: str, host: str | None) -> Transport:
+                return GrpcTransport(url, credentials=credentials, host=host)
+
+        else:
+            given = check_transport(transport)
+            urls = (url.address if isinstance(url, Connection) else str(url),)
+
+            def dial(url: str, host: str | None) -> Transport:
+                return given
+
+        self._options = replace(options, timeout=CALL_S if timeout is None else timeout)
+        self._session = Session(urls, dial)
+        self._driver = ThreadDriver()
+        self._owner = True
+        # A client that nobody holds any more must not go on looking at servers.
+        weakref.finalize(self._session, self._driver.stop)
 
     def __enter__(self) -> Client:
         return self
@@ -84,8 +94,30 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Close the connection; calls that other threads have under way end with an error."""
-        self._transport.close()
+        """Close the connection; calls that other threads have under way end with an error.
+
+        What `with_options` gave is closed with the client that it was given by.
+        """
+        if self._owner:
+            self._driver.stop()
+            self._run(self._session.close())
+
+    def with_options(
+        self,
+        *,
+        model: str | None = None,
+        timeout: float | None = None,
+        thresholds: Thresholds | None = None,
+        priority: Priority | None = None,
+        retry: bool | None = None,
+    ) -> Client:
+        """Give a client over the same connection whose calls differ in what is given here."""
+        other = object.__new__(Client)
+        other._options = self._options.but(
+            model=model, timeout=timeout, thresholds=thresholds, priority=priority, retry=retry
+        )
+        other._session, other._driver, other._owner = self._session, self._driver, False
+        return other
 
     def inspect(
         self,
@@ -106,52 +138,90 @@ class Client:
         them, to the same answer: fewer bytes on the wire if the file is
         smaller than 3 bytes a pixel of the model's size. A server
         that is busy, or gone after it has answered, is asked again until the
-        timeout. Raises a `DiffusionADError`.
+        timeout, or another one is. Raises a `DiffusionADError`.
         """
-        own = check_thresholds(thresholds) or self._thresholds
-        urgency = self._priority if priority is None else check_priority(priority)
-        outputs = [contract.SCORE]
-        outputs += [contract.ANOMALY_MAP] if check_flag("anomaly_map", anomaly_map) else []
-        outputs += [contract.RECONSTRUCTION] if check_flag("reconstruction", reconstruction) else []
-        category = self._model if model is None else contract.check_category(model)
-        started = time.perf_counter()
-        deadline = self._deadline(timeout)
-        read = images.read_file if check_flag("encoded", encoded) else images.read_pixels
-        loaded = read(image, timeout=deadline.left())
-        decode_s = time.perf_counter() - started
-
-        request = Request(loaded, category, outputs, urgency)
-        try:
-            reply = self._inference.run(request, deadline)
-        except ImageError as exc:
-            if not encoded or isinstance(image, bytes):
-                raise
-            raise ImageError(f"{image}: {exc}") from exc  # the server knows no name of the file
-        served, tensors = reply.served, reply.tensors
-        score = float(tensors[contract.SCORE][0])
-        if reply.judged:
-            judgement = judgement_that_came(tensors, served.metadata)
-        else:
-            judgement = judge_by_metadata(score, served.metadata)
-        inspection = Inspection(
-            score=score,
-            verdict=judgement.verdict,
-            thresholds=judgement.thresholds,
-            anomaly_map=tensors.get(contract.ANOMALY_MAP),
-            reconstruction=tensors.get(contract.RECONSTRUCTION),
-            pixel_threshold=judgement.pixel_threshold,
-            model=served.metadata.category,
-            version=served.version,
-            release=judgement.release,
-            roi=served.metadata.roi,
-            timings=Timings(decode_s, reply.resize_s, reply.request_s),
+        options = self._options.but(
+            model=model, thresholds=thresholds, priority=priority, timeout=timeout
         )
-        return inspection if own is None else inspection.judged_by(own)
+        return self._run(
+            self._session.inspect(
+                image,
+                options,
+                anomaly_map=anomaly_map,
+                reconstruction=reconstruction,
+                encoded=encoded,
+            )
+        )
+
+    def inspect_batch(
+        self,
+        sources: Iterable[images.ImageSource],
+        *,
+        window: int = WINDOW,
+        model: str | None = None,
+        anomaly_map: bool = True,
+        reconstruction: bool = True,
+        thresholds: Thresholds | None = None,
+        encoded: bool = False,
+        priority: Priority | None = None,
+        timeout: float | None = None,
+    ) -> list[Outcome]:
+        """Score many images, `window` at a time; the list has an outcome for each, in order.
+
+        What else can be said is that of `inspect`. An image that fails is an error in
+        its own outcome; the others are scored all the same.
+        """
+        stream = self.inspect_stream(
+            sources,
+            window=window,
+            model=model,
+            anomaly_map=anomaly_map,
+            reconstruction=reconstruction,
+            thresholds=thresholds,
+            encoded=encoded,
+            priority=priority,
+            timeout=timeout,
+        )
+        return [*stream]
+
+    def inspect_stream(
+        self,
+        sources: Iterable[images.ImageSource],
+        *,
+        window: int = WINDOW,
+        ordered: bool = True,
+        model: str | None = None,
+        anomaly_map: bool = True,
+        reconstruction: bool = True,
+        thresholds: Thresholds | None = None,
+        encoded: bool = False,
+        priority: Priority | None = None,
+        timeout: float | None = None,
+    ) -> Iterator[Outcome]:
+        """Score images as they come, `window` at a time, and give an outcome for each.
+
+        What else can be said is that of `inspect`. No more than `window` images are
+        under way or wait to be taken here: a producer is held back by a slow
+        consumer. `sources` is drawn on from another thread. With
+        `ordered=False` an outcome is given as soon as it is there; its `index`
+        tells which image it is of. A consumer that stops early, and closes the
+        iterator or lets go of it, cancels what is under way.
+        """
+        inspect = partial(
+            self.inspect,
+            model=model,
+            anomaly_map=anomaly_map,
+            reconstruction=reconstruction,
+            thresholds=thresholds,
+            encoded=encoded,
+            priority=priority,
+            timeout=timeout,
+        )
+        return thread_stream(inspect, sources, window=window, ordered=ordered)
 
     def served(self, model: str | None = None, *, timeout: float | None = None) -> ServedModel:
-        """Ask which release of a category, by default the client's, the server serves now."""
-        deadline = self._deadline(timeout)
-        return self._releases.fetch_newest(self._choose(model, deadline), deadline)
+        """Ask which release of a category, by default the client's, is served now."""
+        return self._run(self._session.served(self._options.but(model=model, timeout=timeout)))
 
     def models(self, *, timeout: float | None = None) -> list[ServedModel]:
         """List the categories that are ready and can be used, by name. See `catalogue`."""
@@ -161,12 +231,13 @@ class Client:
         """List the categories of the server's repository, with the reason for those it is not so.
 
         Those that cannot be used, those that are not loaded; models that are
-        none of ours are left out.
+        none of ours are left out. Of several servers one is asked; `health`
+        tells where they differ.
         """
-        return self._releases.categories(self._deadline(timeout))
+        return self._run(self._session.catalogue(self._options.but(timeout=timeout)))
 
     def load(self, model: str, *, timeout: float | None = None) -> ServedModel:
-        """Load a category, or load it anew as it stands in the server's repository now.
+        """Load a category on every server, or load it anew as it stands in its repository now.
 
         Its encoded form is loaded and unloaded by itself, as `screw__encoded`.
         The server must have been started with explicit model control. Raises
@@ -174,59 +245,38 @@ class Client:
         server's reason, what was loaded before is then served on; or if it
         does not answer once it is loaded.
         """
-        deadline = self._deadline(timeout)
-        self._transport.load(_check_form(model), timeout=deadline.left())
-        served = self._releases.fetch_newest(model, deadline)
-        proof = probe(self._once, model, deadline)
-        if proof.is_broken:
-            raise ModelLoadError(
-                f"{model}: the server says that it is loaded, but it does not answer; a server "
-                f"does not load again what has not changed, so restart it: {proof.error}"
-            ) from proof.error
-        return served
+        return self._run(self._session.load(model, self._options.but(timeout=timeout)))
 
     def unload(self, model: str, *, timeout: float | None = None) -> None:
-        """Unload a category; requests under way are answered still."""
-        deadline = self._deadline(timeout)
-        self._transport.unload(_check_form(model), timeout=deadline.left())
-        self._releases.forget(model)
+        """Unload a category from every server; requests under way are answered still."""
+        self._run(self._session.unload(model, self._options.but(timeout=timeout)))
 
     def health(self, *, timeout: float | None = None) -> Health:
-        """Ask whether the server is ready. Raises `ServerUnavailableError` if none answers."""
-        return self._transport.health(timeout=self._deadline(timeout).left())
+        """Ask every server whether it is ready. Raises `ServerUnavailableError` if none answers."""
+        return self._run(self._session.health(self._options.but(timeout=timeout)))
 
     def probe(self, model: str | None = None, *, timeout: float | None = None) -> list[Probe]:
-        """Send a grey image through a category, or through all that the server serves.
+        """Send a grey image through a category, or through all that the servers serve.
 
         A server's own word that it is ready does not tell: it says so of models
-        whose process has died. Raises a `DiffusionADError` if the server does
+        whose process has died. Raises a `DiffusionADError` if a server does
         not tell what it serves; what fails after that is in the answers.
         """
-        deadline = self._deadline(timeout)
-        chosen = self._model if model is None else _check_form(model)
-        if chosen is not None:
-            return [probe(self._once, chosen, deadline)]
-        return probe_all(self._once, self._releases.categories(deadline), deadline)
+        return self._run(self._session.probe(model, self._options.but(timeout=timeout)))
 
-    def _choose(self, model: str | None, deadline: Deadline) -> str:
-        if model is not None:
-            return contract.check_category(model)
-        return self._model or self._releases.only_category(deadline)
+    def stats(self) -> Stats:
+        """Sum up the calls so far: tries, errors by type, latencies, for each server too."""
+        return self._session.stats()
 
-    def _deadline(self, timeout: float | None) -> Deadline:
-        return Deadline(self._timeout if timeout is None else timeout)
+    def _run(self, steps: Steps[T]) -> T:
+        return self._driver.run(steps)
 
 
-def _connection(url: str | Connection, timeout: float | None, admin_key: str | None) -> Connection:
+def connection_of(
+    url: str | Sequence[str] | Connection, timeout: float | None, admin_key: str | None
+) -> Connection:
     """Complete what a caller gave of a connection; what is said beside it goes before it."""
     connection = url if isinstance(url, Connection) else Connection(url)
     if timeout is not None:
         connection = replace(connection, timeout=timeout)
     return connection if admin_key is None else replace(connection, admin_key=admin_key)
-
-
-def _check_form(model: str) -> str:
-    """Return `model` if it names a category or its encoded form."""
-    if isinstance(model, str) and model == contract.encoded_model(model.partition("__")[0]):
-        return model
-    return contract.check_category(model)

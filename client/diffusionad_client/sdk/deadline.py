@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from numbers import Real
 
@@ -32,6 +33,13 @@ class Deadline:
         self._timeout = check_timeout(timeout)
         self._end = time.monotonic() + self._timeout
 
+    def share(self, part: float) -> Deadline:
+        """Give a part of what is left, of (0, 1], for one try of several."""
+        share = copy.copy(self)
+        now = time.monotonic()
+        share._end = now + max(0.0, self._end - now) * part
+        return share
+
     def left(self) -> float:
         """Seconds for the next request. Raises `DeadlineExceededError` when there are none."""
         left = self._end - time.monotonic()
@@ -40,6 +48,11 @@ class Deadline:
                 f"{self._timeout:g} s were over before the next request; {MORE_TIME}"
             )
         return left
+
+    @property
+    def is_over(self) -> bool:
+        """Tell whether there is no time left."""
+        return time.monotonic() >= self._end
 
     def allows(self, seconds: float) -> bool:
         """Tell whether there is time left after `seconds` more."""

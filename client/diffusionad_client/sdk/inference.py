@@ -1,4 +1,4 @@
-"""One image's way to an answer: whom to ask, what for, and when to ask again.
+"""One image's way to an answer on one server: what to ask it for, and of which release it is.
 
 What a server is known to serve may be out of date at any time: it was
 restarted with another repository, or its release was changed or rolled back.
@@ -9,10 +9,10 @@ again if it serves something else than was thought.
 
 from __future__ import annotations
 
-import random
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -31,18 +31,18 @@ from diffusionad_client.errors import (
 )
 from diffusionad_client.sdk.deadline import Deadline
 from diffusionad_client.sdk.judgement import release_that_came
-from diffusionad_client.sdk.releases import Releases
 from diffusionad_client.sdk.served import ServedModel
-from diffusionad_client.sdk.transports.base import Answer, Batch, Transport
+from diffusionad_client.sdk.servers import Server
+from diffusionad_client.sdk.steps import Steps, ask, work
+from diffusionad_client.sdk.tracing import Span
+from diffusionad_client.sdk.transports.base import Answer, Batch
 
-FIRST_PAUSE_S = 0.1  # before a request is tried again; doubled each time
-LONGEST_PAUSE_S = 2.0
 # A server in the middle of a change is asked anew at once; one that contradicts itself is not
 # asked for ever.
-_CHANGES_IN_ONE_CALL = 3
+_CHANGES_IN_ONE_TRY = 3
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Request:
     """What one call asks for, however often it has to ask."""
 
@@ -50,6 +50,8 @@ class Request:
     model: str | None  # None: the server's only category
     outputs: Sequence[str]  # besides those of the judgement
     priority: Priority
+    request_id: str
+    span: Span
 
     def form_of(self, category: str) -> str:
         """Name the form of a category that takes this image."""
@@ -63,6 +65,7 @@ class Reply:
     served: ServedModel
     tensors: dict[str, Any]  # without their batch dimension
     judged: bool  # the judgement came with them
+    server: str
     resize_s: float
     request_s: float
 
@@ -75,131 +78,104 @@ class _OutOfDateError(Exception):
         self.reason = reason
 
 
-class Inference:
-    """Asks one server. Threads may share it. Retries are made here and nowhere else."""
-
-    def __init__(self, transport: Transport, releases: Releases, *, retry: bool) -> None:
-        self._transport = transport
-        self._releases = releases
-        self._retry = retry
-
-    def run(self, request: Request, deadline: Deadline) -> Reply:
-        """Ask until there is an answer.
-
-        Tried again, inside the deadline, is what passes by itself: a full
-        queue, and a server or a model that is gone but has answered before.
-        One that was never reached is an error at once: more likely its address
-        or its name is wrong.
-        """
-        pauses = _pauses()
-        failure: DiffusionADError | None = None
-        changes = 0
-        while True:
-            try:
-                return self._ask(request, deadline)
-            except _OutOfDateError as exc:
-                changes += 1
-                if changes > _CHANGES_IN_ONE_CALL:
-                    raise exc.reason from exc
-                continue
-            except DeadlineExceededError as exc:
-                if failure is None:
-                    raise
-                raise failure from exc  # why it took so long, not that a last try had no time
-            except DiffusionADError as exc:
-                pause = next(pauses)
-                if not (self._retry and self._may_pass(exc, request) and deadline.allows(pause)):
-                    raise
-                failure = exc
-            time.sleep(pause)
-
-    def _may_pass(self, exc: DiffusionADError, request: Request) -> bool:
-        category = request.model if isinstance(exc, ModelNotFoundError) else None
-        model = None if category is None else request.form_of(category)
-        return exc.retryable and self._releases.reached(model)
-
-    def _ask(self, request: Request, deadline: Deadline) -> Reply:
-        """Ask once, as what is known of the server has it."""
-        image = request.image
-        model = request.form_of(request.model or self._releases.only_category(deadline))
-        served = self._releases.newest(model, deadline)
-        judgement = contract.judgement_outputs(served.metadata.contract)
-        outputs = [*request.outputs, *judgement]
-        started = time.perf_counter()
+def infer(request: Request, server: Server, deadline: Deadline) -> Steps[Reply]:
+    """Ask one server, again at once where it serves something else than was thought."""
+    for _ in range(_CHANGES_IN_ONE_TRY):
         try:
-            batch = _batch_of_one(image, served.metadata)
-        except ImageError as exc:  # it has more bits than images of that release
-            if self._serves_something_else(served, deadline):
-                raise _OutOfDateError(exc) from exc
-            raise
-        resize_s = time.perf_counter() - started
-        started = time.perf_counter()
-        try:
-            answer = self._transport.infer(
-                model, batch, outputs, priority=request.priority, timeout=deadline.left()
-            )
-            request_s = time.perf_counter() - started
-            tensors = _of_one_image(answer, outputs, served)
-        except ModelNotFoundError as exc:
-            raise self._releases.explain_missing(model, exc, deadline) from exc
-        except (ServerUnavailableError, DeadlineExceededError):
-            # What comes back may number its releases differently; the last try of an outage
-            # may just run out of time.
-            self._releases.forget(model)
-            raise
-        except (ContractError, InferenceError) as exc:
-            # It knows no such output, or takes images of another size: is it another release?
-            if self._serves_something_else(served, deadline):
-                raise _OutOfDateError(exc) from exc
-            raise
-        source = self._source(served, answer, deadline)
-        self._releases.answered(model)
-        return Reply(source, tensors, bool(judgement), resize_s, request_s)
+            return (yield from _ask(request, server, deadline))
+        except _OutOfDateError as exc:
+            reason = exc.reason
+    raise reason
 
-    def _source(self, served: ServedModel, answer: Answer, deadline: Deadline) -> ServedModel:
-        """Find the release that an answer is of; `served` was thought to give it."""
-        told = release_that_came(answer.outputs)
-        if answer.version == served.version and told in (None, served.metadata.release):
-            return served
-        source = self._releases.of_version(served.model, answer.version, deadline, release=told)
-        if told is not None and source.metadata.release != told:
-            self._releases.forget(served.model)
-            raise _OutOfDateError(
-                ContractError(
-                    f"{source.model} version {source.version}: the server answers as release "
-                    f"{told}, but its configuration is that of {source.metadata.release}"
+
+def _ask(request: Request, server: Server, deadline: Deadline) -> Steps[Reply]:
+    """Ask once, as what is known of the server has it."""
+    releases = server.releases
+    model = request.form_of(request.model or (yield from releases.only_category(deadline)))
+    served = yield from releases.newest(model, deadline)
+    judgement = contract.judgement_outputs(served.metadata.contract)
+    outputs = [*request.outputs, *judgement]
+    started = time.perf_counter()
+    try:
+        batch = yield from work(partial(_batch_of_one, request.image, served.metadata))
+    except ImageError as exc:  # it has more bits than images of that release
+        if (yield from _serves_something_else(server, served, deadline)):
+            raise _OutOfDateError(exc) from exc
+        raise
+    resize_s = time.perf_counter() - started
+    started = time.perf_counter()
+    try:
+        with request.span.inside("diffusionad.try", server=server.url) as span:
+            answer = yield from ask(
+                lambda: server.link.infer(
+                    model,
+                    batch,
+                    outputs,
+                    priority=request.priority,
+                    timeout=deadline.left(),
+                    request_id=request.request_id,
+                    headers=span.headers(),
                 )
             )
-        unasked = told is None and contract.judgement_outputs(source.metadata.contract)
-        if unasked or _prepared_for(source) != _prepared_for(served):
-            self._releases.forget(served.model)
-            raise _OutOfDateError(
-                ContractError(f"{source.model}: the server changes its releases all the time")
-            )
-        return source
+        request_s = time.perf_counter() - started
+        tensors = _of_one_image(answer, outputs, served)
+    except ModelNotFoundError as exc:
+        raise (yield from releases.explain_missing(model, exc, deadline)) from exc
+    except (ServerUnavailableError, DeadlineExceededError):
+        # What comes back may number its releases differently; the last try of an outage
+        # may just run out of time.
+        releases.forget(model)
+        raise
+    except (ContractError, InferenceError) as exc:
+        # It knows no such output, or takes images of another size: is it another release?
+        if (yield from _serves_something_else(server, served, deadline)):
+            raise _OutOfDateError(exc) from exc
+        raise
+    source = yield from _source(server, served, answer, deadline)
+    releases.answered(model)
+    return Reply(source, tensors, bool(judgement), server.url, resize_s, request_s)
 
-    def _serves_something_else(self, served: ServedModel, deadline: Deadline) -> bool:
-        self._releases.forget(served.model)
-        try:
-            now = self._releases.fetch_newest(served.model, deadline)
-        except DiffusionADError as exc:
-            if exc.retryable:
-                raise
-            return False
-        return now != served
+
+def _source(
+    server: Server, served: ServedModel, answer: Answer, deadline: Deadline
+) -> Steps[ServedModel]:
+    """Find the release that an answer is of; `served` was thought to give it."""
+    releases = server.releases
+    told = release_that_came(answer.outputs)
+    if answer.version == served.version and told in (None, served.metadata.release):
+        return served
+    source = yield from releases.of_version(served.model, answer.version, deadline, release=told)
+    if told is not None and source.metadata.release != told:
+        releases.forget(served.model)
+        raise _OutOfDateError(
+            ContractError(
+                f"{source.model} version {source.version}: the server answers as release "
+                f"{told}, but its configuration is that of {source.metadata.release}"
+            )
+        )
+    unasked = told is None and contract.judgement_outputs(source.metadata.contract)
+    if unasked or _prepared_for(source) != _prepared_for(served):
+        releases.forget(served.model)
+        raise _OutOfDateError(
+            ContractError(f"{source.model}: the server changes its releases all the time")
+        )
+    return source
+
+
+def _serves_something_else(server: Server, served: ServedModel, deadline: Deadline) -> Steps[bool]:
+    server.releases.forget(served.model)
+    try:
+        now = yield from server.releases.fetch_newest(served.model, deadline)
+    except DiffusionADError as exc:
+        if exc.retryable:
+            raise
+        return False
+    return now != served
 
 
 def _prepared_for(served: ServedModel) -> tuple[int, int]:
     """Give what an image is made to fit before it is sent."""
     return served.metadata.size, served.metadata.depth
-
-
-def _pauses() -> Iterator[float]:
-    """Yield the seconds to wait before each next try; at random, so that clients spread out."""
-    longest = FIRST_PAUSE_S
-    while True:
-        yield random.uniform(longest / 2, longest)
-        longest = min(2 * longest, LONGEST_PAUSE_S)
 
 
 def _batch_of_one(image: images.RGBImage | images.Deep | bytes, metadata: ReleaseMetadata) -> Batch:

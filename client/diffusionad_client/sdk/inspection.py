@@ -41,6 +41,8 @@ class Inspection:
     release: str  # digest of the release that the server answered from
     roi: str | None = None  # digest of the region that was inspected; None: the whole image
     timings: Timings
+    request_id: str = ""  # as the server's logs and traces have it
+    server: str = ""  # the address that answered
 
     def judged_by(self, thresholds: Thresholds) -> Inspection:
         """Give the same answer with the verdict of other thresholds."""

@@ -22,7 +22,10 @@ from diffusionad_client.errors import (
 )
 from diffusionad_client.sdk.catalogue import Catalogue
 from diffusionad_client.sdk.deadline import Deadline
-from diffusionad_client.sdk.inference import Inference, Request
+from diffusionad_client.sdk.inference import Request, infer
+from diffusionad_client.sdk.servers import Server
+from diffusionad_client.sdk.steps import Steps
+from diffusionad_client.sdk.tracing import NO_SPAN
 
 _GREY = np.full((16, 16, 3), 128, np.uint8)
 # A step may run in several processes, of which one is dead: servers give them their requests
@@ -39,6 +42,7 @@ class Probe:
     version: str | None = None  # that answered; None: it failed
     release: str | None = None
     error: DiffusionADError | None = None
+    server: str = ""  # its address
 
     @property
     def answers(self) -> bool:
@@ -52,38 +56,41 @@ class Probe:
         return not self.answers and not busy
 
 
-def probe(inference: Inference, model: str, deadline: Deadline) -> Probe:
+def probe(server: Server, model: str, deadline: Deadline) -> Steps[Probe]:
     """Send a grey image through a category or its encoded form, several times."""
     category = model.partition("__")[0]
     image = _grey_file() if model == contract.encoded_model(category) else _GREY
-    request = Request(image, category, [contract.SCORE], Priority.INLINE)
+    request = Request(image, category, [contract.SCORE], Priority.INLINE, "", NO_SPAN)
     slowest = 0.0
     for _ in range(_IMAGES):
         started = time.perf_counter()
         try:
-            reply = inference.run(request, deadline)
+            reply = yield from infer(request, server, deadline)
         except DiffusionADError as exc:
-            return Probe(model, time.perf_counter() - started, error=exc)
+            seconds = time.perf_counter() - started
+            return Probe(model, seconds, error=exc, server=server.url)
         slowest = max(slowest, time.perf_counter() - started)
-    return Probe(model, slowest, reply.served.version, reply.served.metadata.release)
+    version, release = reply.served.version, reply.served.metadata.release
+    return Probe(model, slowest, version, release, server=server.url)
 
 
-def probe_all(inference: Inference, catalogue: Catalogue, deadline: Deadline) -> list[Probe]:
+def probe_all(server: Server, catalogue: Catalogue, deadline: Deadline) -> Steps[list[Probe]]:
     """Probe all that a server serves; what it could not load, or this client not use, fails."""
     forms: list[str] = []
     for served in catalogue.served:
         forms.append(served.model)
         if served.model in catalogue.encoded:
             forms.append(contract.encoded_model(served.model))
-    return [
-        *(probe(inference, form, deadline) for form in forms),
-        *(Probe(refused.model, 0.0, error=refused.reason) for refused in catalogue.refused),
-        *(
-            Probe(idle.model, 0.0, error=DiffusionADError(f"{idle.model}: {idle.reason}"))
-            for idle in catalogue.idle
-            if idle.reason  # without one, nobody asked for it
-        ),
-    ]
+    found = []
+    for form in forms:
+        found.append((yield from probe(server, form, deadline)))
+    for refused in catalogue.refused:
+        found.append(Probe(refused.model, 0.0, error=refused.reason, server=server.url))
+    for idle in catalogue.idle:
+        if idle.reason:  # without one, nobody asked for it
+            reason = DiffusionADError(f"{idle.model}: {idle.reason}")
+            found.append(Probe(idle.model, 0.0, error=reason, server=server.url))
+    return found
 
 
 def _grey_file() -> bytes:

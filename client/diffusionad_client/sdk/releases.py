@@ -3,6 +3,7 @@
 A release's metadata comes with the ensemble's configuration, so thresholds and
 size never have to be configured on the client's side. They are kept per
 version, because a server may answer from an old version while a new one loads.
+The methods that ask are steps (steps.py).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from diffusionad_client.errors import AccessDeniedError, ContractError, ModelNot
 from diffusionad_client.sdk.catalogue import Catalogue, explain_missing, read_catalogue
 from diffusionad_client.sdk.deadline import Deadline
 from diffusionad_client.sdk.served import ServedModel, read_served, version_number
+from diffusionad_client.sdk.steps import Steps, ask
 from diffusionad_client.sdk.transports.base import Transport
 
 # An idle client may meet another server at the same address, whose version 1 is another release.
@@ -27,8 +29,8 @@ CONFIRM_AFTER_S = 30.0
 class Releases:
     """The releases of one server, as far as they were asked for. Threads may share it."""
 
-    def __init__(self, transport: Transport, url: str) -> None:
-        self._transport = transport
+    def __init__(self, link: Transport, url: str, told_of: set[str]) -> None:
+        self._link = link
         self._url = url  # for messages
         self._lock = Lock()
         self._known: dict[tuple[str, str], ServedModel] = {}
@@ -36,13 +38,9 @@ class Releases:
         self._confirmed: dict[str, float] = {}  # when the newest were heard of, monotonic
         self._answered: dict[str, float] = {}  # when they last answered, monotonic
         self._only: str | None = None
-        self._told_of: set[str] = set()
+        self._told_of = told_of  # all servers' of a client: the models that it has heard of
 
-    def reached(self, model: str | None = None) -> bool:
-        """Tell whether the server has ever told of a release: of that model, or of any."""
-        return bool(self._told_of) if model is None else model in self._told_of
-
-    def newest(self, model: str, deadline: Deadline) -> ServedModel:
+    def newest(self, model: str, deadline: Deadline) -> Steps[ServedModel]:
         """Give the newest release of a category; ask the server unless it told of it just now.
 
         Or unless its answers say which release they are of: they are checked.
@@ -53,7 +51,7 @@ class Releases:
                 contract.judgement_outputs(known.metadata.contract) or self._is_fresh(model)
             ):
                 return known
-        return self.fetch_newest(model, deadline)
+        return (yield from self.fetch_newest(model, deadline))
 
     def answered(self, model: str) -> None:
         """Hear that a model answered just now, as what it is known to be."""
@@ -65,22 +63,23 @@ class Releases:
         idle = now - max(confirmed, self._answered.get(model, confirmed))
         return idle <= CONFIRM_IDLE_AFTER_S and now - confirmed <= CONFIRM_AFTER_S
 
-    def fetch_newest(self, model: str, deadline: Deadline) -> ServedModel:
+    def fetch_newest(self, model: str, deadline: Deadline) -> Steps[ServedModel]:
         """Ask the server which release of a category, or of its encoded form, it serves now."""
-        version = self._newest_version(model, deadline)
+        version = yield from self._newest_version(model, deadline)
         try:
-            return self._fetch(model, version, deadline)
+            return (yield from self._fetch(model, version, deadline))
         except ModelNotFoundError:
-            now = self._newest_version(model, deadline)
+            now = yield from self._newest_version(model, deadline)
             if now == version:
                 raise
-            return self._fetch(model, now, deadline)  # which took its place between the two calls
+            # It took the other's place between the two calls.
+            return (yield from self._fetch(model, now, deadline))
 
-    def _newest_version(self, model: str, deadline: Deadline) -> str:
+    def _newest_version(self, model: str, deadline: Deadline) -> Steps[str]:
         try:
-            versions = self._transport.versions(model, timeout=deadline.left())
+            versions = yield from ask(lambda: self._link.versions(model, timeout=deadline.left()))
         except ModelNotFoundError as exc:
-            raise self.explain_missing(model, exc, deadline) from exc
+            raise (yield from self.explain_missing(model, exc, deadline)) from exc
         if not versions:
             raise ContractError(f"{model} on {self._url}: the server names no version of it")
         with self._lock:  # the new one may have a lower number: of another server
@@ -89,7 +88,7 @@ class Releases:
 
     def of_version(
         self, model: str, version: str, deadline: Deadline, *, release: str | None = None
-    ) -> ServedModel:
+    ) -> Steps[ServedModel]:
         """Give the release behind one version, which need not be the newest.
 
         The server is asked unless it told of that version before, as `release`
@@ -99,15 +98,15 @@ class Releases:
             known = self._known.get((model, version))
         if known is not None and release in (None, known.metadata.release):
             return known
-        return self._fetch(model, version, deadline)
+        return (yield from self._fetch(model, version, deadline))
 
-    def only_category(self, deadline: Deadline) -> str:
+    def only_category(self, deadline: Deadline) -> Steps[str]:
         """Name the one category of the server. Raises `ModelNotFoundError` if there are more."""
         with self._lock:
             if self._only is not None:
                 return self._only
         try:
-            names = self.categories(deadline).names
+            names = (yield from self.categories(deadline)).names
         except AccessDeniedError as exc:
             raise AccessDeniedError(
                 f"{self._url} does not tell everyone what it serves; name a category (--model)"
@@ -122,16 +121,16 @@ class Releases:
             self._only = names[0]
         return names[0]
 
-    def categories(self, deadline: Deadline) -> Catalogue:
+    def categories(self, deadline: Deadline) -> Steps[Catalogue]:
         """List the categories of the server's repository."""
-        return read_catalogue(self._transport, self._url, deadline)
+        return read_catalogue(self._link, self._url, deadline)
 
     def explain_missing(
         self, model: str, exc: ModelNotFoundError, deadline: Deadline
-    ) -> ModelNotFoundError:
+    ) -> Steps[ModelNotFoundError]:
         """Make of a server's "no such model" an error that says what it does serve."""
         self.forget(model)
-        return explain_missing(model, exc, self._transport, self._url, deadline)
+        return explain_missing(model, exc, self._link, self._url, deadline)
 
     def forget(self, model: str) -> None:
         """Ask anew next time, because another server may stand there by then."""
@@ -140,11 +139,13 @@ class Releases:
             self._newest.pop(model, None)
             self._known = {key: served for key, served in self._known.items() if key[0] != model}
 
-    def _fetch(self, model: str, version: str, deadline: Deadline) -> ServedModel:
+    def _fetch(self, model: str, version: str, deadline: Deadline) -> Steps[ServedModel]:
         try:
-            config = self._transport.config(model, version, timeout=deadline.left())
+            config = yield from ask(
+                lambda: self._link.config(model, version, timeout=deadline.left())
+            )
         except ModelNotFoundError as exc:
-            raise self.explain_missing(model, exc, deadline) from exc
+            raise (yield from self.explain_missing(model, exc, deadline)) from exc
         served = read_served(model, version, config, self._url)
         with self._lock:
             self._told_of.add(model)

@@ -1,7 +1,7 @@
 """The seam to a server: all that the client needs of one.
 
 Tests and other ways of reaching a model put their own object in the place of
-`GrpcTransport` (grpc.py).
+`GrpcTransport` (grpc.py) or `AioTransport` (aio.py).
 """
 
 from __future__ import annotations
@@ -20,11 +20,13 @@ from diffusionad_client.contract import Priority, Signature
 Batch = NDArray[np.uint8] | NDArray[np.object_]
 
 
-@dataclass(frozen=True)
-class Health:
-    """A server that answered."""
+Headers = Sequence[tuple[str, str]]  # gRPC metadata
 
-    ready: bool  # all of its models are ready for requests
+
+@dataclass(frozen=True)
+class About:
+    """What a server says of itself."""
+
     server: str
     version: str
 
@@ -59,10 +61,19 @@ class Answer:
 
 
 class Transport(Protocol):
-    """All that a client needs of a server. Methods raise `DiffusionADError`; timeouts are in s."""
+    """All that a client needs of a server. Methods raise `DiffusionADError`; timeouts are in s.
 
-    def health(self, *, timeout: float) -> Health:
-        """Ask whether the server is ready."""
+    Those of a transport for `AsyncClient` return awaitables of what stands here.
+    """
+
+    def ready(self, *, timeout: float) -> bool:
+        """Ask whether the server and all of its models are ready."""
+
+    def about(self, *, timeout: float) -> About:
+        """Ask for the server's name and version."""
+
+    def model_ready(self, model: str, *, timeout: float) -> bool:
+        """Ask whether a version of a model is ready."""
 
     def index(self, *, timeout: float) -> Sequence[IndexEntry]:
         """List the server's repository."""
@@ -81,6 +92,8 @@ class Transport(Protocol):
         *,
         priority: Priority,
         timeout: float,
+        request_id: str = "",
+        headers: Headers = (),
     ) -> Answer:
         """Run the newest version of a model on a batch for the named outputs."""
 

@@ -1,11 +1,21 @@
-"""The options of a gRPC channel: how long messages may be, how a dead line is noticed."""
+"""What every channel to a server has, whoever waits for its calls: options, headers, errors."""
 
 from __future__ import annotations
 
 import re
+from typing import Any
 
-# Given as `channel_args`, these replace tritonclient's own, so the message
-# lengths must be among them: gRPC's default refuses answers over 4 MB.
+from tritonclient.grpc import service_pb2
+
+from diffusionad_client.errors import DiffusionADError
+from diffusionad_client.sdk.connection import Connection
+from diffusionad_client.sdk.credentials import Credentials, Stamp, credentials_of
+from diffusionad_client.sdk.transports.base import Headers
+from diffusionad_client.sdk.transports.errors import translate
+from diffusionad_client.sdk.transports.methods import Message
+from diffusionad_client.sdk.transports.tls_failures import ask_why, may_be_tls
+
+# gRPC's default refuses answers over 4 MB.
 _CHANNEL_OPTIONS = (
     ("grpc.max_send_message_length", -1),
     ("grpc.max_receive_message_length", -1),
@@ -15,16 +25,95 @@ _CHANNEL_OPTIONS = (
     ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.keepalive_permit_without_calls", 0),
     ("grpc.http2.max_pings_without_data", 2),
-    # A line that waits for its server to come back should not wait two minutes more.
-    ("grpc.initial_reconnect_backoff_ms", 500),
-    ("grpc.max_reconnect_backoff_ms", 5_000),
+    # A server that comes back is to be reached within a second.
+    ("grpc.initial_reconnect_backoff_ms", 200),
+    ("grpc.min_reconnect_backoff_ms", 200),
+    ("grpc.max_reconnect_backoff_ms", 800),
+    # Channels of one process share a line to the same server otherwise, and its backoff.
+    ("grpc.use_local_subchannel_pool", 1),
 )
 # No proxy reaches this machine's own servers, yet gRPC would ask the one in http_proxy to.
 _LOOPBACK = re.compile(r"((dns:/*|ipv4:)?(localhost|127(\.\d+){3})|(dns:/*|ipv6:)?\[::1\]):\d+")
 _PAST_THE_PROXY = ("grpc.enable_http_proxy", 0)
 
 
-def channel_options(url: str) -> list[tuple[str, int]]:
+def channel_options(url: str) -> list[tuple[str, int | str]]:
     """Give the options of a channel to `url`."""
     local = all(_LOOPBACK.fullmatch(address) for address in url.split(","))
     return [*_CHANNEL_OPTIONS, _PAST_THE_PROXY] if local else [*_CHANNEL_OPTIONS]
+
+
+_SERVICE = "/inference.GRPCInferenceService/"
+
+
+class Line:
+    """One channel's address, and what is said of its calls.
+
+    `host` is the name that the server's certificate holds, where its address
+    was looked up from one.
+    """
+
+    def __init__(
+        self, url: str, admin_key: str | None, credentials: Credentials | None, host: str | None
+    ) -> None:
+        if credentials is None:
+            credentials = credentials_of(Connection(url, admin_key=admin_key))
+        self.target = url
+        self.options = channel_options(url)
+        if host is not None:
+            self.options += [
+                ("grpc.default_authority", host),
+                ("grpc.ssl_target_name_override", host),
+            ]
+        self.credentials = credentials
+        self.closed = False
+        self.answered = False  # on the channel that there is now
+        self._called = url if host is None else f"{host}:{url.rpartition(':')[2]}"
+        self._stamp: Stamp | None = None
+
+    def renewed(self) -> bool:
+        """Tell whether a channel has to be made: there is none, or a file of TLS has changed."""
+        stamp = self.credentials.stamp()
+        if stamp == self._stamp or self.closed:
+            return False
+        self._stamp, self.answered = stamp, False
+        return True
+
+    def metadata(self, message: Message[Any]) -> Headers:
+        """Give the headers of a call."""
+        admin = self.credentials.admin_metadata() if message.of_repository else ()
+        return [*self.credentials.metadata(), *message.headers, *admin]
+
+    def method(self, name: str) -> tuple[str, Any, Any]:
+        """Give a method's path, and how its messages become bytes and back."""
+        method = service_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].methods_by_name[
+            name
+        ]
+        request = getattr(service_pb2, method.input_type.name)
+        response = getattr(service_pb2, method.output_type.name)
+        return _SERVICE + name, request.SerializeToString, response.FromString
+
+    def error(
+        self, code: Any, details: str | None, message: Message[Any], timeout: float
+    ) -> DiffusionADError:
+        """Say in an error of ours how a call failed."""
+        if self.closed:  # it was under way, and was cancelled
+            return self.closed_error()
+        about = self._about(message)
+        return translate(code.name, details or "", about, timeout, loads=message.loads)
+
+    def is_unclear(self, details: str | None) -> bool:
+        """Tell whether `why` may know better why a call failed."""
+        return not self.answered and not self.closed and may_be_tls(details or "")
+
+    def why(self, details: str, message: Message[Any], timeout: float) -> DiffusionADError | None:
+        """Find out, within `timeout` s, whether TLS is why; it blocks."""
+        about = self._about(message)
+        return ask_why(details, self._called, self.credentials, about, timeout)
+
+    def _about(self, message: Message[Any]) -> str:
+        return self.target if message.model is None else f"{message.model} on {self.target}"
+
+    def closed_error(self) -> DiffusionADError:
+        """Say that this channel is closed."""
+        return DiffusionADError(f"{self.target}: this client is closed; make a new one")

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
-
-from tritonclient.utils import InferenceServerException
 
 from diffusionad_client.contract import BAD_IMAGE
 from diffusionad_client.errors import (
@@ -52,14 +48,19 @@ _PROCESS_GONE = re.compile(
 )
 
 
-def translate(status: str | None, message: str, about: str, timeout: float) -> DiffusionADError:
-    """Turn a gRPC status and message into the error of ours that it means.
+def translate(
+    code: str, message: str, about: str, timeout: float, *, loads: bool = False
+) -> DiffusionADError:
+    """Turn the name of a gRPC status and a message into the error of ours that they mean.
 
     Triton answers UNAVAILABLE for a full queue and for restricted calls, gRPC
     itself for a server that is not there: only the message tells them apart.
+    Calls that load or unload a model have some words of their own.
     """
+    refused = _of_load(code, message, about) if loads else None
+    if refused is not None:
+        return refused
     text = message.lower()
-    code = (status or "").rpartition(".")[2]
     if _PROCESS_GONE.search(text):
         return ServerUnavailableError(
             f"{about}: a process that the server runs the model in has died ({message}); "
@@ -112,25 +113,19 @@ def _hint(message: str) -> str:
     return message
 
 
-@contextmanager
-def load_errors(about: str) -> Iterator[None]:
-    """Turn what Triton says of a model that it cannot load into errors of ours."""
-    try:
-        yield
-    except InferenceServerException as exc:
-        message = without_trace(exc.message()).strip()
-        if _NOT_THERE in message:
-            raise ModelNotFoundError(
-                f"{about}: there is no such model in the server's repository"
-            ) from exc
-        if _NO_CONTROL in message:
-            raise AccessDeniedError(
-                f"{about}: the server loads and unloads nothing while it runs; start it with "
-                "--model-control-mode explicit"
-            ) from exc
-        if exc.status() in ("StatusCode.INVALID_ARGUMENT", "StatusCode.INTERNAL"):
-            raise ModelLoadError(f"{about}: the server cannot load it: {message}") from exc
-        raise
+def _of_load(code: str, message: str, about: str) -> DiffusionADError | None:
+    """Turn what Triton says of a model that it cannot load into an error of ours."""
+    message = without_trace(message).strip()
+    if _NOT_THERE in message:
+        return ModelNotFoundError(f"{about}: there is no such model in the server's repository")
+    if _NO_CONTROL in message:
+        return AccessDeniedError(
+            f"{about}: the server loads and unloads nothing while it runs; start it with "
+            "--model-control-mode explicit"
+        )
+    if code in ("INVALID_ARGUMENT", "INTERNAL"):
+        return ModelLoadError(f"{about}: the server cannot load it: {message}")
+    return None
 
 
 def without_trace(message: str) -> str:

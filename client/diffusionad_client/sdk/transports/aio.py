@@ -1,0 +1,80 @@
+"""Triton over gRPC for an event loop: one channel, of the loop in which it is first used."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any, TypeVar
+
+import grpc
+import grpc.aio
+
+from diffusionad_client.sdk.credentials import Credentials
+from diffusionad_client.sdk.transports.channel import Line
+from diffusionad_client.sdk.transports.methods import Message, Methods
+
+T = TypeVar("T")
+
+
+class AioTransport(Methods):
+    """A `Transport` whose methods return awaitables; a task that is cancelled cancels its call."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        admin_key: str | None = None,
+        credentials: Credentials | None = None,
+        host: str | None = None,
+    ) -> None:
+        self._line = Line(url, admin_key, credentials, host)
+        self._channel: Any = None  # made on its event loop
+        self._methods: dict[str, Any] = {}
+
+    async def close(self) -> None:
+        """Let go of the connection; calls under way end with an error."""
+        self._line.closed = True
+        if self._channel is not None:
+            await self._channel.close()
+
+    def _send(self, message: Message[T], timeout: float) -> Any:
+        return self._sent(message, timeout)
+
+    async def _sent(self, message: Message[T], timeout: float) -> T:
+        line, started = self._line, time.monotonic()
+        if line.closed:
+            raise line.closed_error()
+        try:
+            method = self._method(message.method)
+            metadata = line.metadata(message)
+            response = await method(message.request, timeout=timeout, metadata=metadata)
+        except grpc.RpcError as exc:
+            error = line.error(exc.code(), exc.details(), message, timeout)
+            if line.is_unclear(exc.details()):
+                left = started + timeout - time.monotonic()
+                error = await asyncio.to_thread(line.why, exc.details(), message, left) or error
+            raise error from exc
+        except grpc.aio.UsageError as exc:
+            if not line.closed:
+                raise
+            raise line.closed_error() from exc
+        line.answered = True
+        return message.read(response)
+
+    def _method(self, name: str) -> Any:
+        if self._line.renewed():
+            self._dial()
+        method = self._methods.get(name)
+        if method is None:
+            method = self._methods[name] = self._channel.unary_unary(*self._line.method(name))
+        return method
+
+    def _dial(self) -> None:
+        """Make the channel; gRPC closes an old one when the last call lets go of it."""
+        secret = self._line.credentials.channel_credentials()
+        target, options = self._line.target, self._line.options
+        if secret is None:
+            self._channel = grpc.aio.insecure_channel(target, options=options)
+        else:
+            self._channel = grpc.aio.secure_channel(target, secret, options=options)
+        self._methods = {}

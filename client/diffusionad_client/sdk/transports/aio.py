@@ -52,7 +52,8 @@ class AioTransport(Methods):
             error = line.error(exc.code(), exc.details(), message, timeout)
             if line.is_unclear(exc.details()):
                 left = started + timeout - time.monotonic()
-                error = await asyncio.to_thread(line.why, exc.details(), message, left) or error
+                why = await asyncio.to_thread(line.why, exc.details(), message, left)
+                error = why or error
             raise error from exc
         except grpc.aio.UsageError as exc:
             if not line.closed:

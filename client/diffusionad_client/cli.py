@@ -11,6 +11,7 @@ images could not be scored; 130 interrupted.
 
 from __future__ import annotations
 
+import os
 from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
@@ -172,3 +173,6 @@ def _load(entry: EntryPoint) -> click.Command:
 @click.version_option(__version__, prog_name="diffusionad")
 def main() -> None:
     """Find defects in images of products, with DiffusionAD models on Triton."""
+    # gRPC writes about each handshake that fails, in lines that look like a crash; our error says
+    # what it was. It reads this when a command imports it.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")

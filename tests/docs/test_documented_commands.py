@@ -30,7 +30,9 @@ SOURCES = [
 FOREIGN = {
     "tritonserver": {
         "--allow-client-shm", "--grpc-restricted-protocol", "--http-restricted-api",
-        "--load-model", "--model-control-mode", "--model-repository", "--strict-readiness",
+        "--grpc-root-cert", "--grpc-server-cert", "--grpc-server-key", "--grpc-use-ssl",
+        "--grpc-use-ssl-mutual", "--load-model", "--model-control-mode",
+        "--model-repository", "--strict-readiness",
     },
     "docker": {"--gpus", "--shm-size"},
     "curl": {"--data-binary", "--header"},

@@ -7,9 +7,12 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
+from diffusionad_client.commands.connecting import Setting, settings_used
 from diffusionad_client.commands.options import json_option
-from diffusionad_client.commands.server import ServerChoice, reaches_server
+from diffusionad_client.commands.server import ServerChoice, model_option, reaches_server
+from diffusionad_client.errors import DiffusionADError
 
 if TYPE_CHECKING:
     from diffusionad_client.sdk.probe import Probe
@@ -18,7 +21,7 @@ if TYPE_CHECKING:
 @click.command()
 @reaches_server()
 @click.option("--deep", is_flag=True, help="Also send an image through what the server serves.")
-@click.option("--model", metavar="NAME", help="With --deep: through this category alone.")
+@model_option
 @json_option
 @click.pass_context
 def health(
@@ -27,20 +30,30 @@ def health(
     """Ask a server whether all of its models are ready.
 
     A server says so even of a model whose process has died: --deep asks the
-    models themselves. Exits with 0 if all is well, with 1 if not, or if no
-    server answers.
+    models themselves, --model one of them. Says also by which settings the server was
+    reached, and where each comes from. Exits with 0 if all is well, with 1 if
+    not, or if no server answers.
     """
     from diffusionad_client.sdk.client import Client
 
-    if model is not None and not deep:
+    if ctx.get_parameter_source("model") is ParameterSource.COMMANDLINE and not deep:
         raise click.UsageError("--model goes with --deep")
-    connection = server.connection
+    asked = {"model": model} if deep else {}
+    settings = settings_used(
+        server.reach, url=list(server.servers), timeout=server.timeout, **asked
+    )
+    try:
+        connection = server.connection
+        with Client(connection) as client:
+            answer = client.health()
+            probes = client.probe(model) if deep else []
+    except DiffusionADError:
+        click.echo(_reached_by(settings), err=True)
+        raise
     url = connection.address
-    with Client(connection) as client:
-        answer = client.health()
-        probes = client.probe(model) if deep else []
     if as_json:
         document: dict[str, Any] = {"url": url, **asdict(answer)}
+        document["settings"] = {s.name: {"value": s.value, "from": s.source} for s in settings}
         if deep:
             document["probes"] = [_document(probe) for probe in probes]
         click.echo(json.dumps(document))
@@ -51,8 +64,20 @@ def health(
             click.echo(_line(probe))
         if deep and not probes:
             click.echo("It serves no category that could be asked.")
+        click.echo(_reached_by(settings))
     well = answer.ready and all(probe.answers for probe in probes) and bool(probes) >= deep
     ctx.exit(0 if well else 1)
+
+
+def _reached_by(settings: list[Setting]) -> str:
+    lines = ["Reached by:"]
+    for setting in settings:
+        value = setting.value
+        if isinstance(value, (list, dict)):
+            value = ", ".join(value)
+        if value is not None:
+            lines.append(f"  {setting.name.replace('_', '-')} {value} ({setting.source})")
+    return "\n".join(lines)
 
 
 def _document(probe: Probe) -> dict[str, Any]:

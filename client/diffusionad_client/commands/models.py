@@ -57,7 +57,7 @@ def load(names: tuple[str, ...], server: ServerChoice) -> None:
         for name in names:
             served = client.load(name)
             release = f"version {served.version}, release {served.metadata.release}"
-            click.echo(f"{server.url} serves {name} {release}")
+            click.echo(f"{server.connection.address} serves {name} {release}")
 
 
 @models.command()
@@ -70,7 +70,7 @@ def unload(names: tuple[str, ...], server: ServerChoice) -> None:
     with Client(server.connection) as client:
         for name in names:
             client.unload(name)
-            click.echo(f"{server.url} no longer serves {name}")
+            click.echo(f"{server.connection.address} no longer serves {name}")
 
 
 def _refuse_options_before(ctx: click.Context, command: str) -> None:

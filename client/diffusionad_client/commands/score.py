@@ -9,7 +9,7 @@ import click
 
 from diffusionad_client.cli import EXIT_SOME_FAILED
 from diffusionad_client.commands.options import Number, concurrency_option
-from diffusionad_client.commands.server import ServerChoice, reaches_server
+from diffusionad_client.commands.server import ServerChoice, model_option, reaches_server
 
 if TYPE_CHECKING:
     from diffusionad_client.scoring.results import RunSummary
@@ -27,7 +27,7 @@ _SCORE = Number(0, 1)  # of a part, by the contract
     metavar="FILE",
     help="Score the images named in FILE, one path a line; - is standard input.",
 )
-@click.option("--model", metavar="NAME", help="Category; default: the server's only one.")
+@model_option
 @reaches_server(repository=True)
 @concurrency_option
 # verdicts

@@ -11,17 +11,25 @@ from typing import Any, TypeVar
 
 import click
 
+from diffusionad_client.commands.connecting import (
+    HowToReach,
+    source_of,
+    split_urls,
+    take_reach,
+    variable,
+    with_reach,
+)
 from diffusionad_client.commands.options import SECONDS
-from diffusionad_client.sdk.admin_key import read_admin_key
 from diffusionad_client.sdk.connection import CALL_S, DEFAULT_URL, Connection
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
-admin_key_option = click.option(
-    "--admin-key-file",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="The server's admin key, for one with explicit model control.",
+model_option = click.option(
+    "--model",
+    metavar="NAME",
+    envvar=variable("model"),
+    show_envvar=True,
+    help="Category; default: the server's only one.",
 )
 _repository_option = click.option(
     "--repository",
@@ -33,22 +41,23 @@ _repository_option = click.option(
 
 @dataclass(frozen=True, kw_only=True)
 class ServerChoice:
-    """The server that a command was told of: one that runs, or one to start for the run."""
+    """The servers that a command was told of: those that run, or one to start for the run."""
 
-    url: str | None
+    servers: tuple[str, ...]  # their addresses; empty: none was named
     timeout: float
-    admin_key_file: Path | None
-    repository: Path | None = None  # None: the server at the URL
+    reach: HowToReach
+    repository: Path | None = None  # None: the servers at those addresses
+    is_flagged: bool = False  # they were named on the command line, not by the environment
 
     @property
     def is_made(self) -> bool:
         """Tell whether a server was named at all."""
-        return self.url is not None or self.repository is not None
+        return bool(self.servers) or self.repository is not None
 
     @property
     def connection(self) -> Connection:
-        """How the server at the URL is reached."""
-        return self._reached_at(DEFAULT_URL if self.url is None else self.url)
+        """How the servers that run are reached."""
+        return self.reach.connection(self.servers or DEFAULT_URL, self.timeout)
 
     @contextmanager
     def open(self) -> Iterator[Connection]:
@@ -59,11 +68,7 @@ class ServerChoice:
         from diffusionad_client.local_server import serve_repository
 
         with serve_repository(self.repository) as url:
-            yield self._reached_at(url)
-
-    def _reached_at(self, url: str) -> Connection:
-        key = None if self.admin_key_file is None else read_admin_key(self.admin_key_file)
-        return Connection(url, timeout=self.timeout, admin_key=key)
+            yield self.reach.locally(url, self.timeout)
 
 
 def reaches_server(
@@ -73,15 +78,18 @@ def reaches_server(
     timeout: float = CALL_S,
     timeout_help: str = "How long to wait for an answer.",
 ) -> Callable[[_Command], Callable[..., Any]]:
-    """Give a command the options of its server, as one `server`.
+    """Give a command the options of its servers, as one `server`.
 
     With `repository` it may be given a folder to serve for the run instead of
     a URL, and not both.
     """
     url_option = click.option(
         "--url",
+        multiple=True,
         metavar="HOST:PORT",
-        help="The server's gRPC address."
+        envvar=variable("url"),
+        show_envvar=True,
+        help="The server's gRPC address. Of several servers, with commas or repeated."
         + ("" if default_url is None else f"  [default: {default_url}]"),
     )
     timeout_option = click.option(
@@ -90,6 +98,8 @@ def reaches_server(
         default=timeout,
         show_default=True,
         metavar="SECONDS",
+        envvar=variable("timeout"),
+        show_envvar=True,
         help=timeout_help,
     )
 
@@ -97,25 +107,27 @@ def reaches_server(
         @functools.wraps(command)
         def with_server(
             *args: Any,
-            url: str | None,
+            url: tuple[str, ...],
             timeout: float,
-            admin_key_file: Path | None,
             repository: Path | None = None,
             **others: Any,
         ) -> Any:
-            if url is not None and repository is not None:
+            is_flagged = source_of("url") == "--url"
+            if is_flagged and repository is not None:
                 raise click.UsageError("give --url or --repository, not both")
+            named = url or (() if default_url is None else (default_url,))
             server = ServerChoice(
-                url=default_url if url is None and repository is None else url,
+                servers=() if repository is not None else split_urls(named),
                 timeout=timeout,
-                admin_key_file=admin_key_file,
+                reach=take_reach(others),
                 repository=repository,
+                is_flagged=is_flagged or repository is not None,
             )
             return command(*args, server=server, **others)
 
-        options = [url_option, *([_repository_option] if repository else [])]
-        with_options: Callable[..., Any] = with_server
-        for option in reversed([*options, timeout_option, admin_key_option]):
+        options = [url_option, *([_repository_option] if repository else []), timeout_option]
+        with_options = with_reach(with_server)
+        for option in reversed(options):
             with_options = option(with_options)
         return with_options
 

@@ -59,17 +59,19 @@ def check_authorities(pem: bytes, path: Path) -> None:
     _check_now(newest, f"{path}: the authority's certificate")
 
 
-def check_pair(certificate: bytes, certificate_path: Path, key_path: Path) -> None:
+def check_pair(
+    certificate: bytes, certificate_path: Path, key_path: Path, *, whose: str = "the client's"
+) -> None:
     """Raise `CredentialsError` unless certificate and key belong together, and are valid now.
 
-    `certificate` is the content of its file, the client's own certificate first.
+    `certificate` is the content of its file, with the certificate of the key first.
     """
     own = validities(certificate, certificate_path)[0]
 
     def refuse_password() -> str:
         raise CredentialsError(
             f"{key_path}: the key is encrypted, which gRPC cannot read; decrypt it with "
-            f"`openssl pkey -in {key_path} -out client.key`"
+            f"`openssl pkey -in {key_path} -out decrypted.key`"
         )
 
     try:
@@ -90,7 +92,7 @@ def check_pair(certificate: bytes, certificate_path: Path, key_path: Path) -> No
         raise CredentialsError(
             f"{certificate_path}, {key_path}: cannot be read: {exc.strerror}"
         ) from exc
-    _check_now(own, f"{certificate_path}: the client's certificate")
+    _check_now(own, f"{certificate_path}: {whose} certificate")
 
 
 def _check_now(validity: Validity, what: str) -> None:

@@ -22,13 +22,12 @@ from typing import Generic, TypeVar
 
 import grpc
 
-from diffusionad_client import regular_files
 from diffusionad_client.errors import CredentialsError
 from diffusionad_client.sdk.admin_key import ADMIN_METADATA
 from diffusionad_client.sdk.certificates import Validity, check_authorities, check_pair, validities
 from diffusionad_client.sdk.connection import Connection
 from diffusionad_client.sdk.headers import AUTHORIZATION, check_token, check_value
-from diffusionad_client.sdk.secret_files import read_secret
+from diffusionad_client.sdk.secret_files import read_private, read_public
 
 LOOK_EVERY_S = 1.0  # at files, for a change
 
@@ -112,7 +111,7 @@ class Credentials:
         path = self._connection.client_cert
         if path is None:
             return None
-        return validities(_read_public(Path(path), "the client's certificate"), Path(path))[0]
+        return validities(read_public(Path(path), "the client's certificate"), Path(path))[0]
 
     def metadata(self) -> Metadata:
         """Give the headers that go with every call."""
@@ -130,12 +129,12 @@ class Credentials:
         authorities = certificate = key = None
         if connection.ca_cert is not None:
             path = Path(connection.ca_cert)
-            authorities = _read_public(path, "the authority's certificate")
+            authorities = read_public(path, "the authority's certificate")
             check_authorities(authorities, path)
         if connection.client_cert is not None and connection.client_key is not None:
             path, key_path = Path(connection.client_cert), Path(connection.client_key)
-            certificate = _read_public(path, "the client's certificate")
-            key = _read_private(key_path, "the client's key")
+            certificate = read_public(path, "the client's certificate")
+            key = read_private(key_path, "the client's key")
             check_pair(certificate, path, key_path)
         return grpc.ssl_channel_credentials(authorities, key, certificate)
 
@@ -145,12 +144,12 @@ class Credentials:
         token = connection.token
         if connection.token_file is not None:
             path = Path(connection.token_file)
-            token = check_token(_text(_read_private(path, "the token")), f"{path}: ")
+            token = check_token(_text(read_private(path, "the token")), f"{path}: ")
         if token is not None:
             found[AUTHORIZATION] = f"Bearer {token}"
         for name, file in connection.header_files.items():
             path = Path(file)
-            text = _text(_read_private(path, f"the header {name!r}"))
+            text = _text(read_private(path, f"the header {name!r}"))
             found[name] = check_value(name, text, f"{path}: ")
         return tuple(found.items())
 
@@ -205,26 +204,6 @@ def _identity(path: Path) -> tuple[int, int, int]:
     except OSError:
         return (0, 0, 0)
     return (status.st_mtime_ns, status.st_size, status.st_ino)
-
-
-def _read_public(path: Path, what: str) -> bytes:
-    try:
-        return regular_files.read(path)
-    except OSError as exc:
-        raise CredentialsError(f"{path}: {what} cannot be read: {exc.strerror}") from exc
-
-
-def _read_private(path: Path, what: str) -> bytes:
-    try:
-        content, open_mode = read_secret(path)
-    except OSError as exc:
-        raise CredentialsError(f"{path}: {what} cannot be read: {exc.strerror}") from exc
-    if open_mode is not None:
-        raise CredentialsError(
-            f"{path}: others than its owner may read {what} (mode {open_mode:04o}); run "
-            f"`chmod 600 {path}`, and have a new one made if it was so for long"
-        )
-    return content
 
 
 def _text(content: bytes) -> str:

@@ -20,11 +20,17 @@ from diffusionad_client.sdk.admin_key import ensure_admin_key
 from diffusionad_tools.folders import passing_over, strays
 from diffusionad_tools.server.checks import DEFAULT, choose_config
 from diffusionad_tools.server.ports import is_loopback, resolve_host
-from diffusionad_tools.server.process import ExplicitControl, ServerSettings, TritonProcess
+from diffusionad_tools.server.process import (
+    Encryption,
+    ExplicitControl,
+    ServerSettings,
+    TritonProcess,
+)
 from diffusionad_tools.server.site import Site, open_site
 from diffusionad_tools.server.supervisor import MAX_RESTARTS, WITHIN_S, Restarts, Supervisor
 
 _PORT = click.IntRange(0, 65535)
+_FILE = click.Path(dir_okay=False, path_type=Path)
 _FREE = "0 takes a free one."
 
 
@@ -77,6 +83,20 @@ _FREE = "0 takes a free one."
     help="Key for loading, unloading and listing models; made, for its owner only, if missing.",
 )
 @click.option(
+    "--tls-cert",
+    type=_FILE,
+    metavar="FILE",
+    help="Speak TLS for gRPC, with this PEM certificate and its chain. Not together with HTTP; "
+    "metrics then stay on loopback.",
+)
+@click.option("--tls-key", type=_FILE, metavar="FILE", help="The certificate's key, as PEM.")
+@click.option(
+    "--tls-client-ca",
+    type=_FILE,
+    metavar="FILE",
+    help="Let in only clients with a certificate that this authority signed.",
+)
+@click.option(
     "--max-restarts",
     type=click.IntRange(min=0),
     default=MAX_RESTARTS,
@@ -101,6 +121,9 @@ def serve(
     control: str,
     load: tuple[str, ...],
     admin_key_file: Path | None,
+    tls_cert: Path | None,
+    tls_key: Path | None,
+    tls_client_ca: Path | None,
     max_restarts: int,
     stop_on_stdin_eof: bool,
 ) -> None:
@@ -115,8 +138,16 @@ def serve(
       diffusionad serve --repository model_repository
       diffusionad serve --repository model_repository --model-control-mode explicit
         --load-model screw --admin-key-file admin.key
+      diffusionad serve --repository model_repository --tls-cert server.pem
+        --tls-key server.key --tls-client-ca ca.pem
     """
-    _check_bind(host, unsafe_bind)
+    tls = _encryption(tls_cert, tls_key, tls_client_ca)
+    if tls is not None and http_port is not None:
+        raise click.UsageError(
+            "HTTP cannot be encrypted here: leave out --http-port, or --tls-cert and put a gateway "
+            "in front that speaks TLS"
+        )
+    _check_bind(host, unsafe_bind, tls)
     settings = ServerSettings(
         repository=repository,
         host=host,
@@ -127,6 +158,7 @@ def serve(
         log_file=log_file,
         ready_timeout=ready_timeout,
         explicit=_explicit(control, load, admin_key_file),
+        tls=tls,
     )
     with _stop_requests(stop_on_stdin_eof) as stop, open_site(settings) as site:
         _say(f"Starting Triton on {repository}; its log: {site.log_file}")
@@ -141,6 +173,12 @@ def _say(line: str) -> None:
 
 
 def _announce(site: Site, server: TritonProcess) -> None:
+    tls = site.settings.tls
+    if tls is not None:
+        whom = (
+            "any client" if tls.client_ca is None else f"clients that {tls.client_ca} vouches for"
+        )
+        _say(f"gRPC with TLS, for {whom}.")
     if site.http_port is not None:
         _say(f"HTTP on {server.http_url}, through a filter: see docs/serving.md.")
     explicit = site.settings.explicit
@@ -184,17 +222,30 @@ def _explicit(
     return None
 
 
-def _check_bind(host: str, unsafe_bind: bool) -> None:
+def _encryption(
+    certificate: Path | None, key: Path | None, client_ca: Path | None
+) -> Encryption | None:
+    if certificate is None and key is None and client_ca is None:
+        return None
+    if certificate is None or key is None:
+        raise click.UsageError("TLS takes both --tls-cert and --tls-key")
+    return Encryption(certificate=certificate, key=key, client_ca=client_ca)
+
+
+def _check_bind(host: str, unsafe_bind: bool, tls: Encryption | None) -> None:
     if is_loopback(resolve_host(host)):
         return
+    lets_in_anyone = tls is None or tls.client_ca is None
     if not unsafe_bind:
+        lacking = "has no access control" if lets_in_anyone else "has known security holes"
         raise ServeError(
-            f"--host {host} can be reached from other machines, and this server has no access "
-            "control; add --unsafe-bind if that is wanted, better put a gateway in front"
+            f"--host {host} can be reached from other machines, and this server {lacking}; add "
+            "--unsafe-bind if that is wanted, better put a gateway in front"
         )
+    lacking = "security holes and no access control" if lets_in_anyone else "security holes"
     click.echo(
         f"Warning: {host} can be reached from other machines. The embedded Triton has known "
-        "security holes and no access control; do not leave it open to a network you do not trust.",
+        f"{lacking}; do not leave it open to a network you do not trust.",
         err=True,
     )
 

@@ -24,27 +24,30 @@ from pathlib import Path
 from diffusionad_client.contract import step_models
 from diffusionad_client.errors import DiffusionADError
 from diffusionad_client.sdk.client import Client
-from diffusionad_client.sdk.connection import check_url
+from diffusionad_client.sdk.connection import Connection
+from diffusionad_client.sdk.credentials import credentials_of
 from diffusionad_client.sdk.transports.grpc import GrpcTransport
 from diffusionad_tools.release.repository import Category, Release, read_category
-
-LOAD_S = 600.0  # warming up a large model on a CPU takes minutes
 
 _ASK_S = 10.0  # for what takes no work
 _AT_ONCE = 32  # servers
 
 
-@dataclass(frozen=True, kw_only=True)
 class Fleet:
-    """The servers of a repository, each with explicit model control, and the key to all of them."""
+    """The servers of a repository, each with explicit model control, and the key to all of them.
 
-    urls: Sequence[str]
-    admin_key: str | None
-    timeout: float = LOAD_S  # seconds for one server to load a category
+    None: there is no server to tell. The connection's timeout is for one
+    server to load a category. Raises `CredentialsError`.
+    """
 
-    def __post_init__(self) -> None:
-        for url in self.urls:
-            check_url(url)
+    def __init__(self, connection: Connection | None) -> None:
+        self.urls: Sequence[str] = () if connection is None else connection.servers
+        self.timeout = 0.0 if connection is None else connection.timeout
+        self._credentials = None if connection is None else credentials_of(connection)
+
+    def dial(self, url: str) -> GrpcTransport:
+        """Make the way to one of the servers."""
+        return GrpcTransport(url, credentials=self._credentials)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +109,7 @@ def _load_and_examine(
     release: Release, forms: Sequence[str], fleet: Fleet, last: bool, url: str
 ) -> ServerState:
     try:
-        with closing(GrpcTransport(url, admin_key=fleet.admin_key)) as server:
+        with closing(fleet.dial(url)) as server:
             there = _forms_there(server, forms)
             end = time.monotonic() + fleet.timeout
             for form in there:

@@ -64,17 +64,26 @@ def restrictions(keys: Keys, *, explicit: bool) -> list[str]:
     ]
 
 
-def endpoints(address: str, grpc_port: int, http: Path | None, metrics: Path | None) -> list[str]:
-    """Listen for gRPC on a port, for HTTP and metrics on Unix sockets, if at all."""
+def endpoints(address: str, grpc_port: int, http: Path, metrics: Path | None) -> list[str]:
+    """Listen for gRPC on a port, for HTTP on a Unix socket, for metrics on another, if at all."""
     return [
         f"--grpc-address={address}",
         f"--grpc-port={grpc_port}",
-        *_unix("http", http),
-        *_unix("metrics", metrics),
+        "--allow-http=true",
+        f"--http-address=unix:{http}",
+        *(
+            ["--allow-metrics=false"]
+            if metrics is None
+            else ["--allow-metrics=true", f"--metrics-address=unix:{metrics}"]
+        ),
     ]
 
 
-def _unix(protocol: str, path: Path | None) -> list[str]:
-    if path is None:
-        return [f"--allow-{protocol}=false"]
-    return [f"--allow-{protocol}=true", f"--{protocol}-address=unix:{path}"]
+def encryption(certificate: Path, key: Path, client_ca: Path | None) -> list[str]:
+    """Speak TLS on the gRPC port; with `client_ca` only to holders of a certificate of its."""
+    mutual = [] if client_ca is None else ["--grpc-use-ssl-mutual=true"]
+    authority = [] if client_ca is None else [f"--grpc-root-cert={client_ca}"]
+    return [
+        *("--grpc-use-ssl=true", *mutual),
+        *(f"--grpc-server-cert={certificate}", f"--grpc-server-key={key}", *authority),
+    ]

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from diffusionad_client.errors import ServeError
+from diffusionad_client.sdk.certificates import check_authorities, check_pair
+from diffusionad_client.sdk.secret_files import read_private, read_public
 from diffusionad_tools.folders import Kind, kinds
 
 ALL_MODELS = "*"  # for --load-model: every model of the repository
@@ -46,6 +48,15 @@ def named_models(repository: Path, names: Sequence[str]) -> list[str]:
     if list(names) != [ALL_MODELS] or Kind.STRAY not in found.values():
         return list(names)
     return [name for name, kind in found.items() if kind is not Kind.STRAY]
+
+
+def check_encryption(certificate: Path, key: Path, client_ca: Path | None) -> None:
+    """Raise `CredentialsError` unless a server can speak TLS with these files, now."""
+    if client_ca is not None:
+        check_authorities(read_public(client_ca, "the authority's certificate"), client_ca)
+    read_private(key, "the server's key")
+    pem = read_public(certificate, "the server's certificate")
+    check_pair(pem, certificate, key, whose="the server's")
 
 
 def choose_config(repository: Path, devices: Path = Path("/dev")) -> str | None:

@@ -21,6 +21,8 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
+from diffusionad_tools.server.private_line import UnixConnection
+
 MAX_BODY_BYTES = 256 << 20
 _IDLE_S = 60.0  # a connection on which nothing comes is closed
 _LINGER_S = 2.0  # after a refusal, for the rest of what was being sent
@@ -36,17 +38,6 @@ class _Refused(Exception):
     def __init__(self, status: int, why: str) -> None:
         super().__init__(why)
         self.status = status
-
-
-class _UnixConnection(http.client.HTTPConnection):
-    def __init__(self, path: Path) -> None:
-        super().__init__("localhost", timeout=_TRITON_S)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(str(self._path))
 
 
 class _Gate(ThreadingHTTPServer):
@@ -117,7 +108,7 @@ class _Handler(ABC, BaseHTTPRequestHandler):
         headers = {k: v for k, v in self.headers.items() if k.lower() not in _NOT_PASSED_ON}
         if body is not None:
             headers["Content-Type"] = "application/octet-stream"
-        connection = _UnixConnection(self.server.triton)
+        connection = UnixConnection(self.server.triton, _TRITON_S)
         try:
             connection.request(self.command, self.path, body, headers)
             response = connection.getresponse()

@@ -8,6 +8,8 @@ import socket
 
 from diffusionad_client.errors import ServeError
 
+LOOPBACK = "127.0.0.1"
+
 
 def resolve_host(host: str) -> str:
     """Return the IPv4 address that `host` names. Raises `ServeError`."""

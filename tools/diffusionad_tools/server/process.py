@@ -21,13 +21,20 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from diffusionad_client.errors import DiffusionADError, ServeError
-from diffusionad_tools.server import arguments, die_with_parent, linux
+from diffusionad_client.errors import ServeError
+from diffusionad_tools.server import arguments, die_with_parent, linux, private_line
 from diffusionad_tools.server.reasons import failure_reason
-from diffusionad_tools.server.site import ExplicitControl, ServerSettings, Site, open_site
+from diffusionad_tools.server.site import (
+    Encryption,
+    ExplicitControl,
+    ServerSettings,
+    Site,
+    open_site,
+)
 from diffusionad_tools.server.watch import Watch, how_it_ended
 
 __all__ = [
+    "Encryption",
     "ExplicitControl",
     "ServerSettings",
     "TritonProcess",
@@ -85,7 +92,7 @@ class TritonProcess:
     @property
     def metrics_url(self) -> str:
         """Where `/metrics` answers, as HOST:PORT, if they were asked for."""
-        return f"{self._site.reached_at}:{self._site.metrics_port}"
+        return f"{self._site.metrics_reached_at}:{self._site.metrics_port}"
 
     @property
     def pid(self) -> int:
@@ -97,8 +104,6 @@ class TritonProcess:
 
         Raises `ServeError` if the server stops or the time is up.
         """
-        import diffusionad_client.sdk.client  # noqa: F401  takes a while, in which Triton loads
-
         settings = self._site.settings
         deadline = time.monotonic() + settings.ready_timeout
         while not cancelled():
@@ -122,9 +127,10 @@ class TritonProcess:
 
     def fault(self) -> str | None:
         """Say what is wrong with the server or with a process of its models; None if nothing is."""
-        status = self._process.poll()
+        fault = None if self._watch is None else self._watch.fault()
+        status = self._process.poll()  # the later word, and the clearer one, on Triton itself
         if status is None:
-            return None if self._watch is None else self._watch.fault()
+            return fault
         reason = None if self._watch is not None else self._reason_in_log()
         return f"Triton stopped: {reason or 'it ' + how_it_ended(status)}"
 
@@ -150,7 +156,7 @@ class TritonProcess:
     def _arguments(self) -> list[str]:
         site = self._site
         settings = site.settings
-        explicit = settings.explicit
+        explicit, tls = settings.explicit, settings.tls
         load = self._again if explicit is None or self._again is not None else explicit.load
         return [
             *arguments.files(site.repository, site.backends, self._shared_memory_prefix),
@@ -164,9 +170,10 @@ class TritonProcess:
             *arguments.endpoints(
                 site.address,
                 site.grpc_port,
-                None if site.http_port is None else site.http_socket,
+                site.http_socket,
                 None if site.metrics_port is None else site.metrics_socket,
             ),
+            *([] if tls is None else arguments.encryption(tls.certificate, tls.key, tls.client_ca)),
         ]
 
     def _reason_in_log(self) -> str | None:
@@ -176,32 +183,17 @@ class TritonProcess:
             return failure_reason(log.read().decode(errors="replace"))
 
     def _answers_ready(self) -> bool:
-        """Ask over gRPC, once it is this very process that listens there.
+        """Ask over the private line, once it is this very process that listens for gRPC.
 
         Triton listens when its models are loaded. Until then another server
-        may answer on that port, and be ready.
+        may listen on that port.
         """
-        if not linux.listens_on(self.pid, self._site.grpc_port):
-            return False
-        from diffusionad_client.sdk.client import Client
-
-        try:
-            with Client(self.grpc_url, retry=False) as client:
-                ready = client.health(timeout=_ANSWER_S).ready
-        except DiffusionADError:
-            return False
-        return ready and all(map(_accepts, self._sockets()))
-
-    def _sockets(self) -> list[Path]:
         site = self._site
-        return [
-            path
-            for path, port in (
-                (site.http_socket, site.http_port),
-                (site.metrics_socket, site.metrics_port),
-            )
-            if port is not None
-        ]
+        return (
+            linux.listens_on(self.pid, site.grpc_port)
+            and private_line.is_ready(site.http_socket, timeout=_ANSWER_S)
+            and (site.metrics_port is None or _accepts(site.metrics_socket))
+        )
 
 
 @contextmanager

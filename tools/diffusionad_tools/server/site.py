@@ -17,12 +17,13 @@ from diffusionad_tools.server.backends import assemble, environment, plain_path,
 from diffusionad_tools.server.binaries import locate
 from diffusionad_tools.server.checks import (
     check_config_name,
+    check_encryption,
     check_models,
     check_repository,
     named_models,
 )
 from diffusionad_tools.server.http_gate import InferenceHandler, MetricsHandler, open_gate
-from diffusionad_tools.server.ports import choose_port, listen, resolve_host
+from diffusionad_tools.server.ports import LOOPBACK, choose_port, listen, resolve_host
 
 _SOCKET_FOLDER_CHARACTERS = 90  # Linux takes 107 for the path of a Unix socket
 
@@ -41,6 +42,18 @@ class ExplicitControl:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Encryption:
+    """TLS on the gRPC port, from PEM files that Triton reads when it starts.
+
+    With `client_ca`, only clients that show a certificate of that authority are let in.
+    """
+
+    certificate: Path  # the server's own, with its chain
+    key: Path
+    client_ca: Path | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class ServerSettings:
     """What to serve, and where. A port of 0 takes a free one; None leaves that protocol closed."""
 
@@ -53,6 +66,7 @@ class ServerSettings:
     log_file: Path | None = None  # default: a temporary file, kept only if something fails
     ready_timeout: float = STARTUP_S  # seconds, for all models to load
     explicit: ExplicitControl | None = None  # None: every model is loaded at start, and stays
+    tls: Encryption | None = None  # None: plain text
 
 
 class Site:
@@ -65,7 +79,10 @@ class Site:
         self.keep_log = settings.log_file is not None
         self.address = resolve_host(settings.host)
         # A server bound to every address is reached on this machine's own.
-        self.reached_at = "127.0.0.1" if self.address == "0.0.0.0" else self.address
+        self.reached_at = LOOPBACK if self.address == "0.0.0.0" else self.address
+        # Metrics know no TLS. Where the rest is encrypted, they stay on this machine.
+        self.metrics_address = self.address if settings.tls is None else LOOPBACK
+        self.metrics_reached_at = self.reached_at if settings.tls is None else LOOPBACK
         explicit = settings.explicit
         self.keys = (
             Keys()
@@ -102,7 +119,7 @@ class Site:
                 gates.enter_context(open_gate(http, self.http_socket, InferenceHandler))
             if settings.metrics_port is not None:
                 metrics = gates.enter_context(
-                    listen(self.address, "metrics", settings.metrics_port)
+                    listen(self.metrics_address, "metrics", settings.metrics_port)
                 )
                 self.metrics_port = metrics.getsockname()[1]
                 gates.enter_context(open_gate(metrics, self.metrics_socket, MetricsHandler))
@@ -141,6 +158,13 @@ def open_site(settings: ServerSettings) -> Iterator[Site]:
         settings = replace(settings, explicit=replace(settings.explicit, load=load))
     if settings.config_name is not None:
         check_config_name(settings.repository, settings.config_name)
+    if settings.tls is not None:
+        if settings.http_port is not None:
+            raise ServeError(
+                "HTTP cannot be encrypted here: leave out --http-port, or --tls-cert and put a "
+                "gateway in front that speaks TLS"
+            )
+        check_encryption(settings.tls.certificate, settings.tls.key, settings.tls.client_ca)
     log_file = settings.log_file or _new_log_file()
     with tempfile.TemporaryDirectory(prefix="diffusionad-triton-") as folder:
         site = Site(settings, Path(folder), log_file)

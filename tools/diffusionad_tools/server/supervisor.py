@@ -13,9 +13,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from diffusionad_client.errors import DiffusionADError, ServeError
+from diffusionad_client.errors import ServeError
 from diffusionad_tools.errors import RepositoryError
 from diffusionad_tools.release import model_config
+from diffusionad_tools.server import private_line
 from diffusionad_tools.server.process import TritonProcess
 from diffusionad_tools.server.site import Site
 
@@ -133,16 +134,10 @@ class LoadedModels:
         asked = time.monotonic()
         if asked < self._next:
             return
-        from diffusionad_client.sdk.transports.grpc import GrpcTransport
-
-        transport = GrpcTransport(self._site.grpc_url, admin_key=self._site.keys.admin)
-        try:
-            index = transport.index(timeout=_ASK_S)
-            self._ready = {entry.model for entry in index if entry.ready}
-        except DiffusionADError:
-            pass
-        finally:
-            transport.close()
+        site = self._site
+        ready = private_line.loaded_models(site.http_socket, site.keys.admin, timeout=_ASK_S)
+        if ready is not None:
+            self._ready = ready
         took = time.monotonic() - asked
         self._next = asked + max(_ASK_S, took / _SHARE)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from diffusionad_client.commands.server import ServerChoice, reaches_server
+from diffusionad_client.commands.server import ServerChoice, model_option, reaches_server
 
 if TYPE_CHECKING:
     from diffusionad_training.evaluation.detectors import Detector
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @click.argument("data", type=click.Path(path_type=Path))
 @click.option("--run", type=click.Path(path_type=Path), help="Measure a run, in torch.")
 @reaches_server(repository=True, default_url=None)
-@click.option("--model", help="Category to measure, with --url or --repository.")
+@model_option
 @click.option(
     "--denoising",
     type=click.Choice(["iterative", "small-step", "large-step", "norm-guided"]),
@@ -76,7 +76,7 @@ def evaluate(
     from diffusionad_training.evaluation.measure import measure
     from diffusionad_training.evaluation.page import Subject, write_page
 
-    if (run is not None) == server.is_made:
+    if server.is_flagged if run is not None else not server.is_made:
         raise click.UsageError("give one of --run, --url or --repository")
     if run is None and (tuple(denoising) != ("norm-guided",) or noise_seeds):
         raise click.UsageError(

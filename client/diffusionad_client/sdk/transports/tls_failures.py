@@ -143,16 +143,23 @@ def _refuses(
 ) -> TLSError | None:
     """Tell whether a server that speaks TLS refuses this client."""
     try:
-        with _shaken_hands(address, context, host, end) as line:
-            line.settimeout(_left(end))
-            # TLS 1.3: the client is done before the server has looked at its certificate.
-            # A gRPC server speaks first; one that hangs up without a word did not like it.
-            if line.recv(1):
-                return None
+        line = _shaken_hands(address, context, host, end)
     except ssl.SSLError as exc:
         return tls_failure(str(exc), about)
-    except OSError as exc:
-        if not isinstance(exc, ConnectionError):
+    except OSError:  # it hangs up on whoever calls
+        return None
+    with line:
+        line.settimeout(_left(end))
+        # TLS 1.3: the client is done before the server has looked at its certificate. A gRPC
+        # server speaks first; one that hangs up without a word did not like it.
+        try:
+            if line.recv(1):
+                return None
+        except ssl.SSLError as exc:
+            return tls_failure(str(exc), about)
+        except ConnectionError:
+            pass
+        except OSError:  # it took too long
             return None
     validity = credentials.client_validity()
     if validity is None:

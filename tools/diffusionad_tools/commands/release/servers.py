@@ -11,8 +11,8 @@ from typing import Any
 
 import click
 
+from diffusionad_client.commands.connecting import split_urls, take_reach, with_reach
 from diffusionad_client.commands.options import SECONDS
-from diffusionad_client.commands.server import admin_key_option
 from diffusionad_client.local_server import STARTUP_S
 from diffusionad_tools.commands.release import options
 from diffusionad_tools.folders import passing_over, strays
@@ -25,7 +25,8 @@ _url = click.option(
     "urls",
     multiple=True,
     metavar="HOST:PORT",
-    help="A running server with explicit model control that is told to load it; may be repeated.",
+    help="A running server with explicit model control that is told to load it. Of several, with "
+    "commas or repeated. Never taken from the environment.",
 )
 _load_timeout = click.option(
     "--load-timeout",
@@ -42,7 +43,7 @@ def rolls_out(command: Callable[..., None]) -> Callable[..., None]:
     @options.wait
     @options.settle
     @_url
-    @admin_key_option
+    @with_reach
     @_load_timeout
     @options.as_json
     @functools.wraps(command)
@@ -50,16 +51,14 @@ def rolls_out(command: Callable[..., None]) -> Callable[..., None]:
         *args: Any,
         repository: Path,
         urls: tuple[str, ...],
-        admin_key_file: Path | None,
         load_timeout: float,
         wait: float,
         settle: float,
         **others: Any,
     ) -> None:
-        from diffusionad_client.sdk.admin_key import read_admin_key
-
-        key = None if admin_key_file is None else read_admin_key(admin_key_file)
-        fleet = Fleet(urls=urls, admin_key=key, timeout=load_timeout)
+        reach = take_reach(others)
+        named = split_urls(urls)
+        fleet = Fleet(reach.connection(named, load_timeout) if named else None)
         rollout = RollOut(repository, fleet)
         procedure = Procedure(wait=wait, settle=settle, on_switch=rollout)
         command(*args, repository=repository, rollout=rollout, procedure=procedure, **others)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -232,6 +233,12 @@ def fixture_make_metadata() -> Callable[..., ReleaseMetadata]:
 @pytest.fixture
 def empty_triton() -> Iterator[FakeTriton]:
     """A server without models."""
+    with running_triton() as triton:
+        yield triton
+
+
+@contextmanager
+def running_triton() -> Iterator[FakeTriton]:
     triton = FakeTriton()
     server = grpc.server(ThreadPoolExecutor(8))
     service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(triton, server)
@@ -246,6 +253,14 @@ def triton(empty_triton: FakeTriton) -> FakeTriton:
     """A server with the category "screw"."""
     empty_triton.serve(make_metadata())
     return empty_triton
+
+
+@pytest.fixture
+def two_tritons(triton: FakeTriton) -> Iterator[tuple[FakeTriton, FakeTriton]]:
+    """Two servers with the category "screw"."""
+    with running_triton() as other:
+        other.serve(make_metadata())
+        yield triton, other
 
 
 @pytest.fixture

@@ -145,6 +145,35 @@ def test_health_says_which_settings_it_used_and_where_each_came_from(
     assert SECRET not in plain.output + json.dumps(document)
 
 
+def test_health_says_of_each_server_how_it_is(triton: Any, dead_url: str) -> None:
+    arguments = ("--url", f"{triton.url},{dead_url}")
+    plain = health(*arguments)
+    assert plain.exit_code == 1
+    first, second = plain.stdout.splitlines()[:2]
+    assert first == f"{triton.url}: triton 2.51.0, ready"
+    assert second.startswith(f"{dead_url}: no server answers")
+    document = json.loads(health("--json", *arguments).stdout)
+    assert not document["ready"]
+    there, gone = document["servers"]
+    assert (there["url"], there["ready"], there["error"]) == (triton.url, True, None)
+    assert list(there["releases"]) == ["screw"]
+    assert (gone["url"], gone["ready"]) == (dead_url, False)
+    assert "no server answers" in gone["error"]
+
+
+def test_health_names_servers_that_do_not_serve_the_same_and_the_remedy(
+    two_tritons: tuple[Any, Any], make_metadata: Any
+) -> None:
+    one, other = two_tritons
+    other.serve(make_metadata(release="e" * 64))
+    result = health("--url", one.url, "--url", other.url)
+    assert result.exit_code == 0  # each answer says which release it is of
+    (line,) = (line for line in result.stdout.splitlines() if "Not the same" in line)
+    assert one.url in line
+    assert f"{other.url} serves {'e' * 12}" in line
+    assert "release promote" in line
+
+
 def test_health_says_so_too_where_no_server_answers(dead_url: str) -> None:
     result = health("--url", dead_url)
     assert result.exit_code == 1

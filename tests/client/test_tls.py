@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import socket
 import ssl
@@ -20,7 +21,7 @@ import pytest
 import trustme
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-from diffusionad_client import Client, Connection, errors
+from diffusionad_client import AsyncClient, Client, Connection, errors
 from diffusionad_client.sdk.admin_key import ADMIN_METADATA
 from diffusionad_client.sdk.credentials import Credentials
 from diffusionad_client.sdk.transports.grpc import GrpcTransport
@@ -108,6 +109,7 @@ def refused(connection: Connection) -> str:
 
 def test_a_server_whose_authority_is_trusted_answers(files: Any, serve: Serve) -> None:
     ask(files.reach(serve(files.issue("127.0.0.1"))))
+    ask(files.reach(serve(files.issue("localhost")), host="localhost"))  # looked up, called by name
 
 
 def test_a_server_that_wants_a_certificate_answers_the_holder_of_one(
@@ -123,6 +125,27 @@ def test_a_server_of_an_unknown_authority_is_refused(files: Any, serve: Serve) -
         said = refused(files.reach(port, **given))
         assert "no authority that is trusted here has signed the server's certificate" in said
         assert "--ca-cert" in said
+
+
+def test_on_an_event_loop_it_is_the_same(
+    files: Any, serve: Serve, heard: Heard, tmp_path: Path
+) -> None:
+    port = serve(files.issue("127.0.0.1"), mutual=True)
+    pair = {"client_cert": files.client_cert, "client_key": files.client_key}
+
+    async def ask_on_a_loop(**given: Any) -> None:
+        async with AsyncClient(files.reach(port, **given)) as client:
+            await client.health()
+
+    asyncio.run(ask_on_a_loop(**pair, token_file=private(tmp_path / "token", SECRET)))
+    assert heard.metadata[0]["authorization"] == f"Bearer {SECRET}"
+    for given, said in (
+        ({**pair, "ca_cert": files.strange_ca}, "no authority that is trusted here"),
+        ({}, "lets in only clients that show a certificate"),
+        ({"ca_cert": None}, "the server speaks TLS"),
+    ):
+        with pytest.raises(errors.TLSError, match=said):
+            asyncio.run(ask_on_a_loop(**given))
 
 
 def test_a_server_with_another_name_is_refused(files: Any, serve: Serve) -> None:

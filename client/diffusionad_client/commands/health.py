@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -15,6 +14,7 @@ from diffusionad_client.commands.server import ServerChoice, model_option, reach
 from diffusionad_client.errors import DiffusionADError
 
 if TYPE_CHECKING:
+    from diffusionad_client.sdk.health import ServerHealth
     from diffusionad_client.sdk.probe import Probe
 
 
@@ -29,10 +29,10 @@ def health(
 ) -> None:
     """Ask a server whether all of its models are ready.
 
-    A server says so even of a model whose process has died: --deep asks the
-    models themselves, --model one of them. Says also by which settings the server was
-    reached, and where each comes from. Exits with 0 if all is well, with 1 if
-    not, or if no server answers.
+    Of several servers each is asked. A server says so even of a model whose
+    process has died: --deep asks the models themselves, --model one of them.
+    Says also by which settings the server was reached, and where each comes
+    from. Exits with 0 if all is well, with 1 if not, or if no server answers.
     """
     from diffusionad_client.sdk.client import Client
 
@@ -50,16 +50,24 @@ def health(
     except DiffusionADError:
         click.echo(_reached_by(settings), err=True)
         raise
-    url = connection.address
     if as_json:
-        document: dict[str, Any] = {"url": url, **asdict(answer)}
-        document["settings"] = {s.name: {"value": s.value, "from": s.source} for s in settings}
+        document: dict[str, Any] = {
+            "url": connection.address,
+            "ready": answer.ready,
+            "server": answer.server,
+            "version": answer.version,
+            "servers": [_of_one(server) for server in answer.servers],
+            "differences": answer.differences,
+            "settings": {s.name: {"value": s.value, "from": s.source} for s in settings},
+        }
         if deep:
             document["probes"] = [_document(probe) for probe in probes]
         click.echo(json.dumps(document))
     else:
-        state = "ready" if answer.ready else "answers, but not all of its models are ready"
-        click.echo(f"{url}: {answer.server} {answer.version}, {state}")
+        for server_health in answer.servers:
+            click.echo(_state(server_health))
+        for difference in answer.differences:
+            click.echo(f"Not the same everywhere: {difference}")
         for probe in probes:
             click.echo(_line(probe))
         if deep and not probes:
@@ -67,6 +75,24 @@ def health(
         click.echo(_reached_by(settings))
     well = answer.ready and all(probe.answers for probe in probes) and bool(probes) >= deep
     ctx.exit(0 if well else 1)
+
+
+def _of_one(server: ServerHealth) -> dict[str, Any]:
+    return {
+        "url": server.url,
+        "ready": server.ready,
+        "server": server.server,
+        "version": server.version,
+        "releases": dict(server.releases),
+        "error": None if server.error is None else str(server.error),
+    }
+
+
+def _state(server: ServerHealth) -> str:
+    if server.error is not None and not server.version:
+        return str(server.error)  # which names it
+    state = "ready" if server.ready else "answers, but not all of its models are ready"
+    return f"{server.url}: {server.server} {server.version}, {state}"
 
 
 def _reached_by(settings: list[Setting]) -> str:

@@ -81,6 +81,7 @@ class FakeServer:
         self.ready = True
         self.slow_s = 0.0  # how long it takes over each image
         self.counts: Counter[str] = Counter()  # of calls, by method
+        self.under_way = 0  # images that it has not answered yet
         self.requests: deque[Received] = deque(maxlen=keep)
         self.url = ""
         self._credentials = None
@@ -185,8 +186,18 @@ class FakeServer:
     def _meet(self, name: str, request: Any, context: grpc.ServicerContext) -> Any:
         with self._lock:
             self.counts[name] += 1
-        if name == "ModelInfer":
-            self._remember(request, context)
+        if name != _INFER:
+            return self._answer(name, request, context)
+        self._remember(request, context)
+        with self._lock:
+            self.under_way += 1
+        try:
+            return self._answer(name, request, context)
+        finally:
+            with self._lock:
+                self.under_way -= 1
+
+    def _answer(self, name: str, request: Any, context: grpc.ServicerContext) -> Any:
         model = getattr(request, "model_name", "") or getattr(request, "name", "")
         fault = self._fault(name, model)
         while fault is Fault.HANGS and context.is_active():

@@ -118,7 +118,7 @@ class Cancellation:
         try:
             self.check()
             return call.result()
-        except grpc.FutureCallCancelledError as exc:
+        except grpc.FutureCancelledError as exc:
             raise CallCancelledError("this call was cancelled") from exc
         finally:
             with self._lock:

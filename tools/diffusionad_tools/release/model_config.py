@@ -8,6 +8,7 @@ by NVIDIA's container.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -225,12 +226,21 @@ def render(config: pb.ModelConfig) -> str:
 
 def read(path: Path) -> pb.ModelConfig:
     """Read a `config.pbtxt`. Raises `RepositoryError`."""
+    config = pb.ModelConfig()
     try:
-        return text_format.Parse(path.read_text(encoding="utf-8"), pb.ModelConfig())
+        config.CopyFrom(_parse(path.read_text(encoding="utf-8")))
     except (OSError, UnicodeDecodeError) as exc:
         raise RepositoryError(f"{path}: cannot be read: {exc}") from exc
     except text_format.ParseError as exc:
         raise RepositoryError(f"{path}: not a Triton model configuration: {exc}") from exc
+    return config
+
+
+@lru_cache(maxsize=128)
+def _parse(text: str) -> pb.ModelConfig:
+    """Parse each text once: a change of a release reads the same files many times. Copy it."""
+    config: pb.ModelConfig = text_format.Parse(text, pb.ModelConfig())
+    return config
 
 
 def _ensemble(

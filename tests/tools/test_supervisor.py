@@ -40,7 +40,10 @@ def process_of(command: Any, named: str) -> int:
     pid: int
     for pid in command.descendants():
         words = command_line(pid).split("\0")
-        if (named in words[1]) if named else words[0].endswith("tritonserver"):
+        is_it = words[0].endswith("tritonserver")
+        if named:
+            is_it = len(words) > 1 and named in words[1]  # one that ends has no words left
+        if is_it:
             return pid
     raise AssertionError(f"no process of {named}")
 

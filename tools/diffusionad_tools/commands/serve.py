@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 
 import click
 
@@ -27,6 +21,7 @@ from diffusionad_tools.server.process import (
     TritonProcess,
 )
 from diffusionad_tools.server.site import Site, open_site
+from diffusionad_tools.server.stopping import stop_requests
 from diffusionad_tools.server.supervisor import MAX_RESTARTS, WITHIN_S, Restarts, Supervisor
 
 _PORT = click.IntRange(0, 65535)
@@ -142,11 +137,6 @@ def serve(
         --tls-key server.key --tls-client-ca ca.pem
     """
     tls = _encryption(tls_cert, tls_key, tls_client_ca)
-    if tls is not None and http_port is not None:
-        raise click.UsageError(
-            "HTTP cannot be encrypted here: leave out --http-port, or --tls-cert and put a gateway "
-            "in front that speaks TLS"
-        )
     _check_bind(host, unsafe_bind, tls)
     settings = ServerSettings(
         repository=repository,
@@ -160,7 +150,7 @@ def serve(
         explicit=_explicit(control, load, admin_key_file),
         tls=tls,
     )
-    with _stop_requests(stop_on_stdin_eof) as stop, open_site(settings) as site:
+    with stop_requests(stop_on_stdin_eof) as stop, open_site(settings) as site:
         _say(f"Starting Triton on {repository}; its log: {site.log_file}")
         if left := strays(repository):
             _say(passing_over(left))
@@ -248,30 +238,3 @@ def _check_bind(host: str, unsafe_bind: bool, tls: Encryption | None) -> None:
         f"{lacking}; do not leave it open to a network you do not trust.",
         err=True,
     )
-
-
-@contextmanager
-def _stop_requests(on_stdin_eof: bool) -> Iterator[threading.Event]:
-    """Give an event that Ctrl-C, SIGTERM or the end of standard input sets.
-
-    An event and no exception: stopping in order is never itself interrupted.
-    """
-    stop = threading.Event()
-
-    def request_stop(_number: int, _frame: FrameType | None) -> None:
-        stop.set()
-
-    before = {s: signal.signal(s, request_stop) for s in (signal.SIGINT, signal.SIGTERM)}
-    if on_stdin_eof:
-        threading.Thread(target=_wait_for_stdin_eof, args=(stop,), daemon=True).start()
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _wait_for_stdin_eof(stop: threading.Event) -> None:
-    while os.read(0, 4096):  # not sys.stdin: its lock would be held while the interpreter exits
-        pass
-    stop.set()

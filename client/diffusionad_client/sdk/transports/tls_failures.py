@@ -7,6 +7,7 @@ it says of a server that dies. Then a handshake of our own tells: see `ask_why`.
 
 from __future__ import annotations
 
+import os
 import re
 import socket
 import ssl
@@ -15,7 +16,7 @@ from datetime import datetime, timezone
 from urllib.parse import unquote
 
 from diffusionad_client.errors import CredentialsError, TLSError
-from diffusionad_client.sdk.addresses import hosts
+from diffusionad_client.sdk.addresses import hosts, is_loopback
 from diffusionad_client.sdk.credentials import Credentials
 
 _LONGEST_S = 2.0  # for a handshake of our own; one takes milliseconds
@@ -77,6 +78,7 @@ _UNCLEAR = re.compile(
     r"socket closed|connection reset|broken pipe|recvmsg|stream removed|end of file",
     re.IGNORECASE,
 )
+_PROXIES = ("grpc_proxy", "https_proxy", "http_proxy")  # as gRPC reads them
 _PEER = re.compile(r"ipv[46]:(\S+):(\d+)")  # of IPv6, the brackets are written %5B and %5D
 
 
@@ -104,7 +106,8 @@ def ask_why(
     than two. It blocks: an event loop gives it to a thread.
     """
     peer = _PEER.search(message)
-    if peer is None:  # the name was not even resolved
+    behind_proxy = any(map(os.environ.get, _PROXIES)) and not is_loopback(server)
+    if peer is None or behind_proxy:  # no address was found at all, or it is the proxy's
         return None
     end = time.monotonic() + min(timeout, _LONGEST_S)
     address = unquote(peer[1]).strip("[]"), int(peer[2])

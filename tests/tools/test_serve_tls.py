@@ -143,7 +143,7 @@ def test_a_server_whose_certificate_has_expired_is_refused(
     make_certificates: Any, encoded_repository: Path, tmp_path: Path
 ) -> None:
     certificates = make_certificates(tmp_path)
-    soon = datetime.now(timezone.utc).replace(microsecond=0) + timedelta(seconds=3)
+    soon = datetime.now(timezone.utc).replace(microsecond=0) + timedelta(seconds=2)
     times = {"not_before": soon - timedelta(days=1), "not_after": soon}
     cert, key = certificates.write("server", certificates.issue("127.0.0.1", **times))
     settings = ServerSettings(
@@ -161,6 +161,7 @@ def test_a_server_whose_certificate_has_expired_is_refused(
 
 
 @pytest.mark.server
+@pytest.mark.long
 def test_a_server_with_tls_is_brought_back_with_tls(
     start_serve: Any, encoded_repository: Path, make_certificates: Any, tmp_path: Path
 ) -> None:

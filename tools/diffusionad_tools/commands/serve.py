@@ -92,6 +92,12 @@ _FREE = "0 takes a free one."
     help="Let in only clients with a certificate that this authority signed.",
 )
 @click.option(
+    "--trace-url",
+    metavar="URL",
+    help="Send a span of each request to this OpenTelemetry collector (OTLP over HTTP), such as "
+    "http://127.0.0.1:4318/v1/traces. They join those of clients that send theirs.",
+)
+@click.option(
     "--max-restarts",
     type=click.IntRange(min=0),
     default=MAX_RESTARTS,
@@ -119,6 +125,7 @@ def serve(
     tls_cert: Path | None,
     tls_key: Path | None,
     tls_client_ca: Path | None,
+    trace_url: str | None,
     max_restarts: int,
     stop_on_stdin_eof: bool,
 ) -> None:
@@ -149,6 +156,7 @@ def serve(
         ready_timeout=ready_timeout,
         explicit=_explicit(control, load, admin_key_file),
         tls=tls,
+        traces=trace_url,
     )
     with stop_requests(stop_on_stdin_eof) as stop, open_site(settings) as site:
         _say(f"Starting Triton on {repository}; its log: {site.log_file}")

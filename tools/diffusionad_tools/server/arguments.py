@@ -79,6 +79,12 @@ def endpoints(address: str, grpc_port: int, http: Path, metrics: Path | None) ->
     ]
 
 
+def tracing(url: str) -> list[str]:
+    """Send a span of each request, and of each of its steps, to an OpenTelemetry collector."""
+    settings = ("mode=opentelemetry", "level=TIMESTAMPS", "rate=1", f"opentelemetry,url={url}")
+    return [f"--trace-config={setting}" for setting in settings]
+
+
 def encryption(certificate: Path, key: Path, client_ca: Path | None) -> list[str]:
     """Speak TLS on the gRPC port; with `client_ca` only to holders of a certificate of its."""
     mutual = [] if client_ca is None else ["--grpc-use-ssl-mutual=true"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from diffusionad_client.errors import ServeError
 from diffusionad_client.sdk.certificates import check_authorities, check_pair
@@ -57,6 +58,20 @@ def check_encryption(certificate: Path, key: Path, client_ca: Path | None) -> No
     read_private(key, "the server's key")
     pem = read_public(certificate, "the server's certificate")
     check_pair(pem, certificate, key, whose="the server's")
+
+
+def check_collector(url: str) -> None:
+    """Raise `ServeError` unless spans can be sent to that address."""
+    parts = urlsplit(url)
+    try:
+        there = parts.scheme == "http" and parts.hostname and parts.port
+    except ValueError:  # of a port out of range
+        there = None
+    if not there:
+        raise ServeError(
+            f"--trace-url {url}: not the address of a collector; give that of its OTLP receiver "
+            "over HTTP, such as http://127.0.0.1:4318/v1/traces"
+        )
 
 
 def choose_config(repository: Path, devices: Path = Path("/dev")) -> str | None:

@@ -174,6 +174,7 @@ class TritonProcess:
                 None if site.metrics_port is None else site.metrics_socket,
             ),
             *([] if tls is None else arguments.encryption(tls.certificate, tls.key, tls.client_ca)),
+            *([] if settings.traces is None else arguments.tracing(settings.traces)),
         ]
 
     def _reason_in_log(self) -> str | None:

@@ -16,6 +16,7 @@ from diffusionad_tools.server.arguments import Keys
 from diffusionad_tools.server.backends import assemble, environment, plain_path, without_strays
 from diffusionad_tools.server.binaries import locate
 from diffusionad_tools.server.checks import (
+    check_collector,
     check_config_name,
     check_encryption,
     check_models,
@@ -67,6 +68,7 @@ class ServerSettings:
     ready_timeout: float = STARTUP_S  # seconds, for all models to load
     explicit: ExplicitControl | None = None  # None: every model is loaded at start, and stays
     tls: Encryption | None = None  # None: plain text
+    traces: str | None = None  # where an OpenTelemetry collector takes spans, as a URL
 
 
 class Site:
@@ -83,6 +85,8 @@ class Site:
         # Metrics know no TLS. Where the rest is encrypted, they stay on this machine.
         self.metrics_address = self.address if settings.tls is None else LOOPBACK
         self.metrics_reached_at = self.reached_at if settings.tls is None else LOOPBACK
+        if settings.traces is not None:
+            check_collector(settings.traces)
         explicit = settings.explicit
         self.keys = (
             Keys()

@@ -137,6 +137,6 @@ class ScoringRun:
                 kept[kind] = picture.name
         except OutputError as exc:
             if isinstance(exc.__cause__, OSError) and exc.__cause__.errno in _NAME_REFUSED:
-                return replace(Row.failed(image.name, exc, sha256=scored.row.sha256), **kept)
+                return replace(Row.failed(image.name, exc, scored.row.facts), **kept)
             raise
         return scored.row

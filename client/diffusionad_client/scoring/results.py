@@ -1,8 +1,9 @@
 """The results of a run on disk, and how they are read again.
 
     OUTPUT/
-      results.jsonl       one JSON object an image, in source order
-      results.csv         the same, flat
+      results.jsonl       one row an image, as JSON, in the order of the source: the truth
+      results.csv         the same as a table, made from it
+      results.parquet     the same, if asked for
       run.json            what was scored, with which model, and the counts
       heatmaps/           NAME.png: the anomaly map over the image (or .jpg, .webp)
       reconstructions/    NAME.jpg: the product as the model would expect it
@@ -18,7 +19,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, fields
 from datetime import datetime
 from pathlib import Path
@@ -27,10 +28,12 @@ from typing import Any
 from diffusionad_client import regular_files
 from diffusionad_client.errors import ReportError
 from diffusionad_client.output_folders import Kind, settle
-from diffusionad_client.scoring.row import Row
+from diffusionad_client.scoring.last_lines import superseded
+from diffusionad_client.scoring.row import NewerSchemaError, Row
 
 RESULTS_JSONL = "results.jsonl"
 RESULTS_CSV = "results.csv"
+RESULTS_PARQUET = "results.parquet"
 RUN_JSON = "run.json"
 REPORT_HTML = "report.html"
 HEATMAPS = "heatmaps"
@@ -59,7 +62,10 @@ def _pictures_of(output: Path) -> set[str] | None:
 RESULTS = Kind(
     name="score",
     content="the results of an earlier run",
-    entries=(*PICTURE_FOLDERS, RESULTS_CSV, RESULTS_JSONL, RUN_JSON, REPORT_HTML),
+    entries=(
+        *PICTURE_FOLDERS,
+        *(RESULTS_CSV, RESULTS_PARQUET, RESULTS_JSONL, RUN_JSON, REPORT_HTML),
+    ),
     proofs=(RESULTS_JSONL,),
     inside={folder: _PICTURES for folder in PICTURE_FOLDERS},
     named=_pictures_of,
@@ -116,25 +122,43 @@ def check_results(output: Path) -> None:
 
 
 def read_rows(output: Path) -> Iterator[Row]:
-    """Yield the rows of a finished run; blank lines and a byte-order mark are passed over.
+    """Yield the rows of a run's results, of an image the last, in the order of their lines.
 
-    Raises `ReportError` with the line, or `OutputError` while another run replaces them.
+    Blank lines, a byte-order mark and a last line that a kill tore off are
+    passed over; results of earlier versions are read. Memory does not grow
+    with the rows but by 17 bytes each. Raises `ReportError` with the line, of
+    rows of a later version too, or `OutputError` while another run replaces
+    the results.
     """
     settle(output)
-    path = output / RESULTS_JSONL
+    yield from read_lines(output / RESULTS_JSONL)
+
+
+def read_lines(path: Path) -> Generator[Row, None, None]:
+    """Yield the rows of one file of results; see `read_rows`."""
     try:
         with regular_files.open_regular(path) as file:
-            for number, line in enumerate(file, start=1):
+            replaced = superseded(file)
+            file.seek(0)
+            # What a run that goes on adds meanwhile is for the next reader.
+            for number, (line, is_replaced) in enumerate(
+                zip(file, replaced, strict=False), start=1
+            ):
                 if number == 1:
                     line = _without_mark(line, path)
-                if not line.strip():
+                if is_replaced or not line.strip():
                     continue
                 try:
-                    yield Row.from_document(json.loads(line.decode("utf-8")))
+                    row = Row.from_document(json.loads(line.decode("utf-8")))
+                except NewerSchemaError as exc:
+                    raise ReportError(f"{path}, line {number}: {exc}") from exc
                 except (ValueError, RecursionError) as exc:
+                    if not line.endswith(b"\n") and number > 1:
+                        return
                     raise ReportError(
                         f"{path}, line {number}: not a row of results: {exc}"
                     ) from exc
+                yield row
     except OSError as exc:
         raise ReportError(
             f"{path}: cannot be read: {exc.strerror}; `diffusionad score` writes it"

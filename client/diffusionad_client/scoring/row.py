@@ -1,10 +1,14 @@
-"""What a run says of one image, as a row of its results."""
+"""What a run says of one image: a row of its results, the record that all else is made from.
+
+One line of results.jsonl is one row; `record.schema.json` beside this module is its
+published form. Of several rows of one image the last one holds.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from typing import Any
 
@@ -12,12 +16,30 @@ from diffusionad_client.artifacts.metadata import Thresholds, Verdict
 from diffusionad_client.errors import MetadataError
 from diffusionad_client.sdk.inspection import Inspection
 
+# A field more keeps the number; one that changes its meaning, or goes, raises it. Rows of
+# before there was a number are of schema 1, and are read as well.
+SCHEMA = 2
+
 _VERDICTS = tuple(verdict.value for verdict in Verdict)
+
+
+class NewerSchemaError(ValueError):
+    """A row was written by a later version, in a form that this one does not know."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileFacts:
+    """What is known of an image's file, whether it could be scored or not. None: it is not."""
+
+    sha256: str | None = None
+    size: int | None = None  # bytes
+    width: int | None = None  # pixels, turned upright
+    height: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One image: either scored, or failed with an error. Fields are the columns of the CSV."""
+    """One image: either scored, or failed with an error."""
 
     image: str  # its name: the path relative to the run's root
     score: float | None = None  # None also for a score that is not a number
@@ -37,6 +59,16 @@ class Row:
     error_type: str | None = None
     error_message: str | None = None
     sha256: str | None = None  # of the image's file; None if it could not be read
+    size: int | None = None  # of the file, in bytes
+    width: int | None = None  # of the image turned upright, in pixels
+    height: int | None = None
+    area_percent: float | None = None  # of the image, that defects cover; None: no map was asked
+    regions: tuple[Mapping[str, Any], ...] | None = None  # the defects, see the schema
+    request_id: str | None = None  # as the server's logs and traces have it
+    server: str | None = None  # the address that answered
+    scored_at: str | None = None  # ISO 8601, in UTC
+    settings: str | None = None  # digest of the settings that change a result
+    fields: Mapping[str, str] = field(default_factory=dict)  # the user's, such as lot and serial
 
     @classmethod
     def scored(
@@ -45,8 +77,9 @@ class Row:
         inspection: Inspection,
         *,
         decode_s: float,
-        sha256: str,
-        pictures: Mapping[str, str],
+        facts: FileFacts,
+        pictures: Mapping[str, Any],
+        **others: Any,
     ) -> Row:
         """Make the row of an inspected image; `pictures` are the files made of it, by field."""
         return cls(
@@ -62,37 +95,63 @@ class Row:
             decode_s=round(decode_s, 6),
             resize_s=round(inspection.timings.resize_s, 6),
             request_s=round(inspection.timings.request_s, 6),
-            sha256=sha256,
+            request_id=inspection.request_id or None,
+            server=inspection.server or None,
+            **asdict(facts),
             **pictures,
+            **others,
         )
 
     @classmethod
-    def failed(cls, image: str, error: Exception, *, sha256: str | None = None) -> Row:
+    def failed(
+        cls, image: str, error: Exception, facts: FileFacts | None = None, **others: Any
+    ) -> Row:
         """Make the row of an image that could not be scored."""
         return cls(
-            image=image, error_type=type(error).__name__, error_message=str(error), sha256=sha256
+            image=image,
+            error_type=type(error).__name__,
+            error_message=str(error),
+            **({} if facts is None else asdict(facts)),
+            **others,
         )
+
+    @property
+    def facts(self) -> FileFacts:
+        """What is known of the image's file."""
+        return FileFacts(sha256=self.sha256, size=self.size, width=self.width, height=self.height)
 
     def to_document(self) -> dict[str, Any]:
         """Give the JSON form: timings, thresholds and error as objects, null where not known."""
-        flat = asdict(self)
-        document = {name: flat[name] for name in ("image", "score", "verdict")}
-        document["thresholds"] = _group(flat, "accept", "reject")
-        document |= {name: flat[name] for name in ("model", "version", "release", "roi")}
-        document["timings"] = _group(flat, "decode_s", "resize_s", "request_s")
-        document |= {name: flat[name] for name in ("heatmap", "reconstruction", "anomaly_map")}
+        document: dict[str, Any] = {"schema": SCHEMA}
+        document |= {name: getattr(self, name) for name in ("image", "score", "verdict")}
+        document["thresholds"] = self._group("accept", "reject")
+        document |= {name: getattr(self, name) for name in ("model", "version", "release", "roi")}
+        document["timings"] = self._group("decode_s", "resize_s", "request_s")
+        document |= {
+            name: getattr(self, name) for name in ("heatmap", "reconstruction", "anomaly_map")
+        }
         error = {"type": self.error_type, "message": self.error_message}
         document["error"] = error if self.error_type is not None else None
-        document["sha256"] = self.sha256
+        document |= {name: getattr(self, name) for name in _AFTER_THE_ERROR}
+        document["regions"] = None if self.regions is None else [*map(dict, self.regions)]
+        document["fields"] = dict(self.fields)
         return document
+
+    def _group(self, *names: str) -> dict[str, Any] | None:
+        if getattr(self, names[0]) is None:
+            return None
+        return {name: getattr(self, name) for name in names}
 
     @classmethod
     def from_document(cls, document: object) -> Row:
-        """Read what `to_document` gave; fields of a later version are passed over.
+        """Read what `to_document` gave, now or in an earlier version.
 
-        Raises `ValueError` with what is wrong: people edit results, and scripts write them.
+        Fields that are not known are passed over. Raises `ValueError` with
+        what is wrong: people edit results, and scripts write them; and
+        `NewerSchemaError` for a form of a later version.
         """
         flat = dict(_object(document, "the line"))
+        _check_schema(flat.pop("schema", 1))
         flat |= _object(flat.pop("thresholds", None) or {}, "thresholds")
         flat |= _object(flat.pop("timings", None) or {}, "timings")
         error = flat.pop("error", None)
@@ -103,6 +162,8 @@ class Row:
             _check(name, flat.get(name), str, "a text")
         for name in _NUMBERS:
             _check(name, flat.get(name), (int, float), "a number")
+        for name in _WHOLE:
+            _check(name, flat.get(name), int, "a whole number")
         if not flat.get("image"):
             raise ValueError("it names no image")
         verdict = flat.get("verdict")
@@ -112,15 +173,46 @@ class Row:
             raise ValueError("it has neither a verdict nor an error")
         if verdict is not None:
             _check_thresholds(flat.get("accept"), flat.get("reject"))
-        return cls(**{name: flat[name] for name in (*_TEXTS, *_NUMBERS) if name in flat})
+        known = {name: flat[name] for name in (*_TEXTS, *_NUMBERS, *_WHOLE) if name in flat}
+        return cls(**known, regions=_regions(flat.get("regions")), fields=_fields(flat))
 
 
-_NUMBERS = ("score", "accept", "reject", "decode_s", "resize_s", "request_s")
-_TEXTS = tuple(name for name in Row.__dataclass_fields__ if name not in _NUMBERS)
+_NUMBERS = ("score", "accept", "reject", "decode_s", "resize_s", "request_s", "area_percent")
+_WHOLE = ("size", "width", "height")
+_TEXTS = tuple(
+    name
+    for name in Row.__dataclass_fields__
+    if name not in (*_NUMBERS, *_WHOLE, "regions", "fields")
+)
+_AFTER_THE_ERROR = (
+    *("sha256", "size", "width", "height", "area_percent"),
+    *("request_id", "server", "scored_at", "settings"),
+)
 
 
-def _group(flat: dict[str, Any], *names: str) -> dict[str, Any] | None:
-    return None if flat[names[0]] is None else {name: flat[name] for name in names}
+def _check_schema(schema: object) -> None:
+    if isinstance(schema, bool) or not isinstance(schema, int) or schema < 1:
+        raise ValueError(f"its schema is {_shown(schema)}, not a whole number from 1 on")
+    if schema > SCHEMA:
+        raise NewerSchemaError(
+            f"it is of schema {schema}, and this version of diffusionad-client knows them up to "
+            f"{SCHEMA}; upgrade it"
+        )
+
+
+def _regions(value: object) -> tuple[Mapping[str, Any], ...] | None:
+    if value is None:
+        return None
+    if not isinstance(value, list):
+        raise ValueError(f"its regions are {_shown(value)}, not a list")
+    return tuple(_object(each, "a region") for each in value)
+
+
+def _fields(flat: Mapping[str, Any]) -> Mapping[str, str]:
+    fields = _object(flat.get("fields") or {}, "fields")
+    for name, value in fields.items():
+        _check(f"field {name}", value, str, "a text")
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 def _object(value: object, name: str) -> dict[str, Any]:

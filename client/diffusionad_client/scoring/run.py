@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import Future, wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Protocol
 
@@ -24,7 +24,7 @@ from diffusionad_client.errors import (
 )
 from diffusionad_client.images import RGBImage
 from diffusionad_client.scoring.drawing import Drawing, Picture, draw
-from diffusionad_client.scoring.row import Row
+from diffusionad_client.scoring.row import FileFacts, Row
 from diffusionad_client.scoring.sources import Source, SourceImage
 from diffusionad_client.scoring.workers import Workers
 from diffusionad_client.sdk.inspection import Inspection
@@ -81,17 +81,18 @@ def score_one(image: SourceImage, inspect: Inspect, recipe: Recipe) -> ScoredIma
     the recipe alone. Raises the errors that are not the image's: the server's,
     and that its file was not there in time.
     """
-    sha256 = None
+    facts = FileFacts()
     try:
         content = image.read()
-        sha256 = hashlib.sha256(content).hexdigest()
+        facts = FileFacts(sha256=hashlib.sha256(content).hexdigest(), size=len(content))
         started = time.perf_counter()
         pixels = images.load(content, depth=recipe.depth, name=image.name)
         decode_s = time.perf_counter() - started
+        facts = replace(facts, height=pixels.shape[0], width=pixels.shape[1])
     except DeadlineExceededError:  # a drive that is gone is no better than a server that is
         raise
     except DiffusionADError as exc:
-        return ScoredImage(Row.failed(image.name, exc, sha256=sha256))
+        return ScoredImage(Row.failed(image.name, exc, facts))
     drawing = recipe.drawing
     try:
         inspection = inspect(
@@ -102,16 +103,16 @@ def score_one(image: SourceImage, inspect: Inspect, recipe: Recipe) -> ScoredIma
     except _NOT_THE_IMAGES:
         raise
     except DiffusionADError as exc:
-        return ScoredImage(Row.failed(image.name, exc, sha256=sha256))
+        return ScoredImage(Row.failed(image.name, exc, facts))
     thresholds = inspection.thresholds.with_changes(accept=recipe.accept, reject=recipe.reject)
     inspection = inspection.judged_by(thresholds)
     try:
         pictures = draw(image.name, pixels, inspection, drawing)
     except _UNDRAWABLE as exc:
         error = OutputError(f"its pictures cannot be drawn: {exc}")
-        return ScoredImage(Row.failed(image.name, error, sha256=sha256))
+        return ScoredImage(Row.failed(image.name, error, facts))
     names = {kind: picture.name for kind, picture in pictures.items()}
-    row = Row.scored(image.name, inspection, decode_s=decode_s, sha256=sha256, pictures=names)
+    row = Row.scored(image.name, inspection, decode_s=decode_s, facts=facts, pictures=names)
     return ScoredImage(row, pictures)
 
 

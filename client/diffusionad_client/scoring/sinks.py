@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
+from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol
 
 from diffusionad_client.files import output_errors, write_aside
 from diffusionad_client.output_folders import OutputFolder
-from diffusionad_client.scoring.results import RESULTS_CSV, RESULTS_JSONL, RUN_JSON, RunSummary
+from diffusionad_client.scoring.results import (
+    RESULTS_CSV,
+    RESULTS_JSONL,
+    RESULTS_PARQUET,
+    RUN_JSON,
+    RunSummary,
+)
 from diffusionad_client.scoring.row import Row
-
-_COLUMNS = [field.name for field in fields(Row)]
-# A cell that begins so is a formula to spreadsheets; file names come from anywhere.
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
-_BOM = "\ufeff"  # Excel takes a CSV without it for the encoding of its own country
+from diffusionad_client.scoring.tables import Format, write_table
 
 
 class Sink(Protocol):
@@ -44,15 +45,17 @@ class Sink(Protocol):
         """Make all that came the results of the run, as one change."""
 
 
+TABLES = {Format.CSV: RESULTS_CSV, Format.PARQUET: RESULTS_PARQUET}
+
+
 class FolderSink:
     """Writes results into an output folder; see `results` for its files."""
 
-    def __init__(self, output: OutputFolder) -> None:
+    def __init__(self, output: OutputFolder, formats: Sequence[Format] = (Format.CSV,)) -> None:
         self._output = output
+        self._formats = formats
         self._stack = ExitStack()
         self._jsonl = self._stack.enter_context(WholeLines(output.part(RESULTS_JSONL)))
-        self._csv = self._stack.enter_context(WholeLines(output.part(RESULTS_CSV)))
-        self._csv.write(_BOM + _csv_line(_COLUMNS))
 
     def __enter__(self) -> FolderSink:
         return self
@@ -76,13 +79,15 @@ class FolderSink:
         write_aside(self._output.part(folder) / rest, content)
 
     def write(self, row: Row) -> None:
-        """Add one image to both files."""
+        """Add one image."""
         self._jsonl.write(json.dumps(row.to_document(), allow_nan=False) + "\n")
-        self._csv.write(_csv_line([_cell(value) for value in asdict(row).values()]))
 
     def finish(self, summary: RunSummary) -> None:
-        """Put the files in the place of those of an earlier run."""
+        """Make the tables, and put all in the place of the results of an earlier run."""
         self._stack.close()
+        for form, name in TABLES.items():
+            if form in self._formats:
+                write_table(self._output.part(RESULTS_JSONL), self._output.part(name), form)
         text = json.dumps(asdict(summary), indent=2)
         write_aside(self._output.part(RUN_JSON), text.encode())
         self._output.publish()
@@ -124,14 +129,3 @@ class WholeLines:
                 self._file.truncate(end)
                 self._file.seek(end)
                 raise
-
-
-def _csv_line(cells: list[object] | list[str]) -> str:
-    line = io.StringIO(newline="")
-    csv.writer(line).writerow(cells)
-    return line.getvalue()
-
-
-def _cell(value: object) -> object:
-    """Keep a spreadsheet from running what is only a name: with the ' that it does not show."""
-    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -160,6 +161,42 @@ def test_a_server_whose_certificate_has_expired_or_is_not_valid_yet_is_refused(
     said = refused(files.reach(serve(files.issue("127.0.0.1", **PAST))))
     assert "the server's certificate, or one that it was signed with, has expired" in said
     assert "not valid yet" in refused(files.reach(serve(files.issue("127.0.0.1", **FUTURE))))
+
+
+def test_of_a_fleet_the_servers_with_good_certificates_answer(files: Any, serve: Serve) -> None:
+    good = files.reach(serve(files.issue("127.0.0.1")))
+    bad = files.reach(serve(files.issue("127.0.0.1", **PAST)))
+    with Client(replace(good, url=[bad.url, good.url])) as client:
+        for _ in range(4):
+            client.catalogue()
+        health = client.health()
+    assert [server.ready for server in health.servers] == [False, True]
+    assert isinstance(health.servers[0].error, errors.TLSError)
+
+
+def test_a_server_whose_certificate_went_bad_is_not_waited_for_and_taken_back_when_it_is_good(
+    make_certificates: Any, tmp_path: Path, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("diffusionad_client.sdk.credentials.LOOK_EVERY_S", 0.0)
+    files = make_certificates(tmp_path)
+    good = files.ca.read_bytes()
+    with Client(files.reach(serve(files.issue("127.0.0.1")))) as client:
+        client.catalogue()
+        files.ca.write_bytes(files.strange_ca.read_bytes())
+        started = time.monotonic()
+        for _ in range(3):
+            with pytest.raises(errors.TLSError, match="no authority"):
+                client.catalogue()
+        assert time.monotonic() - started < 3  # of ten
+        files.ca.write_bytes(good)
+        end = time.monotonic() + 5
+        while True:
+            try:
+                client.catalogue()
+                break
+            except errors.TLSError:
+                assert time.monotonic() < end
+                time.sleep(0.05)
 
 
 def test_without_a_certificate_of_its_own_a_client_hears_that_it_needs_one(

@@ -33,6 +33,7 @@ from diffusionad_client.errors import (
     ModelNotFoundError,
     ServerBusyError,
     ServerUnavailableError,
+    TLSError,
 )
 from diffusionad_client.sdk.deadline import Deadline
 from diffusionad_client.sdk.servers import Server, Servers
@@ -111,7 +112,7 @@ def persist(
             failure is None or _is_proven(server, key, failure, failed_at) or budget.spend()
         ):
             failure = failure or servers.why_away(key)
-            if not servers.reached():
+            if not (servers.reached() and (failure.retryable or servers.any_away(key))):
                 raise failure
             pause = random.uniform(0, _GATE_S)
         else:
@@ -156,6 +157,7 @@ _OF_ONE_SERVER = (
     ServerBusyError,
     DeadlineExceededError,
     ModelNotFoundError,
+    TLSError,
 )
 
 # What only a server that is there says.
@@ -164,7 +166,8 @@ _ANSWERS = (InferenceError, ContractError, AccessDeniedError)
 
 def _is_away(exc: DiffusionADError) -> bool:
     """Tell whether a server, or a model on it, is to be left until it is seen to be back."""
-    return exc.retryable and not isinstance(exc, ServerBusyError)
+    passes = exc.retryable and not isinstance(exc, ServerBusyError)
+    return passes or isinstance(exc, TLSError)  # of a fleet, the others' certificates may be good
 
 
 def _is_proven(server: Server, key: str, failure: DiffusionADError, failed_at: float) -> bool:

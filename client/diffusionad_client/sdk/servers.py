@@ -21,6 +21,7 @@ from threading import RLock
 from diffusionad_client.errors import (
     DiffusionADError,
     ServerUnavailableError,
+    TLSError,
 )
 from diffusionad_client.sdk.releases import Releases
 from diffusionad_client.sdk.standing import Standing
@@ -120,8 +121,12 @@ class Servers:
         return min(self.all(), key=lambda s: (s.under_way, s.used), default=None)
 
     def any_away(self, model: str) -> bool:
-        """Tell whether one is left for now, that may know better when it is back."""
-        return any(server.standing(model).away is not None for server in self.all())
+        """Tell whether one is left for now, that may know better when it is back.
+
+        One of which the certificate is wrong is not waited for.
+        """
+        reasons = [server.standing(model).away for server in self.all()]
+        return any(why is not None and not isinstance(why, TLSError) for why in reasons)
 
     def answered_since(self, server: Server, model: str, when: float) -> bool:
         """Tell whether a server has answered a call since then."""
@@ -217,7 +222,7 @@ class Servers:
                 back = yield from ask(lambda: server.link.ready(timeout=LOOK_S))
         except DiffusionADError as exc:
             # Who lets no such question through may let the calls themselves through.
-            back = not exc.retryable
+            back = not (exc.retryable or isinstance(exc, TLSError))
         with self._lock:
             if standing.away is None:  # a call that was under way has answered meanwhile
                 return

@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from diffusionad_client.sdk.health import Health, ServerHealth
     from diffusionad_client.sdk.inspection import Inspection, Timings
     from diffusionad_client.sdk.probe import Probe
+    from diffusionad_client.sdk.regions import Region
     from diffusionad_client.sdk.served import ServedModel
     from diffusionad_client.sdk.stats import Latencies, ServerStats, Stats
     from diffusionad_client.sdk.streams import Outcome
@@ -87,6 +88,7 @@ __all__ = [
     "Priority",
     "Probe",
     "RefusedModel",
+    "Region",
     "ReleaseMetadata",
     "ReportError",
     "ServeError",
@@ -116,6 +118,7 @@ _HOMES = {
     "Outcome": "sdk.streams",
     "Probe": "sdk.probe",
     "RefusedModel": "sdk.catalogue",
+    "Region": "sdk.regions",
     "ReleaseMetadata": "artifacts.metadata",
     "ServedModel": "sdk.served",
     "ServerHealth": "sdk.health",

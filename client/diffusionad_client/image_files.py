@@ -21,7 +21,9 @@ from diffusionad_client.regular_files import open_regular
 # What Pillow's decoders raise on damaged files; its own plugins catch the same kinds.
 _DAMAGED = (
     OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, OverflowError,
-    RuntimeError, MemoryError, struct.error, zlib.error,
+    RuntimeError, MemoryError, struct.error, zlib.error, AttributeError, ArithmeticError,
+    AssertionError, ImportError,
+    Warning,  # where whoever calls has made errors of warnings
 )  # fmt: skip
 _TOO_LARGE = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 
@@ -104,6 +106,16 @@ def lower_bytes(data: bytes) -> Image.Image | None:
         swapped.append(type(image.tile[0])(codec, extents, offset, new))
     image.tile = swapped
     return upright(image)
+
+
+def size_of(data: bytes) -> tuple[int, int] | None:
+    """Read the height and width of an image, turned upright; None if its header cannot be read."""
+    try:
+        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+            lies = _orientation(image) in _ON_ITS_SIDE
+            return (image.width, image.height) if lies else (image.height, image.width)
+    except (*_DAMAGED, *_TOO_LARGE):
+        return None
 
 
 def dimensions(path: Path) -> tuple[int, int]:

@@ -6,16 +6,25 @@ all call it, so that a score never depends on who prepared the image.
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Union
+import os
+from typing import Any, Union
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from diffusionad_client import regular_files
+from diffusionad_client import file_bytes
+from diffusionad_client.arrays import (
+    ArrayLike,
+    Color,
+    as_array,
+    check_color,
+    from_array,
+    is_array_like,
+)
 from diffusionad_client.contract import FULL_DEPTH
-from diffusionad_client.errors import DeadlineExceededError, ImageError
+from diffusionad_client.errors import ImageError
+from diffusionad_client.file_bytes import BinaryReader
 from diffusionad_client.image_files import Limits, damage_named, lower_bytes, opened, upright
 from diffusionad_client.pixels import (
     Deep,
@@ -27,6 +36,7 @@ from diffusionad_client.pixels import (
 )
 
 __all__ = [
+    "Color",
     "Deep",
     "ImageSource",
     "Limits",
@@ -38,15 +48,20 @@ __all__ = [
     "to_rgb",
 ]
 
-ImageSource = Union[str, "Path", bytes, Image.Image, RGBImage]
+# A path; a file's bytes, or an open one; pixels, of uint8 or of uint16.
+ImageSource = Union[
+    str, "os.PathLike[str]", bytes, bytearray, memoryview, BinaryReader,
+    Image.Image, NDArray[np.uint8], NDArray[np.uint16], ArrayLike,
+]  # fmt: skip
 
-_MOST_BYTES = 2**31 - 1  # of an array: more, Pillow does not resize
+_FORMS = "a path, a file's bytes, a file open in binary mode, a PIL image or an array"
 
 
 def load(
     source: ImageSource,
     *,
     depth: int = FULL_DEPTH,
+    color: Color = "rgb",
     limits: Limits | None = None,
     timeout: float | None = None,
     name: str | None = None,
@@ -57,7 +72,8 @@ def load(
     and its file does not say how many. Raises what `read_pixels` does, and
     `ImageError` for a pixel that does not fit into them.
     """
-    return to_rgb(read_pixels(source, limits=limits, timeout=timeout, name=name), depth)
+    pixels = read_pixels(source, color=color, limits=limits, timeout=timeout, name=name)
+    return to_rgb(pixels, depth)
 
 
 def to_rgb(pixels: RGBImage | Deep, depth: int = FULL_DEPTH) -> RGBImage:
@@ -68,54 +84,50 @@ def to_rgb(pixels: RGBImage | Deep, depth: int = FULL_DEPTH) -> RGBImage:
 def read_pixels(
     source: ImageSource,
     *,
+    color: Color = "rgb",
     limits: Limits | None = None,
     timeout: float | None = None,
     name: str | None = None,
 ) -> RGBImage | Deep:
     """Read an image, of its own size, into RGB or into what only needs a depth for that.
 
-    EXIF orientation is applied; depth and polarity are those that the file
-    states; grey, palette and CMYK images are converted; an alpha channel is
-    dropped; of several frames the first is taken. `limits` hold for files; no
-    pixel of one that breaks them is decoded. `timeout` is for reading the file,
-    in seconds. `name` is what messages call an image that comes as bytes. Raises
-    `ImageError`, or `DeadlineExceededError` when the time is over.
+    Of files, EXIF orientation is applied; depth and polarity are those that the
+    file states; grey, palette and CMYK images are converted; an alpha channel
+    is dropped; of several frames the first is taken. What is like an array is
+    taken as `arrays.from_array` does; `color` is the order of its channels,
+    and says nothing of files and PIL images, which know their own. `limits`
+    hold for files; no pixel of one that breaks them is decoded. `timeout` is
+    for reading the file, in seconds. `name` is what messages call an image that
+    comes as bytes. Raises `ImageError`, `ArgumentError` for another color, or
+    `DeadlineExceededError` when the time is over.
     """
-    if isinstance(source, np.ndarray):
-        return _check_array(source)
+    check_color(color)
     if isinstance(source, Image.Image):
         with damage_named("the PIL image"):
             return _convert(source, "the PIL image")
-    if isinstance(source, bytes):
-        return _decode(source, name or f"the image of {len(source)} bytes", limits)
-    if isinstance(source, (str, Path)):
-        return _decode(read_file(source, timeout=timeout), str(source), limits)
-    raise ImageError(
-        f"an image must be a path, bytes, a PIL image or an array, not {type(source).__name__}"
-    )
+    if isinstance(source, np.ndarray):
+        return from_array(source, color)
+    if file_bytes.holds_file(source):
+        data = read_file(source, timeout=timeout)
+        own = file_bytes.name_of(source)
+        return _decode(data, own or name or f"the image of {len(data)} bytes", limits)
+    if isinstance(source, memoryview) or is_array_like(source):
+        return from_array(as_array(source), color)
+    raise ImageError(f"an image must be {_FORMS}, not {type(source).__name__}")
 
 
-def read_file(source: ImageSource, *, timeout: float | None = None) -> bytes:
-    """Give an image's file as it is, from a path or its bytes.
+def read_file(source: Any, *, timeout: float | None = None) -> bytes:
+    """Give an image's file as it is, from a path, its bytes or an open file.
 
     Only regular files are read, and with a `timeout` in seconds nothing is
     waited for longer. Raises `ImageError` or `DeadlineExceededError`.
     """
-    if isinstance(source, bytes):
-        return source
-    if not isinstance(source, (str, Path)):
-        raise ImageError(
-            f"only a path or a file's bytes can be sent encoded, not {type(source).__name__}; "
-            "leave out encoded=True"
-        )
-    try:
-        return regular_files.read(source, timeout=timeout)
-    except TimeoutError as exc:
-        raise DeadlineExceededError(
-            f"{source}: {exc.strerror}; is its drive there? Allow more with timeout= or --timeout"
-        ) from exc
-    except OSError as exc:
-        raise ImageError(f"{source}: cannot be read: {exc.strerror or exc}") from exc
+    if file_bytes.holds_file(source):
+        return file_bytes.read(source, timeout=timeout)
+    raise ImageError(
+        "only a path, a file's bytes or an open file can be sent encoded, not "
+        f"{type(source).__name__}; leave out decode='server'"
+    )
 
 
 def resize(image: RGBImage, size: int) -> RGBImage:
@@ -125,35 +137,6 @@ def resize(image: RGBImage, size: int) -> RGBImage:
     return np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR))
 
 
-def _check_array(array: NDArray[np.generic]) -> RGBImage:
-    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or 0 in array.shape:
-        raise ImageError(
-            f"an image array must be RGB, (H, W, 3) uint8, not {array.shape} {array.dtype}; "
-            + _advice(array)
-        )
-    if array.size > _MOST_BYTES:
-        raise ImageError(
-            f"an image array of {array.shape} is more than the {_MOST_BYTES} bytes that can be "
-            "resized at once; shrink it first"
-        )
-    return array.astype(np.uint8, copy=False)
-
-
-def _advice(array: NDArray[np.generic]) -> str:
-    """Say how such an array becomes what models take, without losing what is in it."""
-    if array.dtype.kind == "f":
-        return (
-            "scale it first: numpy.rint(255 * image).astype('uint8') if its values lie in [0, 1]; "
-            "without that it would be black"
-        )
-    if array.dtype != np.uint8:
-        return (
-            "scale its values to 0 to 255, then convert it, for example with "
-            "(image // 257).astype('uint8') if they are of 16 bits"
-        )
-    return "make a grey image RGB with numpy.stack([grey] * 3, axis=-1)"
-
-
 def _decode(data: bytes, name: str, limits: Limits | None) -> RGBImage | Deep:
     with opened(data, name, limits) as image:
         return _convert(image, name, data)
@@ -161,6 +144,8 @@ def _decode(data: bytes, name: str, limits: Limits | None) -> RGBImage | Deep:
 
 def _convert(image: Image.Image, name: str, data: bytes | None = None) -> RGBImage | Deep:
     """Convert an image, from the `data` of its file if there is one."""
+    if 0 in image.size:
+        raise ImageError(f"{name}: it has no pixels")
     said = stated(image)
     turned = upright(image)
     if turned.mode.startswith("I"):  # 16 bits a pixel, in one of several byte orders

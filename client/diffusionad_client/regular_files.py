@@ -11,6 +11,7 @@ import errno
 import os
 import stat
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
@@ -28,6 +29,9 @@ _KINDS = (
     (stat.S_ISCHR, "a device"),
     (stat.S_ISBLK, "a device"),
 )
+
+# No picture, page or list is larger; what claims to be would fill the memory.
+MOST_BYTES = 2**31 - 1
 
 # Each read that never ends keeps a thread; a drive that is gone for a day must not take them all.
 MOST_READS = 64
@@ -50,37 +54,36 @@ def open_regular(path: str | Path) -> BinaryIO:
 
 
 def read(path: str | Path, *, timeout: float | None = None) -> bytes:
-    """Give the content of a regular file.
+    """Give the content of a regular file, of at most `MOST_BYTES`.
 
     With a `timeout`, in seconds, whoever asks waits no longer, and hears a
     Ctrl-C, whatever the file system does. Raises `OSError`, of the kind
     `TimeoutError` when the time is over.
     """
-    return _read(path) if timeout is None else _read_in_time(path, timeout)
+    return _read(path) if timeout is None else in_time(lambda: _read(path), str(path), timeout)
 
 
-def _read(path: str | Path) -> bytes:
-    with open_regular(path) as file:
-        return file.read()
+def in_time(work: Callable[[], bytes], name: str, timeout: float) -> bytes:
+    """Give what `work` reads, within `timeout` seconds, or raise a `TimeoutError` for `name`.
 
-
-def _read_in_time(path: str | Path, timeout: float) -> bytes:
-    late = TimeoutError(errno.ETIMEDOUT, f"not read within {timeout:g} s", str(path))
+    Work that takes longer is left to a thread that nobody waits for. Raises what `work` raises.
+    """
+    late = TimeoutError(errno.ETIMEDOUT, f"not read within {timeout:g} s", name)
     if not _reads.acquire(timeout=timeout):
         raise late
     read: list[bytes] = []
     failed: list[BaseException] = []
 
-    def work() -> None:
+    def run() -> None:
         try:
-            read.append(_read(path))
+            read.append(work())
         except BaseException as exc:
             failed.append(exc)
         finally:
             _reads.release()
 
     # A thread of a pool would be waited for when the process ends; a daemon is not.
-    thread = threading.Thread(target=work, name="read", daemon=True)
+    thread = threading.Thread(target=run, name="read", daemon=True)
     thread.start()
     thread.join(timeout)
     if failed:
@@ -88,6 +91,13 @@ def _read_in_time(path: str | Path, timeout: float) -> bytes:
     if not read:
         raise late
     return read[0]
+
+
+def _read(path: str | Path) -> bytes:
+    with open_regular(path) as file:
+        if (size := os.fstat(file.fileno()).st_size) > MOST_BYTES:
+            raise OSError(errno.EFBIG, f"{size} bytes, more than {MOST_BYTES}", str(path))
+        return file.read()
 
 
 def _require_regular(status: os.stat_result, path: str | Path) -> None:

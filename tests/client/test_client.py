@@ -108,12 +108,12 @@ def test_a_server_without_the_encoded_form_is_said_to_lack_it(triton: Any) -> No
         Client(triton.url) as client,
         pytest.raises(ModelNotFoundError, match="not serve 'screw__encoded'; it serves: screw"),
     ):
-        client.inspect(b"a file", encoded=True)
+        client.inspect(b"a file", decode="server")
 
 
 def test_an_array_is_not_sent_encoded(triton: Any) -> None:
-    with Client(triton.url) as client, pytest.raises(ImageError, match="leave out encoded=True"):
-        client.inspect(red(1), encoded=True)
+    with Client(triton.url) as client, pytest.raises(ImageError, match="leave out decode='server'"):
+        client.inspect(red(1), decode="server")
     assert triton.requests == []
 
 
@@ -364,7 +364,7 @@ def test_a_model_that_breaks_the_contract_is_refused(
 
 def test_a_bad_image_is_refused_before_the_server_is_asked(triton: Any) -> None:
     with Client(triton.url) as client, pytest.raises(ImageError, match="RGB"):
-        client.inspect(np.zeros((5, 5), np.uint8))
+        client.inspect(np.zeros((5, 5, 2), np.uint8))
     assert triton.calls == []
 
 

@@ -93,10 +93,10 @@ def test_the_encoded_form_is_waited_for_too(triton: Any, make_metadata: Any) -> 
     with Client(triton.url, "screw") as client:
         client.inspect(IMAGE)
         with pytest.raises(ModelNotFoundError) as caught:  # it is not there, and never was
-            client.inspect(b"a file", encoded=True, timeout=5)
+            client.inspect(b"a file", decode="server", timeout=5)
         assert not caught.value.retryable
         triton.configs[encoded, "1"] = triton.configs["screw", "1"]
         triton.failures["ModelMetadata"] = (Code.NOT_FOUND, "is not found")
         with pytest.raises(ModelNotFoundError) as caught:
-            client.inspect(b"a file", encoded=True, timeout=5)
+            client.inspect(b"a file", decode="server", timeout=5)
         assert caught.value.retryable

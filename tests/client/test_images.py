@@ -173,7 +173,7 @@ def test_a_file_is_read_as_it_is(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("thing", [pattern(4, 4), Image.new("RGB", (4, 4)), None])
 def test_only_files_can_be_read_as_they_are(thing: Any) -> None:
-    with pytest.raises(ImageError, match=f"not {type(thing).__name__}; leave out encoded=True"):
+    with pytest.raises(ImageError, match=f"not {type(thing).__name__}; leave out decode='server'"):
         images.read_file(thing)
 
 
@@ -197,13 +197,15 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "array",
     [
-        np.zeros((5, 5), np.uint8),
-        np.zeros((5, 5, 4), np.uint8),
+        np.zeros(5, np.uint8),
+        np.zeros((5, 5, 2), np.uint8),
         np.zeros((3, 5, 5), np.uint8),
         np.zeros((1, 5, 5, 3), np.uint8),
         np.zeros((0, 5, 3), np.uint8),
         np.zeros((5, 5, 3), np.float32),
         np.zeros((5, 5, 3), np.int64),
+        np.zeros((5, 5), np.int16),
+        np.zeros((5, 5), np.bool_),
     ],
 )
 def test_an_array_of_another_form_is_refused_with_its_form(array: NDArray[Any]) -> None:

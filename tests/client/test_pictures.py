@@ -7,6 +7,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from diffusionad_client import heat
 from diffusionad_client.pages import pictures
 
 GREY = np.full((300, 400, 3), 128, np.uint8)
@@ -43,10 +44,10 @@ def test_colours_are_laid_over_by_their_opacity() -> None:
     image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     values = np.linspace(0, 1, 64 * 64, dtype=np.float32).reshape(64, 64)
     steps = (values * np.float32(255)).astype(np.uint8)
-    colours = pictures._colours(0.3)[steps]
+    colours = heat.colours_of(0.3)[steps]
     opacity = colours[..., 3:] / 255
     exact = image * (1 - opacity) + colours[..., :3] * opacity
-    assert np.abs(pictures.blend(image, values, 0.3) - exact).max() <= 1.5
+    assert np.abs(heat.blend(image, values, 0.3) - exact).max() <= 1.5
 
 
 def test_a_map_below_the_pixel_threshold_has_no_outline() -> None:

@@ -39,7 +39,9 @@ OF_MANY: dict[str, Any] = {
     "anomaly_map": False,
     "reconstruction": False,
     "thresholds": None,
-    "encoded": False,
+    "color": "rgb",
+    "decode": "client",
+    "encoded": None,
     "priority": None,
     "timeout": None,
 }
@@ -64,7 +66,9 @@ CALLS: dict[str, dict[str, Any]] = {
         "anomaly_map": False,
         "reconstruction": False,
         "thresholds": None,
-        "encoded": False,
+        "color": "rgb",
+        "decode": "client",
+        "encoded": None,
         "priority": None,
         "timeout": None,
     },
@@ -107,6 +111,10 @@ CALLS: dict[str, dict[str, Any]] = {
     "Inspection.anomaly_map_at": {"height": 3, "width": 4},
     "Outcome.result": {},
     "Stats.to_dict": {},
+    "Inspection.regions": {},
+    "Inspection.regions_at": {"height": 3, "width": 4},
+    "Inspection.overlay": {"image": IMAGE, "color": "rgb"},
+    "Inspection.to_dict": {},
     "ReleaseMetadata.from_json": {"text": "{}"},
     "ReleaseMetadata.as_exported": {},
     "ReleaseMetadata.to_document": {},
@@ -117,8 +125,8 @@ CALLS |= {f"Async{name}": dict(of) for name, of in CALLS.items() if name.startsw
 # What the client itself makes, as answers: nobody is asked for their arguments.
 ANSWERS = {
     *("Catalogue", "Health", "IdleModel", "Inspection", "Latencies", "Outcome", "Probe"),
-    *("RefusedModel", "ReleaseMetadata", "ServedModel", "ServerHealth", "ServerStats", "Stats"),
-    "Timings",
+    *("RefusedModel", "Region", "ReleaseMetadata", "ServedModel", "ServerHealth", "ServerStats"),
+    *("Stats", "Timings"),
 }
 # Made of metadata that was read, by tools that change a release.
 OF_THE_TOOLS = {"ReleaseMetadata.changed"}

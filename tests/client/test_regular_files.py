@@ -15,6 +15,7 @@ import pytest
 
 from diffusionad_client import Client, images, regular_files
 from diffusionad_client.errors import DeadlineExceededError, ImageError
+from diffusionad_client.sdk.arguments import Decode
 
 unix = pytest.mark.skipif(os.name == "nt", reason="Windows has no such files")
 
@@ -92,9 +93,10 @@ def test_a_read_that_never_ends_is_given_up(gone_drive: threading.Event) -> None
 def test_inspect_obeys_its_timeout_though_the_file_is_never_read(
     gone_drive: threading.Event,
 ) -> None:
-    for encoded in (False, True):
+    ways: tuple[Decode, ...] = ("client", "server", "auto")
+    for how in ways:
         with Client("localhost:1") as client, pytest.raises(DeadlineExceededError):
-            client.inspect("/nfs/part.png", model="screw", encoded=encoded, timeout=0.05)
+            client.inspect("/nfs/part.png", model="screw", decode=how, timeout=0.05)
     gone_drive.set()
 
 

@@ -59,7 +59,7 @@ def executions(raw: Any, model: str) -> tuple[int, int]:
 
 def inspect(client: Client, priority: Priority) -> float:
     """Send a file; give the time of the answer."""
-    client.inspect(a_file(), encoded=True, priority=priority, anomaly_map=False, timeout=30)
+    client.inspect(a_file(), decode="server", priority=priority, anomaly_map=False, timeout=30)
     return time.monotonic()
 
 

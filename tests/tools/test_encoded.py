@@ -18,6 +18,7 @@ from PIL import Image
 from tritonclient.utils import InferenceServerException
 
 from diffusionad_client import Client, DiffusionADError, ImageError, ServeError, contract
+from diffusionad_client.sdk.arguments import Decode
 from diffusionad_tools.server import backends
 from diffusionad_tools.server.process import ServerSettings, TritonProcess, running_server
 
@@ -45,6 +46,7 @@ def deep() -> Image.Image:
     return Image.fromarray(np.asarray(picture().convert("L")).astype(np.uint16) * 257)
 
 
+DECODES: tuple[Decode, ...] = ("client", "server", "auto")
 FILES = {
     "JPEG": encode(picture(), "JPEG"),
     "PNG": encode(picture()),
@@ -90,7 +92,7 @@ def ask(raw: triton.InferenceServerClient, files: list[bytes]) -> NDArray[np.flo
 @pytest.mark.parametrize("name", FILES)
 def test_a_file_gets_the_answer_that_its_pixels_get(client: Client, name: str) -> None:
     pixels = client.inspect(FILES[name])
-    file = client.inspect(FILES[name], encoded=True)
+    file = client.inspect(FILES[name], decode="server")
     assert file.score == pixels.score
     np.testing.assert_array_equal(file.anomaly_map, pixels.anomaly_map)
     np.testing.assert_array_equal(file.reconstruction, pixels.reconstruction)
@@ -111,15 +113,15 @@ def test_a_file_of_the_product_s_depth_gets_the_answer_that_its_pixels_get(
     ):
         for form in ("PNG", "TIFF"):
             file = encode(Image.fromarray(twelve), form)
-            scores |= {connected.inspect(file, encoded=encoded).score for encoded in (True, False)}
-        for encoded in (True, False):
+            scores |= {connected.inspect(file, decode=how).score for how in DECODES}
+        for how in DECODES:
             with pytest.raises(ImageError, match="have 12 bits"):
-                connected.inspect(encode(deep()), encoded=encoded)
+                connected.inspect(encode(deep()), decode=how)
     assert len(scores) == 1
 
 
 def test_only_the_outputs_asked_for_come_back(client: Client) -> None:
-    found = client.inspect(FILES["PNG"], encoded=True, anomaly_map=False, reconstruction=False)
+    found = client.inspect(FILES["PNG"], decode="server", anomaly_map=False, reconstruction=False)
     assert found.anomaly_map is None
     assert found.reconstruction is None
 
@@ -130,7 +132,16 @@ def test_a_broken_file_is_an_image_error_that_names_it_and_the_reason(
     path = tmp_path / "part.png"
     path.write_bytes(FILES["PNG"][:200])
     with pytest.raises(ImageError, match=r"part\.png: .*widget__encoded.*the image is damaged"):
-        client.inspect(path, encoded=True)
+        client.inspect(path, decode="server")
+
+
+def test_a_file_that_the_server_may_refuse_is_looked_at_here_and_named(
+    client: Client, tmp_path: Path
+) -> None:
+    path = tmp_path / "part.png"
+    path.write_bytes(BAD)
+    with pytest.raises(ImageError, match=r"^\S*part\.png: not an image that can be read"):
+        client.inspect(path, decode="auto")
 
 
 def test_a_broken_file_fails_none_of_those_sent_beside_it(client: Client) -> None:
@@ -138,7 +149,7 @@ def test_a_broken_file_fails_none_of_those_sent_beside_it(client: Client) -> Non
 
     def score(file: bytes) -> float | None:
         try:
-            return client.inspect(file, encoded=True).score
+            return client.inspect(file, decode="server").score
         except ImageError:
             return None
 
@@ -168,7 +179,7 @@ def test_of_several_files_in_one_request_the_broken_one_is_named(
 
 def test_a_file_that_would_fill_the_memory_is_refused_by_its_header(client: Client) -> None:
     with pytest.raises(ImageError, match="12000 x 12000 pixels are more than the 100000000"):
-        client.inspect(bomb(12_000), encoded=True)
+        client.inspect(bomb(12_000), decode="server")
 
 
 def bomb(side: int) -> bytes:
@@ -226,4 +237,4 @@ def test_a_server_without_the_clients_package_serves_the_category_that_it_is_tol
         assert client.health().ready
         assert client.inspect(FILES["PNG"]).model == "widget"
         with pytest.raises(DiffusionADError, match="widget__encoded"):
-            client.inspect(FILES["PNG"], encoded=True)
+            client.inspect(FILES["PNG"], decode="server")

@@ -94,7 +94,7 @@ def test_a_server_that_loses_a_process_is_not_ready_until_it_serves_again_at_the
         for encoded in (False, True, True, True):  # of two decoders none may be dead
             assert client.inspect(IMAGE).score == before.score
             if encoded:
-                assert client.inspect(a_file(), encoded=True).score == before.score
+                assert client.inspect(a_file(), decode="server").score == before.score
 
     command.process.send_signal(signal.SIGTERM)
     code, stderr = command.finish()

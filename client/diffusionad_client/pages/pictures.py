@@ -14,8 +14,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from diffusionad_client import regular_files
 from diffusionad_client.errors import ImageError
+from diffusionad_client.heat import STEPS, colours_of, lay_over, stretch_map
 from diffusionad_client.images import RGBImage
-from diffusionad_client.sdk.inspection import stretch_map
 
 MAX_SIDE = 512  # of a heat map; the model saw less
 MIN_SIDE = 256  # smaller images are enlarged to it, so that the scale below fits
@@ -23,17 +23,6 @@ MIN_SIDE = 256  # smaller images are enlarged to it, so that the scale below fit
 SCALE_HEIGHT = 24  # the strip below the picture
 _STRIP = (24, 26, 32)
 _INK = (232, 234, 240)
-
-# Colour over the image by the map's value: red, green, blue, opacity. The middle
-# stop is the pixel threshold, so yellow and hotter is what counts as defect.
-_STOPS = (
-    (0.00, (255, 236, 120, 0)),
-    (0.25, (255, 236, 120, 20)),
-    (0.50, (255, 214, 10, 110)),
-    (0.75, (255, 92, 0, 165)),
-    (1.00, (190, 0, 38, 205)),
-)
-_STEPS = 256
 
 
 class PictureFormat(str, Enum):
@@ -59,34 +48,12 @@ def heat_map(
     width, height = picture_size(image)
     background = Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR)
     values = stretch_map(anomaly_map, height, width)
-    picture = blend(np.asarray(background), values, pixel_threshold)
-    draw_outline(picture, values >= pixel_threshold)
+    picture = lay_over(np.asarray(background), values, pixel_threshold)
 
     framed = Image.new("RGB", (width, height + SCALE_HEIGHT), _STRIP)
     framed.paste(Image.fromarray(picture))
     framed.paste(_scale(width, pixel_threshold), (0, height))
     return framed
-
-
-def blend(image: RGBImage, values: NDArray[np.float32], pixel_threshold: float) -> RGBImage:
-    """Lay the colours of map values (H, W) over an image (H, W, 3); gives a new one."""
-    steps = np.clip(values * (_STEPS - 1), 0, _STEPS - 1).astype(np.uint8)
-    # Pillow looks colours up and lays them over in a seventh of numpy's time.
-    colours = Image.fromarray(steps)
-    colours.putpalette(np.rint(_colours(pixel_threshold)).astype(np.uint8).tobytes(), "RGBA")
-    layer = colours.convert("RGBA")
-    blended = Image.fromarray(image)
-    blended.paste(layer, (0, 0), layer)
-    return np.array(blended)
-
-
-def draw_outline(
-    picture: RGBImage, area: NDArray[np.bool_], colour: tuple[int, int, int] = (255, 255, 255)
-) -> None:
-    """Outline an area (H, W) in a picture (H, W, 3), in place: the colour with black around it."""
-    inside, outside = _outline(area)
-    picture[outside] = 0
-    picture[inside] = colour
 
 
 def without_scale(picture: Image.Image) -> Image.Image:
@@ -147,28 +114,6 @@ def _encode(picture: Image.Image, form: str, **options: int) -> bytes:
 
 
 @lru_cache(maxsize=32)
-def _colours(pixel_threshold: float) -> NDArray[np.float32]:
-    """Give the colour of each map value: (256, 4) RGBA."""
-    middle = min(max(pixel_threshold, 1e-3), 1 - 1e-3)
-    values = np.linspace(0, 1, _STEPS)
-    place = np.interp(values, [0, middle, 1], [0, 0.5, 1])
-    stops = [stop for stop, _ in _STOPS]
-    channels = zip(*(colour for _, colour in _STOPS), strict=True)
-    return np.stack([np.interp(place, stops, c) for c in channels], axis=-1).astype(np.float32)
-
-
-def _outline(
-    defect: NDArray[np.bool_],
-) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Give the defect's own border pixels, and the pixels just around it."""
-    padded = np.pad(defect, 1, mode="edge")
-    around = (padded[:-2, 1:-1], padded[2:, 1:-1], padded[1:-1, :-2], padded[1:-1, 2:])
-    whole = np.logical_and.reduce(around)
-    near = np.logical_or.reduce(around)
-    return defect & ~whole, near & ~defect
-
-
-@lru_cache(maxsize=32)
 def _scale(width: int, pixel_threshold: float) -> Image.Image:
     """Draw the strip below a heat map: its colours from 0 to 1, with the pixel threshold."""
     strip = Image.new("RGB", (width, SCALE_HEIGHT), _STRIP)
@@ -177,7 +122,7 @@ def _scale(width: int, pixel_threshold: float) -> Image.Image:
     bar_left, bar_right = 16, width - 16
     if bar_right - bar_left < 96:  # too narrow to be read
         return strip
-    ramp = _colours(pixel_threshold)[np.linspace(0, _STEPS - 1, bar_right - bar_left).astype(int)]
+    ramp = colours_of(pixel_threshold)[np.linspace(0, STEPS - 1, bar_right - bar_left).astype(int)]
     opacity = np.maximum(ramp[:, 3:] / 205, 0.06)
     colours = ramp[:, :3] * opacity + np.asarray(_STRIP, dtype=np.float32) * (1 - opacity)
     bar = np.repeat(np.rint(colours).astype(np.uint8)[np.newaxis], 6, axis=0)

@@ -7,6 +7,8 @@ is no error that a caller could understand or catch.
 from __future__ import annotations
 
 import operator
+import warnings
+from typing import Literal
 
 import numpy as np
 
@@ -14,6 +16,10 @@ from diffusionad_client.artifacts.metadata import Thresholds
 from diffusionad_client.contract import Priority
 from diffusionad_client.errors import ArgumentError, shown
 from diffusionad_client.sdk.transports.base import Transport
+
+# Who decodes an image's file; "auto": the server, if that saves bytes and it can.
+Decode = Literal["client", "server", "auto"]
+_DECODES = ("client", "server", "auto")
 
 _LONGEST_SIDE = 2**16  # of a map that is stretched, in pixels
 _MOST_PIXELS = 2**28  # of it: a gigabyte
@@ -24,6 +30,33 @@ def check_flag(name: str, value: bool) -> bool:
     if not isinstance(value, (bool, np.bool_)):
         raise ArgumentError(f"{name} is True or False, not {shown(value)}")
     return bool(value)
+
+
+def check_decode(
+    value: Decode | None, encoded: bool | None = None, *, stacklevel: int = 3
+) -> Decode:
+    """Return who decodes, "client" if nothing is said, also of what calls were once given.
+
+    Warns of `encoded`, in the name of the caller `stacklevel` calls above this one.
+    """
+    if encoded is not None:
+        named: Decode = "server" if check_flag("encoded", encoded) else "client"
+        if value is not None:
+            raise ArgumentError(
+                f"decode={shown(value)} and encoded={encoded} say the same thing twice; leave out "
+                "encoded"
+            )
+        warnings.warn(
+            f"encoded={encoded} is deprecated; say decode={named!r}",
+            DeprecationWarning,
+            stacklevel=stacklevel,
+        )
+        return named
+    if value is None:
+        return "client"
+    if not isinstance(value, str) or value not in _DECODES:
+        raise ArgumentError(f"decode is 'client', 'server' or 'auto', not {shown(value)}")
+    return value
 
 
 def check_thresholds(value: Thresholds | None) -> Thresholds | None:

@@ -11,7 +11,7 @@ from typing import Any, cast
 from diffusionad_client import images
 from diffusionad_client.artifacts.metadata import Thresholds
 from diffusionad_client.contract import Priority
-from diffusionad_client.sdk.arguments import check_transport
+from diffusionad_client.sdk.arguments import Decode, check_decode, check_transport
 from diffusionad_client.sdk.catalogue import Catalogue
 from diffusionad_client.sdk.client import connection_of
 from diffusionad_client.sdk.connection import CALL_S, Connection
@@ -115,11 +115,14 @@ class AsyncClient:
         anomaly_map: bool = True,
         reconstruction: bool = True,
         thresholds: Thresholds | None = None,
-        encoded: bool = False,
+        color: images.Color = "rgb",
+        decode: Decode | None = None,
+        encoded: bool | None = None,
         priority: Priority | None = None,
         timeout: float | None = None,
     ) -> Inspection:
         """Score one image; see `Client.inspect`."""
+        how = check_decode(decode, encoded)
         options = self._options.but(
             model=model, thresholds=thresholds, priority=priority, timeout=timeout
         )
@@ -129,7 +132,8 @@ class AsyncClient:
                 options,
                 anomaly_map=anomaly_map,
                 reconstruction=reconstruction,
-                encoded=encoded,
+                color=color,
+                decode=how,
             )
         )
 
@@ -142,11 +146,14 @@ class AsyncClient:
         anomaly_map: bool = True,
         reconstruction: bool = True,
         thresholds: Thresholds | None = None,
-        encoded: bool = False,
+        color: images.Color = "rgb",
+        decode: Decode | None = None,
+        encoded: bool | None = None,
         priority: Priority | None = None,
         timeout: float | None = None,
     ) -> list[Outcome]:
         """Score many images; see `Client.inspect_batch`."""
+        how = check_decode(decode, encoded)
         stream = self.inspect_stream(
             sources,
             window=window,
@@ -154,7 +161,8 @@ class AsyncClient:
             anomaly_map=anomaly_map,
             reconstruction=reconstruction,
             thresholds=thresholds,
-            encoded=encoded,
+            color=color,
+            decode=how,
             priority=priority,
             timeout=timeout,
         )
@@ -170,7 +178,9 @@ class AsyncClient:
         anomaly_map: bool = True,
         reconstruction: bool = True,
         thresholds: Thresholds | None = None,
-        encoded: bool = False,
+        color: images.Color = "rgb",
+        decode: Decode | None = None,
+        encoded: bool | None = None,
         priority: Priority | None = None,
         timeout: float | None = None,
     ) -> AsyncIterator[Outcome]:
@@ -179,13 +189,15 @@ class AsyncClient:
         `sources` is drawn on in this event loop. A consumer that stops early
         closes the iterator with `aclose` to cancel what is under way at once.
         """
+        how = check_decode(decode, encoded)
         inspect = partial(
             self.inspect,
             model=model,
             anomaly_map=anomaly_map,
             reconstruction=reconstruction,
             thresholds=thresholds,
-            encoded=encoded,
+            color=color,
+            decode=how,
             priority=priority,
             timeout=timeout,
         )

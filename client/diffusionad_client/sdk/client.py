@@ -12,7 +12,7 @@ from typing import TypeVar
 from diffusionad_client import images
 from diffusionad_client.artifacts.metadata import Thresholds
 from diffusionad_client.contract import Priority
-from diffusionad_client.sdk.arguments import check_transport
+from diffusionad_client.sdk.arguments import Decode, check_decode, check_transport
 from diffusionad_client.sdk.catalogue import Catalogue
 from diffusionad_client.sdk.connection import CALL_S, Connection
 from diffusionad_client.sdk.credentials import credentials_of
@@ -127,19 +127,35 @@ class Client:
         anomaly_map: bool = True,
         reconstruction: bool = True,
         thresholds: Thresholds | None = None,
-        encoded: bool = False,
+        color: images.Color = "rgb",
+        decode: Decode | None = None,
+        encoded: bool | None = None,
         priority: Priority | None = None,
         timeout: float | None = None,
     ) -> Inspection:
-        """Score one image: a path, its bytes, a PIL image or RGB (H, W, 3) uint8 of any size.
+        """Score one image of any size.
 
-        Leave out the map or the reconstruction to save their transfer. With
-        `encoded`, a path or bytes are sent as they are and the server decodes
-        them, to the same answer: fewer bytes on the wire if the file is
-        smaller than 3 bytes a pixel of the model's size. A server
+        It is a path; a file's bytes, or a file open in binary mode, which is
+        read from its position; a PIL image; or an array of numpy's or like it:
+        RGB (H, W, 3) uint8, or `color="bgr"` as OpenCV reads it, or grey (H, W).
+        A fourth channel, the opacity, is dropped, as it is of files. Arrays of
+        uint16 are scaled by the release's depth, as such files are. `color`
+        says nothing of what knows its own colours: files and PIL images.
+
+        `decode` says who decodes a file, to the same answer: the "client", as
+        by default; the "server", to which it is sent as it is; or "auto": the
+        server, if the file is smaller than 3 bytes a pixel of the model's size,
+        and the server can. `encoded=True` is the older word for
+        `decode="server"`.
+
+        Leave out the map or the reconstruction to save their transfer. A server
         that is busy, or gone after it has answered, is asked again until the
-        timeout, or another one is. Raises a `DiffusionADError`.
+        timeout, or another one is. Raises a `DiffusionADError`: `ImageError`
+        for an image that cannot be read or has another form, `ArgumentError`
+        for another wrong argument, `DeadlineExceededError` also when a file was
+        not read in time.
         """
+        how = check_decode(decode, encoded)
         options = self._options.but(
             model=model, thresholds=thresholds, priority=priority, timeout=timeout
         )
@@ -149,7 +165,8 @@ class Client:
                 options,
                 anomaly_map=anomaly_map,
                 reconstruction=reconstruction,
-                encoded=encoded,
+                color=color,
+                decode=how,
             )
         )
 
@@ -162,7 +179,9 @@ class Client:
         anomaly_map: bool = True,
         reconstruction: bool = True,
         thresholds: Thresholds | None = None,
-        encoded: bool = False,
+        color: images.Color = "rgb",
+        decode: Decode | None = None,
+        encoded: bool | None = None,
         priority: Priority | None = None,
         timeout: float | None = None,
     ) -> list[Outcome]:
@@ -171,6 +190,7 @@ class Client:
         What else can be said is that of `inspect`. An image that fails is an error in
         its own outcome; the others are scored all the same.
         """
+        how = check_decode(decode, encoded)
         stream = self.inspect_stream(
             sources,
             window=window,
@@ -178,7 +198,8 @@ class Client:
             anomaly_map=anomaly_map,
             reconstruction=reconstruction,
             thresholds=thresholds,
-            encoded=encoded,
+            color=color,
+            decode=how,
             priority=priority,
             timeout=timeout,
         )
@@ -194,7 +215,9 @@ class Client:
         anomaly_map: bool = True,
         reconstruction: bool = True,
         thresholds: Thresholds | None = None,
-        encoded: bool = False,
+        color: images.Color = "rgb",
+        decode: Decode | None = None,
+        encoded: bool | None = None,
         priority: Priority | None = None,
         timeout: float | None = None,
     ) -> Iterator[Outcome]:
@@ -207,13 +230,15 @@ class Client:
         tells which image it is of. A consumer that stops early, and closes the
         iterator or lets go of it, cancels what is under way.
         """
+        how = check_decode(decode, encoded)
         inspect = partial(
             self.inspect,
             model=model,
             anomaly_map=anomaly_map,
             reconstruction=reconstruction,
             thresholds=thresholds,
-            encoded=encoded,
+            color=color,
+            decode=how,
             priority=priority,
             timeout=timeout,
         )

@@ -15,10 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import numpy as np
-
-from diffusionad_client import contract, images
-from diffusionad_client.artifacts.metadata import ReleaseMetadata
+from diffusionad_client import contract
 from diffusionad_client.contract import Priority
 from diffusionad_client.errors import (
     ContractError,
@@ -31,31 +28,32 @@ from diffusionad_client.errors import (
 )
 from diffusionad_client.sdk.deadline import Deadline
 from diffusionad_client.sdk.judgement import release_that_came
+from diffusionad_client.sdk.prepared import Prepared
 from diffusionad_client.sdk.served import ServedModel
 from diffusionad_client.sdk.servers import Server
 from diffusionad_client.sdk.steps import Steps, ask, work
 from diffusionad_client.sdk.tracing import Span
-from diffusionad_client.sdk.transports.base import Answer, Batch
+from diffusionad_client.sdk.transports.base import Answer
 
 # A server in the middle of a change is asked anew at once; one that contradicts itself is not
 # asked for ever.
 _CHANGES_IN_ONE_TRY = 3
+
+# What a server says of a file that it would have taken as pixels: it has no encoded form, its
+# decoder has died, or takes no such files.
+_NO_DECODER = (ModelNotFoundError, ServerUnavailableError, ImageError)
 
 
 @dataclass(frozen=True)
 class Request:
     """What one call asks for, however often it has to ask."""
 
-    image: images.RGBImage | images.Deep | bytes  # bytes: a file for the server to decode
+    picture: Prepared
     model: str | None  # None: the server's only category
     outputs: Sequence[str]  # besides those of the judgement
     priority: Priority
     request_id: str
     span: Span
-
-    def form_of(self, category: str) -> str:
-        """Name the form of a category that takes this image."""
-        return contract.encoded_model(category) if isinstance(self.image, bytes) else category
 
 
 @dataclass(frozen=True)
@@ -66,7 +64,6 @@ class Reply:
     tensors: dict[str, Any]  # without their batch dimension
     judged: bool  # the judgement came with them
     server: str
-    resize_s: float
     request_s: float
 
 
@@ -89,20 +86,45 @@ def infer(request: Request, server: Server, deadline: Deadline) -> Steps[Reply]:
 
 
 def _ask(request: Request, server: Server, deadline: Deadline) -> Steps[Reply]:
-    """Ask once, as what is known of the server has it."""
-    releases = server.releases
-    model = request.form_of(request.model or (yield from releases.only_category(deadline)))
+    """Ask once, in the form that saves bytes, or in the other where the server cannot decode."""
+    picture, releases = request.picture, server.releases
+    category = request.model or (yield from releases.only_category(deadline))
+    if picture.decode == "auto":
+        size = (yield from releases.newest(category, deadline)).metadata.size
+        as_file = picture.goes_as_file(size, served_encoded=releases.may_decode(category))
+    else:
+        as_file = picture.decode == "server"
+    if as_file:
+        try:
+            return (
+                yield from _ask_form(contract.encoded_model(category), request, server, deadline)
+            )
+        except _NO_DECODER as exc:
+            if picture.decode != "auto":
+                raise
+            picture.stay_here()
+            if not isinstance(exc, ImageError):
+                releases.cannot_decode(category)
+    return (yield from _ask_form(category, request, server, deadline))
+
+
+def _ask_form(model: str, request: Request, server: Server, deadline: Deadline) -> Steps[Reply]:
+    """Ask a category, or its encoded form, once."""
+    picture, releases = request.picture, server.releases
+    as_file = model != model.partition("__")[0]
     served = yield from releases.newest(model, deadline)
     judgement = contract.judgement_outputs(served.metadata.contract)
     outputs = [*request.outputs, *judgement]
-    started = time.perf_counter()
+    size, depth = _prepared_for(served)
     try:
-        batch = yield from work(partial(_batch_of_one, request.image, served.metadata))
+        if as_file:
+            batch = picture.file_batch()
+        else:
+            batch = yield from work(partial(picture.batch, size, depth))
     except ImageError as exc:  # it has more bits than images of that release
         if (yield from _serves_something_else(server, served, deadline)):
             raise _OutOfDateError(exc) from exc
         raise
-    resize_s = time.perf_counter() - started
     started = time.perf_counter()
     try:
         with request.span.inside("diffusionad.try", server=server.url) as span:
@@ -133,7 +155,7 @@ def _ask(request: Request, server: Server, deadline: Deadline) -> Steps[Reply]:
         raise
     source = yield from _source(server, served, answer, deadline)
     releases.answered(model)
-    return Reply(source, tensors, bool(judgement), server.url, resize_s, request_s)
+    return Reply(source, tensors, bool(judgement), server.url, request_s)
 
 
 def _source(
@@ -176,12 +198,6 @@ def _serves_something_else(server: Server, served: ServedModel, deadline: Deadli
 def _prepared_for(served: ServedModel) -> tuple[int, int]:
     """Give what an image is made to fit before it is sent."""
     return served.metadata.size, served.metadata.depth
-
-
-def _batch_of_one(image: images.RGBImage | images.Deep | bytes, metadata: ReleaseMetadata) -> Batch:
-    if isinstance(image, bytes):
-        return np.array([[image]], dtype=np.object_)
-    return images.resize(images.to_rgb(image, metadata.depth), metadata.size)[np.newaxis]
 
 
 def _of_one_image(answer: Answer, outputs: Sequence[str], served: ServedModel) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from diffusionad_client.errors import (
 from diffusionad_client.sdk.catalogue import Catalogue
 from diffusionad_client.sdk.deadline import Deadline
 from diffusionad_client.sdk.inference import Request, infer
+from diffusionad_client.sdk.prepared import prepare
 from diffusionad_client.sdk.servers import Server
 from diffusionad_client.sdk.steps import Steps
 from diffusionad_client.sdk.tracing import NO_SPAN
@@ -59,8 +60,11 @@ class Probe:
 def probe(server: Server, model: str, deadline: Deadline) -> Steps[Probe]:
     """Send a grey image through a category or its encoded form, several times."""
     category = model.partition("__")[0]
-    image = _grey_file() if model == contract.encoded_model(category) else _GREY
-    request = Request(image, category, [contract.SCORE], Priority.INLINE, "", NO_SPAN)
+    if model == contract.encoded_model(category):
+        picture = prepare(_grey_file(), decode="server")
+    else:
+        picture = prepare(_GREY)
+    request = Request(picture, category, [contract.SCORE], Priority.INLINE, "", NO_SPAN)
     slowest = 0.0
     for _ in range(_IMAGES):
         started = time.perf_counter()

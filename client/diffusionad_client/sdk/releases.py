@@ -24,6 +24,8 @@ from diffusionad_client.sdk.transports.base import Transport
 # another starts within the shorter time; the longer one is for a gateway that changes between two.
 CONFIRM_IDLE_AFTER_S = 2.0
 CONFIRM_AFTER_S = 30.0
+# A category's encoded form may be loaded at any time, and its decoder come back.
+_DECODES_AGAIN_S = 30.0
 
 
 class Releases:
@@ -37,6 +39,7 @@ class Releases:
         self._newest: dict[str, ServedModel] = {}
         self._confirmed: dict[str, float] = {}  # when the newest were heard of, monotonic
         self._answered: dict[str, float] = {}  # when they last answered, monotonic
+        self._plain_until: dict[str, float] = {}  # monotonic: until then, no files are sent to it
         self._only: str | None = None
         self._told_of = told_of  # all servers' of a client: the models that it has heard of
 
@@ -57,6 +60,16 @@ class Releases:
         """Hear that a model answered just now, as what it is known to be."""
         with self._lock:
             self._answered[model] = time.monotonic()
+
+    def may_decode(self, category: str) -> bool | None:
+        """Tell whether the server may decode files for a category: False, or None: not known."""
+        with self._lock:
+            return False if time.monotonic() < self._plain_until.get(category, 0.0) else None
+
+    def cannot_decode(self, category: str) -> None:
+        """Hear that it could not just now."""
+        with self._lock:
+            self._plain_until[category] = time.monotonic() + _DECODES_AGAIN_S
 
     def _is_fresh(self, model: str) -> bool:
         now, confirmed = time.monotonic(), self._confirmed[model]

@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from diffusionad_client import contract, images
 from diffusionad_client.errors import ImageError, ModelLoadError
-from diffusionad_client.sdk.arguments import check_flag
+from diffusionad_client.sdk.arguments import Decode, check_flag
 from diffusionad_client.sdk.catalogue import Catalogue
 from diffusionad_client.sdk.deadline import Deadline
 from diffusionad_client.sdk.health import Health, read_health
@@ -21,6 +21,7 @@ from diffusionad_client.sdk.inference import Reply, Request, infer
 from diffusionad_client.sdk.inspection import Inspection, Timings
 from diffusionad_client.sdk.judgement import judge_by_metadata, judgement_that_came
 from diffusionad_client.sdk.options import Options
+from diffusionad_client.sdk.prepared import Prepared, prepare
 from diffusionad_client.sdk.probe import Probe, probe, probe_all
 from diffusionad_client.sdk.retries import Budget, persist
 from diffusionad_client.sdk.served import ServedModel
@@ -69,33 +70,35 @@ class Session:
         *,
         anomaly_map: bool,
         reconstruction: bool,
-        encoded: bool,
+        color: images.Color,
+        decode: Decode,
     ) -> Steps[Inspection]:
         """Score one image."""
         outputs = [contract.SCORE]
         outputs += [contract.ANOMALY_MAP] if check_flag("anomaly_map", anomaly_map) else []
         outputs += [contract.RECONSTRUCTION] if check_flag("reconstruction", reconstruction) else []
-        started = time.perf_counter()
         deadline = Deadline(options.timeout)
-        read = images.read_file if check_flag("encoded", encoded) else images.read_pixels
         request_id = uuid.uuid4().hex
         with (
             self._counted(),
             span("diffusionad.inspect", model=options.model, request_id=request_id) as here,
         ):
-            loaded = yield from work(lambda: read(image, timeout=deadline.left()))
-            decode_s = time.perf_counter() - started
-            request = Request(loaded, options.model, outputs, options.priority, request_id, here)
-            form = None if options.model is None else request.form_of(options.model)
+            picture = yield from work(
+                lambda: prepare(image, color=color, decode=decode, timeout=deadline.left())
+            )
+            request = Request(picture, options.model, outputs, options.priority, request_id, here)
+            form = options.model
+            if form is not None and decode == "server":
+                form = contract.encoded_model(form)
             try:
                 reply = yield from self._persist(
                     partial(infer, request), deadline, form, options, about=request_id
                 )
             except ImageError as exc:
-                if not encoded or isinstance(image, bytes):
+                if decode != "server" or picture.name is None:
                     raise
-                raise ImageError(f"{image}: {exc}") from exc  # the server knows no file's name
-            inspection = _inspection(reply, decode_s, request_id)
+                raise ImageError(f"{picture.name}: {exc}") from exc  # the server knows no name
+            inspection = _inspection(reply, picture, request_id)
             here.note(
                 verdict=inspection.verdict.value,
                 score=inspection.score,
@@ -228,7 +231,7 @@ def check_form(model: str) -> str:
     return contract.check_category(model)
 
 
-def _inspection(reply: Reply, decode_s: float, request_id: str) -> Inspection:
+def _inspection(reply: Reply, picture: Prepared, request_id: str) -> Inspection:
     """Make of the tensors that came what a user reads."""
     served, tensors = reply.served, reply.tensors
     score = float(tensors[contract.SCORE][0])
@@ -247,7 +250,9 @@ def _inspection(reply: Reply, decode_s: float, request_id: str) -> Inspection:
         version=served.version,
         release=judgement.release,
         roi=served.metadata.roi,
-        timings=Timings(decode_s, reply.resize_s, reply.request_s),
+        timings=Timings(picture.decode_s, picture.resize_s, reply.request_s),
+        size=picture.size,
+        depth=served.metadata.depth,
         request_id=request_id,
         server=reply.server,
     )

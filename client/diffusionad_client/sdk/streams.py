@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from diffusionad_client.errors import ArgumentError, DiffusionADError, shown
+from diffusionad_client.file_bytes import holds_file
 from diffusionad_client.images import ImageSource
 from diffusionad_client.sdk.arguments import check_flag
 from diffusionad_client.sdk.inspection import Inspection
+from diffusionad_client.sdk.prepared import held
 from diffusionad_client.sdk.transports.grpc import Cancellation
 
 WINDOW = 8
@@ -120,7 +122,7 @@ class _ThreadStream:
                 if self._over.is_set():
                     return
                 try:
-                    source = next(self._sources)
+                    source = held(next(self._sources))
                 except StopIteration:
                     break
                 if self._over.is_set():
@@ -184,7 +186,7 @@ async def _loop_stream(
             while True:
                 await room.acquire()
                 try:
-                    source = await anext(drawn)
+                    source = held(await anext(drawn))
                 except StopAsyncIteration:
                     break
                 task = asyncio.create_task(score(count, source))
@@ -241,7 +243,7 @@ def _window(ordered: bool) -> Window:
 
 
 def _check_sources(sources: object, kinds: Any) -> None:
-    one = isinstance(sources, (str, bytes, bytearray)) or getattr(sources, "ndim", 4) != 4
+    one = holds_file(sources) or getattr(sources, "ndim", 4) != 4
     if one or not isinstance(sources, kinds):
         raise ArgumentError(f"a stream is of several images, not {shown(sources)}; give a list")
 

@@ -115,7 +115,9 @@ def _turn(
     client: Client, server: int, file: bytes, parallel: int, images: int, *, encoded: bool
 ) -> RequestCost:
     def ask(_: int) -> None:
-        client.inspect(file, anomaly_map=False, reconstruction=False, encoded=encoded)
+        client.inspect(
+            file, anomaly_map=False, reconstruction=False, decode="server" if encoded else "client"
+        )
 
     with ThreadPoolExecutor(parallel) as pool:
         list(pool.map(ask, range(parallel)))  # nothing is measured cold

@@ -218,7 +218,7 @@ def different_as_files(
             file.getvalue(),
             anomaly_map=False,
             reconstruction=False,
-            encoded=True,
+            decode="server",
             timeout=_TIMEOUT_S,
         )
         if not abs(inspection.score - score) <= ENCODED_TOLERANCE:

@@ -10,11 +10,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
+from diffusionad_client import heat
 from diffusionad_client.artifacts.roi import Mask
 from diffusionad_client.images import RGBImage
-from diffusionad_client.pages import pictures
 from diffusionad_client.pages.rendering import THUMBNAIL, open_picture, thumbnail
-from diffusionad_client.sdk.inspection import stretch_map
 from diffusionad_training.evaluation.examples import Example
 
 _TRUTH = (0, 229, 255)  # no colour of the map's, nor of most products
@@ -46,7 +45,7 @@ def draw(example: Example, root: Path, roi: Mask | None, map_middle: float) -> C
     # Of a file that is gone since it was scored there is the map still, on grey.
     image = _fit(Image.new("RGB", (1, 1), (128, 128, 128)) if opened is None else opened)
     height, width = image.shape[:2]
-    mapped = pictures.blend(image, stretch_map(example.anomaly_map, height, width), map_middle)
+    mapped = heat.blend(image, heat.stretch_map(example.anomaly_map, height, width), map_middle)
     for picture in (image, mapped):
         if roi is not None:
             outside = ~_stretch(roi, height, width)
@@ -54,7 +53,7 @@ def draw(example: Example, root: Path, roi: Mask | None, map_middle: float) -> C
         if example.mask is not None and example.mask.any():
             defect = _stretch(example.mask, height, width)
             around = ndimage.binary_dilation(defect, iterations=_MARGIN)
-            pictures.draw_outline(picture, around, _TRUTH)
+            heat.draw_outline(picture, around, _TRUTH)
     repainted = None
     if example.reconstruction is not None:
         repainted = Image.fromarray(example.reconstruction).resize(

@@ -11,7 +11,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from diffusionad_client.errors import SourceError
 
@@ -21,6 +21,8 @@ IMAGE_SUFFIXES = frozenset(
         *(".gif", ".pbm", ".pgm", ".pnm", ".ppm"),
     }
 )
+
+GOOD = "good"  # the folder of good parts in MVTec AD's layout: test/good, test/scratch, ...
 
 # Kept beside users' files by file systems, network drives and archives; some hold thumbnails.
 _OF_THE_SYSTEM = frozenset(
@@ -91,6 +93,16 @@ def is_image(name: str | Path) -> bool:
     """Tell by its name whether a file is an image."""
     base = os.path.basename(name)
     return not is_hidden(base) and os.path.splitext(base)[1].lower() in IMAGE_SUFFIXES
+
+
+def class_of(name: str) -> str:
+    """Give the folder of an image's name, which is its class where folders are labels."""
+    return PurePosixPath(name).parent.as_posix()
+
+
+def is_good(name: str) -> bool:
+    """Tell whether a class is that of the good parts."""
+    return PurePosixPath(name).name == GOOD
 
 
 def is_hidden(name: str) -> bool:

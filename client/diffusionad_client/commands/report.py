@@ -15,12 +15,25 @@ import click
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     help="Where the scored images lie now, if they were moved.",
 )
-def report(results: Path, image_root: Path | None) -> None:
-    """Make report.html again from RESULTS, the output folder of `diffusionad score`."""
+@click.option("--embed", is_flag=True, help="Put pictures inside the page, to send it alone.")
+@click.option("--pdf", is_flag=True, help="Also print it to report.pdf, with Chromium.")
+def report(results: Path, image_root: Path | None, embed: bool, pdf: bool) -> None:
+    """Make report.html again from RESULTS, the output folder of `diffusionad score`.
+
+    The page shows pictures from where they lie. With --embed it holds small
+    copies of those of the highest scores, and of some images of each verdict.
+    """
     from diffusionad_client.output_folders import held
     from diffusionad_client.report.page import write_report
-    from diffusionad_client.scoring.results import check_results
+    from diffusionad_client.report.pdf import find_browser, print_page
+    from diffusionad_client.scoring.results import REPORT_PDF, check_results
 
     check_results(results)
+    if pdf:
+        find_browser()  # before a page is made for nothing
     with held(results):
-        click.echo(write_report(results, image_root=image_root))
+        page = write_report(results, image_root=image_root, embed=embed)
+        click.echo(page)
+        if pdf:
+            print_page(page, results / REPORT_PDF)
+            click.echo(results / REPORT_PDF)

@@ -11,17 +11,17 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import zip_longest
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 
 from diffusionad_client.artifacts.metadata import Thresholds, Verdict
 from diffusionad_client.artifacts.rank_statistics import auroc, spearman
 from diffusionad_client.errors import ReportError
+from diffusionad_client.folders import class_of, is_good
 from diffusionad_client.scoring.results import RunSummary, read_rows, read_summary
 from diffusionad_client.scoring.row import Row
 
-GOOD = "good"  # the folder of good parts in MVTec AD's layout: test/good, test/scratch, ...
 _SEVERITY = {verdict.value: place for place, verdict in enumerate(Verdict)}  # OK, REVIEW, NG
 
 
@@ -124,7 +124,7 @@ def compare_results(base: Path, candidate: Path) -> Comparison:
     numbers: dict[str, int] = {}  # class -> its index
     for pair in _pairs(base, candidate):
         result.images += 1
-        name = PurePosixPath(pair.image).parent.as_posix()
+        name = class_of(pair.image)
         group = result.classes.setdefault(name, ClassCounts(name))
         group.images += 1
         if pair.failed:
@@ -169,12 +169,12 @@ def _count(result: Comparison, group: ClassCounts, pair: Pair) -> None:
 def _separate(result: Comparison, numbers: Mapping[str, int]) -> None:
     """Measure how well each release tells the good folders from the others, if there are any."""
     folder = np.asarray(result.points.folder)
-    good = np.isin(folder, [n for name, n in numbers.items() if PurePosixPath(name).name == GOOD])
+    good = np.isin(folder, [n for name, n in numbers.items() if is_good(name)])
     base, candidate = np.asarray(result.points.base), np.asarray(result.points.candidate)
     result.base.auroc = auroc(base[good], base[~good])
     result.candidate.auroc = auroc(candidate[good], candidate[~good])
     for name, number in numbers.items():
-        if PurePosixPath(name).name != GOOD:
+        if not is_good(name):
             group, bad = result.classes[name], folder == number
             group.base_auroc = auroc(base[good], base[bad])
             group.candidate_auroc = auroc(candidate[good], candidate[bad])

@@ -6,8 +6,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from diffusionad_client.artifacts.metadata import Thresholds, Verdict
-
 BINS = 60
 WIDTH, HEIGHT = 960, 190  # of the plot, without its labels
 _SMALLEST = 3.0  # height of a bar that holds anything, so that one part in a million is seen
@@ -45,22 +43,6 @@ class Stack:
     def mark(self, score: float) -> Mark:
         """Place a score on the axis, labelled with itself."""
         return Mark(score / self.end * WIDTH, f"{score:.3g}")
-
-
-@dataclass(frozen=True)
-class Histogram:
-    """Everything to be drawn of scores with verdicts."""
-
-    stack: Stack
-    accept: Mark
-    reject: Mark
-
-
-def histogram(scores: Mapping[str, Sequence[float]], thresholds: Thresholds) -> Histogram:
-    """Lay out the scores of each verdict, from 0 to a little above all that matters."""
-    in_order = {verdict.value: scores.get(verdict.value, ()) for verdict in Verdict}
-    stack = stack_up(in_order, thresholds.reject)
-    return Histogram(stack, stack.mark(thresholds.accept), stack.mark(thresholds.reject))
 
 
 def stack_up(scores: Mapping[str, Sequence[float]], at_least: float = 0.0) -> Stack:

@@ -1,1 +1,1 @@
-"""The report: one HTML file with its pictures inside, for the people at the line."""
+"""The report: one HTML page made from results alone, for the people at the line."""

@@ -2,60 +2,60 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import base64
+import hashlib
 from pathlib import Path
 
 from diffusionad_client import __version__
-from diffusionad_client.artifacts.metadata import Thresholds, Verdict
 from diffusionad_client.files import write_aside
-from diffusionad_client.pages import histogram, pictures
-from diffusionad_client.pages.rendering import check_can_render, open_picture, render, thumbnail
-from diffusionad_client.report import selection
-from diffusionad_client.scoring.results import HEATMAPS, REPORT_HTML, read_rows, read_summary
-from diffusionad_client.scoring.row import Row
+from diffusionad_client.pages.rendering import check_can_render, render
+from diffusionad_client.report import document, embedding
+from diffusionad_client.report.gathered import VERDICTS, gather
+from diffusionad_client.scoring.results import REPORT_HTML, read_rows, read_summary
 
+_ROOM = Path(__file__).parent
 _TEMPLATE = "page.html.j2"
+# In the order in which they build on each other; the page holds them as one.
+_SCRIPTS = (
+    "run", "elements", "histogram", "yields", "table", "pictures", "gallery", "viewer", "main",
+)  # fmt: skip
 
 
-@dataclass(frozen=True)
-class ImageCard:
-    """One image as the report shows it; pictures are data URIs, None where there is none."""
-
-    row: Row
-    image: str | None
-    reconstruction: str | None
-    heatmap: str | None
-
-
-def write_report(output: Path, *, image_root: Path | None = None) -> Path:
+def write_report(output: Path, *, image_root: Path | None = None, embed: bool = False) -> Path:
     """Write OUTPUT/report.html from the results in OUTPUT; returns its path.
 
-    The images are looked for where they were scored, or below `image_root`.
-    Raises `ReportError` or `OutputError`.
+    The images are looked for where they were scored, or below `image_root`. The
+    page reads pictures from where they lie; with `embed` it holds those of a
+    bounded choice of images, and can be sent alone. Raises `ReportError` or
+    `OutputError`.
     """
     check_can_render()
     summary = read_summary(output)
-    view = selection.overview(read_rows(output))
-    root = Path(summary.root) if image_root is None else image_root
-    releases = sorted(view.releases.items(), key=lambda item: -item[1])
-    chart = None
-    if releases:
-        main = releases[0][0]
-        chart = histogram.histogram(view.scores, Thresholds.as_stored(main.accept, main.reject))
+    run = gather(read_rows(output))
+    root = _local(summary.root) if image_root is None else image_root
+    data, embedded = "null", "{}"
+    if run.names:
+        images = None if root is None else embedding.address(root, output)
+        data = document.as_script(document.document(run, images=images, baseline=None))
+        made = embedding.embed(run, output, root, everything=embed)
+        embedded = document.as_script(made)
+    script = _script()
     page = render(
         _TEMPLATE,
-        templates=Path(__file__).parent,
+        templates=_ROOM,
         summary=summary,
-        view=view,
-        releases=releases,
-        rois=sorted({release.roi for release, _ in releases if release.roi}),
-        chart=chart,
-        chart_size=(histogram.WIDTH, histogram.HEIGHT),
-        cards=[_card(row, output, root) for row in view.shown],
-        verdicts=[verdict.value for verdict in Verdict],
-        highest=selection.HIGHEST,
-        of_each=selection.OF_EACH_VERDICT,
-        has_heatmaps=(output / HEATMAPS).is_dir(),
+        counts=run.counts,
+        scored=len(run.names),
+        failures=run.failures,
+        failed=run.failed,
+        releases=run.releases.most_common(),
+        rois=sorted({release.roi for release in run.releases if release.roi}),
+        verdicts=VERDICTS,
+        max_named=document.MAX_NAMED,
+        data=data,
+        embedded=embedded,
+        script=script,
+        script_digest=_digest(script),
         version=__version__,
     )
     path = output / REPORT_HTML
@@ -63,11 +63,17 @@ def write_report(output: Path, *, image_root: Path | None = None) -> Path:
     return path
 
 
-def _card(row: Row, output: Path, root: Path) -> ImageCard:
-    heatmap = open_picture(output, row.heatmap)
-    return ImageCard(
-        row=row,
-        image=thumbnail(open_picture(root, row.image)),
-        reconstruction=thumbnail(open_picture(output, row.reconstruction)),
-        heatmap=thumbnail(None if heatmap is None else pictures.without_scale(heatmap)),
-    )
+def _local(root: str) -> Path | None:
+    """Give the folder of the images; None where they are in a bucket or the like."""
+    return None if "://" in root else Path(root)
+
+
+def _script() -> str:
+    parts = (_ROOM / "scripts" / f"{name}.js" for name in _SCRIPTS)
+    text = "\n".join(part.read_text(encoding="utf-8") for part in parts)
+    return f'(() => {{\n"use strict";\n{text}}})();'
+
+
+def _digest(script: str) -> str:
+    """Give the digest by which the page lets this script run, and no other."""
+    return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")

@@ -9,6 +9,7 @@
       reconstructions/    NAME.jpg: the product as the model would expect it
       anomaly_maps/       NAME.png: 16-bit grey, 65535 is 1.0 (only with --save-maps)
       report.html
+      report.pdf          the same, printed (only if `diffusionad report` was asked for it)
 
 NAME is the image's name with its suffix, so a.png and a.jpg never meet. While
 a run is under way all of these end in .part, and results of an earlier run
@@ -36,6 +37,7 @@ RESULTS_CSV = "results.csv"
 RESULTS_PARQUET = "results.parquet"
 RUN_JSON = "run.json"
 REPORT_HTML = "report.html"
+REPORT_PDF = "report.pdf"  # if `diffusionad report` was asked for it
 HEATMAPS = "heatmaps"
 RECONSTRUCTIONS = "reconstructions"
 ANOMALY_MAPS = "anomaly_maps"
@@ -64,7 +66,7 @@ RESULTS = Kind(
     content="the results of an earlier run",
     entries=(
         *PICTURE_FOLDERS,
-        *(RESULTS_CSV, RESULTS_PARQUET, RESULTS_JSONL, RUN_JSON, REPORT_HTML),
+        *(RESULTS_CSV, RESULTS_PARQUET, RESULTS_JSONL, RUN_JSON, REPORT_HTML, REPORT_PDF),
     ),
     proofs=(RESULTS_JSONL,),
     inside={folder: _PICTURES for folder in PICTURE_FOLDERS},

@@ -1,0 +1,136 @@
+"""All that a report shows of a run, gathered in one pass over its rows.
+
+One array a column: a report of a hundred thousand images is made in little
+memory, and its page is read by a browser as it stands.
+"""
+
+from __future__ import annotations
+
+import math
+from array import array
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from diffusionad_client.artifacts.metadata import Thresholds, Verdict
+from diffusionad_client.folders import class_of
+from diffusionad_client.scoring.row import Row
+
+MAX_FAILURES = 200  # failures listed
+NAME = "\0"  # stands for the image's name; no file's name holds it
+FOLDER, RELEASE = "folder", "release"  # fields that every run has
+
+VERDICTS = tuple(verdict.value for verdict in Verdict)
+_CODES = {verdict: code for code, verdict in enumerate(VERDICTS)}
+_DIGITS = 12  # of a release's digest, as people read it
+
+
+@dataclass(frozen=True, order=True)
+class JudgedBy:
+    """The release and thresholds behind a verdict; a run may see more than one."""
+
+    version: str
+    release: str
+    accept: float
+    reject: float
+    roi: str  # digest of the region that is inspected; empty: the whole image
+
+
+@dataclass
+class Coded:
+    """A column of texts, of which few differ: each once, and its number for every image."""
+
+    values: dict[str, int] = field(default_factory=dict)
+    codes: array[int] = field(default_factory=lambda: array("i"))  # -1: none
+
+    def put(self, place: int, value: str | None) -> None:
+        """Set the value of the image at `place`, the last so far; those between have none."""
+        self.codes.extend([-1] * (place - len(self.codes)))
+        code = -1 if value is None else self.values.setdefault(value, len(self.values))
+        self.codes.append(code)
+
+
+@dataclass
+class Gathered:
+    """The scored images of a run by column, in their order, and what was not scored."""
+
+    names: list[str] = field(default_factory=list)
+    scores: array[float] = field(default_factory=lambda: array("d"))  # nan: not a number
+    verdicts: bytearray = field(default_factory=bytearray)  # place in VERDICTS
+    request_s: array[float] = field(default_factory=lambda: array("d"))  # nan: not known
+    fields: dict[str, Coded] = field(default_factory=dict)
+    # Files of the results by their pattern, such as "heatmaps/" + NAME + ".png".
+    heatmaps: Coded = field(default_factory=Coded)
+    reconstructions: Coded = field(default_factory=Coded)
+    releases: Counter[JudgedBy] = field(default_factory=Counter)
+    failures: list[Row] = field(default_factory=list)  # the first MAX_FAILURES
+    failed: Counter[str] = field(default_factory=Counter)  # type of the error -> images
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many images got each verdict."""
+        return {verdict: self.verdicts.count(code) for verdict, code in _CODES.items()}
+
+    @property
+    def thresholds(self) -> Thresholds | None:
+        """Those behind most of the verdicts; None if nothing was scored."""
+        for release, _ in self.releases.most_common(1):
+            return Thresholds.as_stored(release.accept, release.reject)
+        return None
+
+    def finite(self) -> NDArray[np.float64]:
+        """Give the scores that are numbers, in order."""
+        scores: NDArray[np.float64] = np.frombuffer(self.scores, np.float64)
+        numbers: NDArray[np.float64] = scores[np.isfinite(scores)]
+        return numbers
+
+
+def gather(rows: Iterable[Row]) -> Gathered:
+    """Read all rows into columns."""
+    result = Gathered()
+    for row in rows:
+        if row.verdict is None:
+            result.failed[row.error_type or "Error"] += 1
+            if len(result.failures) < MAX_FAILURES:
+                result.failures.append(row)
+        else:
+            _add(result, row)
+    for column in result.fields.values():
+        column.codes.extend([-1] * (len(result.names) - len(column.codes)))
+    return result
+
+
+def _add(result: Gathered, row: Row) -> None:
+    place = len(result.names)
+    result.names.append(row.image)
+    result.scores.append(math.nan if row.score is None else row.score)
+    result.verdicts.append(_CODES[row.verdict or ""])
+    result.request_s.append(math.nan if row.request_s is None else row.request_s)
+    for name, value in _fields(row).items():
+        result.fields.setdefault(name, Coded()).put(place, value)
+    result.heatmaps.put(place, _pattern(row.image, row.heatmap))
+    result.reconstructions.put(place, _pattern(row.image, row.reconstruction))
+    judged_by = JudgedBy(
+        version=row.version or "",
+        release=row.release or "",
+        accept=row.accept or 0.0,
+        reject=row.reject or 0.0,
+        roi=row.roi or "",
+    )
+    result.releases[judged_by] += 1
+
+
+def _fields(row: Row) -> dict[str, str]:
+    """Give what images can be grouped by."""
+    release = f"{row.version or ''} · {(row.release or '')[:_DIGITS]}"
+    return {FOLDER: class_of(row.image), RELEASE: release}
+
+
+def _pattern(image: str, picture: str | None) -> str | None:
+    if picture is None:
+        return None
+    folder, between, rest = picture.partition(f"/{image}")
+    return f"{folder}/{NAME}{rest}" if between else picture

@@ -1,0 +1,73 @@
+// The summary and the filters, and the start of all parts.
+
+const beforePrinting = [];
+
+function startSummary() {
+  listeners.push(what => {
+    if (!what.has("thresholds") && !what.has("scope")) return;
+    const counts = count(verdicts), before = count(judged);
+    const all = counts[OK] + counts[REVIEW] + counts[NG];
+    VERDICTS.forEach((verdict, code) => {
+      const tile = byId(`count-${verdict}`);
+      tile.querySelector("b").textContent = whole(counts[code]);
+      tile.querySelector(".share").textContent = share(counts[code], all);
+      const more = counts[code] - before[code];
+      tile.querySelector(".change").textContent = chosen.moved ? `${more > 0 ? "+" : more < 0 ? "−" : "±"}${whole(Math.abs(more))}` : "";
+    });
+    byId("scope-note").hidden = !chosen.scope.size;
+    byId("scope-note").textContent = `Figures are of the ${whole(all)} images chosen below, of ${whole(total)}.`;
+  });
+}
+
+function startFilters() {
+  const buttons = [null, NG, REVIEW, OK].map(verdict => html("button", {
+    type: "button", "data-verdict": verdict === null ? "" : VERDICTS[verdict], onclick: () => choose({verdict}),
+  }));
+  byId("verdicts").append(...buttons);
+  for (const field of fields.filter(field => field.values.length > 1)) {
+    const select = html("select", {"aria-label": `Only of one ${field.name}`, "data-field": field.name},
+      html("option", {value: ""}, `${field.name}: all`),
+      ...sortedCodes(field).map(code => html("option", {value: code}, field.values[code])));
+    select.addEventListener("change", () => setScope(field, select.value === "" ? null : +select.value));
+    listeners.push(() => { select.value = chosen.scope.get(field) ?? ""; });
+    byId("scopes").append(select);
+  }
+  byId("find").addEventListener("input", event => choose({text: event.target.value}));
+  const orders = {high: ["score", true], low: ["score", false], name: ["name", false], place: ["place", false]};
+  byId("order").addEventListener("change", event => {
+    const [key, descending] = orders[event.target.value] ?? [chosen.key, chosen.descending];
+    choose({key, descending});
+  });
+  listeners.push(() => {
+    const counts = count(verdicts);
+    const texts = [`all ${whole(counts[0] + counts[1] + counts[2])}`,
+      ...[NG, REVIEW, OK].map(code => `${VERDICTS[code]} ${whole(counts[code])}`)];
+    buttons.forEach((button, n) => {
+      button.textContent = texts[n];
+      button.setAttribute("aria-pressed", chosen.verdict === [null, NG, REVIEW, OK][n]);
+    });
+    const name = Object.keys(orders).find(name =>
+      orders[name][0] === chosen.key && orders[name][1] === chosen.descending);
+    byId("order").value = name ?? "other";
+  });
+}
+
+function startPrinting() {
+  const print = yes => { for (const prepare of beforePrinting) prepare(yes); };
+  addEventListener("beforeprint", () => print(true));
+  addEventListener("afterprint", () => print(false));
+  if (location.hash === "#print") print(true); // for programs that print, which wait for pictures
+}
+
+startSummary();
+startHistogram();
+startCourse();
+startGroups();
+startFilters();
+startTable();
+startGallery();
+startViewer();
+const everything = new Set(["thresholds", "scope", "view"]);
+for (const listener of listeners) listener(everything);
+startPrinting();
+document.documentElement.dataset.ready = "yes";

@@ -18,8 +18,8 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +65,7 @@ from diffusionad_tools.server.process import ServerSettings, TritonProcess, runn
 
 SIZE = 32
 OPSET = 18
+LOG_LINES = 60  # of a server that has died: its last steps, and where it was
 PIXEL_THRESHOLD = 0.25
 ONNX_TYPES = {"UINT8": TensorProto.UINT8, "FP32": TensorProto.FLOAT}
 
@@ -271,6 +272,49 @@ def temporary_files_below_pytests(
     folder = str(tmp_path_factory.mktemp("temporary"))
     monkeypatch.setenv("TMPDIR", folder)  # for processes that tests start
     monkeypatch.setattr(tempfile, "tempdir", folder)
+
+
+@pytest.fixture(autouse=True)
+def shared_servers_live(request: pytest.FixtureRequest) -> None:
+    """A test whose server has died under an earlier one says so, and nothing that puzzles."""
+    if died := dead_servers(request.node.funcargs):
+        pytest.fail(f"before this test, under one that shares its server: {died}", pytrace=False)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Add to the failure of a test what its server said when it died."""
+    report = yield
+    failed = call.when == "call" and report.failed and isinstance(item, pytest.Function)
+    if failed and (died := dead_servers(item.funcargs)):
+        report.sections.append(("Servers that have died", died))
+    return report
+
+
+@pytest.fixture(scope="session")
+def what_died() -> Callable[[Mapping[str, Any]], str]:
+    return dead_servers
+
+
+def dead_servers(fixtures: Mapping[str, Any]) -> str:
+    """Say of the servers among fixtures, and in their fields, which have died, with their log."""
+    held = [
+        value
+        for fixture in fixtures.values()
+        for value in (
+            [getattr(fixture, field.name) for field in fields(fixture)]
+            if is_dataclass(fixture) and not isinstance(fixture, type)
+            else [fixture]
+        )
+    ]
+    said = []
+    for server in held:
+        if isinstance(server, TritonProcess) and (fault := server.fault()) is not None:
+            log = server.log_file.read_text(errors="replace").splitlines()
+            said.append("\n".join([fault, f"The end of {server.log_file}:", *log[-LOG_LINES:]]))
+    return "\n".join(said)
 
 
 @pytest.fixture(autouse=True)

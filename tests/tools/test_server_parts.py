@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,7 +19,12 @@ from diffusionad_tools.server import binaries, die_with_parent
 from diffusionad_tools.server.backends import environment
 from diffusionad_tools.server.checks import choose_config
 from diffusionad_tools.server.ports import choose_port, is_loopback, listen, resolve_host
-from diffusionad_tools.server.process import ServerSettings, running_server
+from diffusionad_tools.server.process import (
+    ServerSettings,
+    TritonProcess,
+    running_server,
+    started_server,
+)
 from diffusionad_tools.server.reasons import failure_reason
 
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
@@ -181,6 +189,30 @@ def test_no_program_is_started_for_a_parent_that_is_already_gone() -> None:
         check=True,
     )
     assert result.stdout == b""
+
+
+@dataclass
+class Held:
+    """A fixture that holds a server among other things."""
+
+    line: TritonProcess
+    name: str = "line"
+
+
+@pytest.mark.server
+def test_a_test_is_told_that_the_server_of_its_fixtures_died_and_how(
+    encoded_repository: Path, what_died: Any
+) -> None:
+    with started_server(ServerSettings(repository=encoded_repository)) as server:
+        assert what_died({"line": server, "plant": Held(server), "path": Path()}) == ""
+        with server.log_file.open("a") as log:
+            log.write("its last words\n")
+        os.kill(server.pid, signal.SIGKILL)
+        os.waitid(os.P_PID, server.pid, os.WEXITED | os.WNOWAIT)
+        for fixtures in ({"line": server}, {"plant": Held(server)}):
+            said = what_died(fixtures)
+            assert "Triton stopped: it was killed by signal 9" in said
+            assert "its last words" in said
 
 
 def start(repository: Path) -> None:

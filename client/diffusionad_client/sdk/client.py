@@ -265,10 +265,11 @@ class Client:
         """Load a category on every server, or load it anew as it stands in its repository now.
 
         Its encoded form is loaded and unloaded by itself, as `screw__encoded`.
-        The server must have been started with explicit model control. Raises
+        The server must have been started with explicit model control. What it
+        still unloads of the category is waited for first, see `settling`. Raises
         `AccessDeniedError` without its admin key, `ModelLoadError` with the
         server's reason, what was loaded before is then served on; or if it
-        does not answer once it is loaded.
+        does not answer once it is loaded; `DeadlineExceededError`.
         """
         return self._run(self._session.load(model, self._options.but(timeout=timeout)))
 

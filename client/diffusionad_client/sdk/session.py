@@ -26,6 +26,7 @@ from diffusionad_client.sdk.probe import Probe, probe, probe_all
 from diffusionad_client.sdk.retries import Budget, persist
 from diffusionad_client.sdk.served import ServedModel
 from diffusionad_client.sdk.servers import Dial, Server, Servers
+from diffusionad_client.sdk.settling import load_when_settled
 from diffusionad_client.sdk.stats import Stats, Tally
 from diffusionad_client.sdk.steps import Steps, ask, together, work
 from diffusionad_client.sdk.tracing import span
@@ -135,7 +136,7 @@ class Session:
         return (yield from together(courses))[0]
 
     def _load(self, model: str, server: Server, deadline: Deadline) -> Steps[ServedModel]:
-        yield from ask(lambda: server.link.load(model, timeout=deadline.left()))
+        yield from load_when_settled(server.link, model, deadline)
         served = yield from server.releases.fetch_newest(model, deadline)
         proof = yield from probe(server, model, deadline)
         if proof.is_broken:

@@ -9,6 +9,9 @@ switched and the steps serve the old and the new release; and again when the
 steps serve the new one alone, which takes no time and frees the old one's memory.
 Steps that the new release has not, because it is of another contract, Triton
 keeps loaded; they are unloaded then.
+
+The old versions go away after the command has ended, and the next change must not
+meet that: `settling` waits for it before each load.
 """
 
 from __future__ import annotations
@@ -26,6 +29,9 @@ from diffusionad_client.errors import DiffusionADError
 from diffusionad_client.sdk.client import Client
 from diffusionad_client.sdk.connection import Connection
 from diffusionad_client.sdk.credentials import credentials_of
+from diffusionad_client.sdk.deadline import Deadline
+from diffusionad_client.sdk.settling import load_when_settled
+from diffusionad_client.sdk.threads import ThreadDriver
 from diffusionad_client.sdk.transports.grpc import GrpcTransport
 from diffusionad_tools.release.repository import Category, Release, read_category
 
@@ -113,7 +119,8 @@ def _load_and_examine(
             there = _forms_there(server, forms)
             end = time.monotonic() + fleet.timeout
             for form in there:
-                server.load(form, timeout=max(end - time.monotonic(), _ASK_S))
+                deadline = Deadline(max(end - time.monotonic(), _ASK_S))
+                ThreadDriver().run(load_when_settled(server, form, deadline))
             state = _examine(server, release, url, there)
             if last and state.agrees:
                 for model in _left_over(server, release):

@@ -1,10 +1,10 @@
 """Load a model only when the server is done with unloading what it had of it before.
 
 A load that comes just as an earlier version of the same model goes away can
-kill Triton, by signal 11 or 6. Seen with 2.51, on busy machines; newer ones have the same
-lines. Decision 25 says how. The server's list says when a version is being
-unloaded. It calls the version unavailable a moment before it is safe, and says
-nothing of when that was; hence the pause.
+kill Triton, by signal 11 or 6: seen with 2.51, on busy machines; decision 25
+says how. The server's list says when a version is being unloaded. It calls the
+version unavailable a moment before it is safe, and says nothing of when that
+was; hence the pause.
 """
 
 from __future__ import annotations

@@ -59,6 +59,8 @@ lint: $(VENV)/all
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(BIN)/mypy --python-version 3.10 --package diffusionad_client  # the oldest that the client runs on
+	$(BIN)/mypy --python-version 3.13 --package diffusionad_client
 	$(BIN)/lint-imports
 
 format: $(VENV)/all

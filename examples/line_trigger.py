@@ -47,7 +47,7 @@ def main() -> None:
             unjudged = 0
             action = "pass" if found.verdict is Verdict.OK else "EJECT"
             worst = next(iter(found.regions()), None)
-            where = f", worst at {worst.box}" if worst and action == "EJECT" else ""
+            where = f", worst at {worst.left}, {worst.top}" if worst and action == "EJECT" else ""
             print(f"{part.name}: {action}, {found.verdict.value} {found.score:.3f}{where}")
 
 

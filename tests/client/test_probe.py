@@ -55,6 +55,7 @@ def test_the_deep_check_tells_a_program_of_each_category(triton: Any, make_metad
     (probe,) = json.loads(result.output)["probes"]
     assert probe.pop("seconds") > 0
     assert probe == {
+        "server": triton.url,
         "model": "screw",
         "answers": True,
         "version": "1",

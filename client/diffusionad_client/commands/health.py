@@ -69,7 +69,7 @@ def health(
         for difference in answer.differences:
             click.echo(f"Not the same everywhere: {difference}")
         for probe in probes:
-            click.echo(_line(probe))
+            click.echo(_line(probe, several=len(answer.servers) > 1))
         if deep and not probes:
             click.echo("It serves no category that could be asked.")
         click.echo(_reached_by(settings))
@@ -108,6 +108,7 @@ def _reached_by(settings: list[Setting]) -> str:
 
 def _document(probe: Probe) -> dict[str, Any]:
     return {
+        "server": probe.server,
         "model": probe.model,
         "answers": probe.answers,
         "version": probe.version,
@@ -117,8 +118,9 @@ def _document(probe: Probe) -> dict[str, Any]:
     }
 
 
-def _line(probe: Probe) -> str:
+def _line(probe: Probe, *, several: bool) -> str:
+    about = f"{probe.model} on {probe.server}" if several else probe.model
     if probe.error is not None:
-        return f"{probe.model}: does not answer: {probe.error}"
+        return f"{about}: does not answer: {probe.error}"
     took = f"{1000 * probe.seconds:.0f} ms"
-    return f"{probe.model}: answers in {took}, version {probe.version}, release {probe.release}"
+    return f"{about}: answers in {took}, version {probe.version}, release {probe.release}"

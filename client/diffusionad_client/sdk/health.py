@@ -5,11 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from diffusionad_client.errors import AccessDeniedError, DiffusionADError, ServerUnavailableError
+from diffusionad_client.errors import (
+    AccessDeniedError,
+    DiffusionADError,
+    ServerUnavailableError,
+    TLSError,
+)
 from diffusionad_client.sdk.deadline import Deadline
 from diffusionad_client.sdk.servers import Server
 from diffusionad_client.sdk.steps import Steps, ask, together
 
+_ALIKE = {TLSError, AccessDeniedError}  # what is the same for all of a fleet, and does not pass
 _SHOWN = 12  # characters of a release's digest
 
 
@@ -41,7 +47,7 @@ class Health:
 
 
 def read_health(servers: list[Server], deadline: Deadline) -> Steps[Health]:
-    """Ask every server. Raises `ServerUnavailableError` if none answers."""
+    """Ask every server. Raises an error that names them all if none answers."""
     several = len(servers) > 1
     found = yield from together([_ask(server, deadline, several) for server in servers])
     there = [health for health in found if health.error is None]
@@ -49,7 +55,9 @@ def read_health(servers: list[Server], deadline: Deadline) -> Steps[Health]:
         errors = [health.error for health in found if health.error is not None]
         if len(errors) == 1:
             raise errors[0]
-        raise ServerUnavailableError(f"no server answers: {'; '.join(map(str, errors))}")
+        kinds = {type(error) for error in errors}
+        kind = kinds.pop() if kinds <= _ALIKE and len(kinds) == 1 else ServerUnavailableError
+        raise kind(f"no server answers: {'; '.join(map(str, errors))}")
     ready = all(health.ready for health in found)
     return Health(ready, there[0].server, there[0].version, tuple(found))
 

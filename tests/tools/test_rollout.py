@@ -165,7 +165,7 @@ def traffic(server: TritonProcess, handmade_model: Any) -> Iterator[Traffic]:
                         file if encoded else image,
                         anomaly_map=False,
                         reconstruction=False,
-                        encoded=encoded,
+                        decode="server" if encoded else None,
                     )
                 except Exception as exc:  # whatever it is, a part was lost
                     found.wrong.append(repr(exc))

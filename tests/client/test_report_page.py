@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -36,7 +37,7 @@ HOSTILE = (
 )
 
 
-def row(name: str, score: float, **others: str) -> Row:
+def row(name: str, score: float, **others: Any) -> Row:
     return Row(
         image=name,
         score=score,
@@ -106,7 +107,17 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for number in range(200):
         score = (number * 37 % 200) / 200
         name = f"{'good' if score < 0.5 else 'dent'}/{number}.png"
-        rows.append(row(name, score, **(draw(output, name) if number < 30 else {})))
+        others: dict[str, Any] = draw(output, name) if number < 30 else {}
+        rows.append(
+            row(
+                name,
+                score,
+                scored_at=f"2026-11-28T{8 + number // 60:02}:{number % 60:02}:00Z",
+                fields={"line": "7", "score": f"<b>lot {number // 50}"},
+                area_percent=100 * score,
+                **others,
+            )
+        )
     write_results(output, [*rows, Row.failed("broken.png", ValueError("not an image"))])
     return write_report(output)
 
@@ -156,7 +167,7 @@ def first_row(page: Page) -> list[str]:
 def test_it_opens_with_the_run_s_own_verdicts(page: Page) -> None:
     assert counts(page) == (60, 60, 80)
     assert page.locator("#failures").inner_text().count("not an image") == 1
-    assert first_row(page)[-3:-1] == ["NG", "0.9950"]
+    assert first_row(page)[-4:-2] == ["NG", "0.9950"]
     assert page.locator("#use").is_hidden()
 
 
@@ -228,6 +239,26 @@ def test_filters_of_name_verdict_and_field_narrow_table_and_gallery(page: Page) 
     assert page.locator("#grid .card").count() == 24
 
 
+def test_a_field_of_the_user_groups_sorts_and_narrows_whatever_its_name(page: Page) -> None:
+    page.locator("#group-by").select_option(label="score")
+    group = page.locator("#groups-body button", has_text="<b>lot 2")
+    group.click()
+    expect(page.locator("#scope-text")).to_contain_text("50 of 200 images: score <b>lot 2")
+    assert sum(counts(page)) == 50
+    page.locator("#scope-clear").click()
+    expect(page.locator("#rows")).to_have_attribute("aria-rowcount", "201")
+    page.locator("#rows-head button", has_text="score").first.click()
+    expect(page.locator("#rows-body .row").first).to_contain_text("<b>lot 0")
+    assert "line 7" in page.locator("header").first.inner_text()
+
+
+def test_the_course_goes_along_the_order_or_along_time(page: Page) -> None:
+    labels = page.locator("#course text")
+    expect(labels.last).to_have_text("200")
+    page.locator("#course-by").select_option("time")
+    expect(labels.last).to_contain_text(":19:00")
+
+
 def test_the_slider_uncovers_one_picture_under_the_other(page: Page) -> None:
     page.locator("#find").fill("/7.png")
     expect(page.locator("#page")).to_have_text("1–1 of 1")
@@ -256,7 +287,7 @@ def test_the_table_is_walked_and_opened_by_keyboard(page: Page) -> None:
     page.locator("#rows-body .row").first.focus()
     page.keyboard.press("ArrowDown")
     page.keyboard.press("End")
-    assert page.locator("#rows-body .row:focus > div").nth(-2).inner_text() == "0.0000"
+    assert page.locator("#rows-body .row:focus > div").nth(-3).inner_text() == "0.0000"
     page.keyboard.press("Enter")
     expect(page.locator("#viewer-at")).to_have_text("200 of 200")
     page.locator("#viewer-close").focus()

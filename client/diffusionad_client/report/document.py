@@ -47,7 +47,10 @@ def document(
         "names": [name if keep else None for name, keep in zip(run.names, named, strict=True)],
         "scores": packed(run.scores, "<f8"),
         "verdicts": packed(run.verdicts, "u1"),
-        "request_s": packed(run.request_s, "<f8"),
+        "times": packed(run.times, "<f8") if _known(run.times) else None,
+        "numbers": {
+            name: packed(values, "<f8") for name, values in run.numbers.items() if _known(values)
+        },
         "accept": thresholds.accept,
         "reject": thresholds.reject,
         "releases": len(run.releases),
@@ -113,3 +116,7 @@ def _counts(scores: NDArray[np.float64], end: float) -> list[int]:
     """Count an earlier run's scores in the bins of the page's histogram."""
     places = np.clip((scores / end * histogram.BINS).astype(int), 0, histogram.BINS - 1)
     return [int(count) for count in np.bincount(places, minlength=histogram.BINS)]
+
+
+def _known(values: array[float]) -> bool:
+    return bool(np.isfinite(np.frombuffer(values, np.float64)).any())

@@ -11,6 +11,7 @@ from array import array
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from datetime import datetime
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +22,8 @@ from diffusionad_client.scoring.row import Row
 
 MAX_FAILURES = 200  # failures listed
 NAME = "\0"  # stands for the image's name; no file's name holds it
-FOLDER, RELEASE = "folder", "release"  # fields that every run has
+FOLDER, RELEASE, SERVER = "folder", "release", "server"  # fields that every run has
+NUMBERS = ("area_percent", "request_s")  # of a row, shown beside its score
 
 VERDICTS = tuple(verdict.value for verdict in Verdict)
 _CODES = {verdict: code for code, verdict in enumerate(VERDICTS)}
@@ -60,7 +62,10 @@ class Gathered:
     names: list[str] = field(default_factory=list)
     scores: array[float] = field(default_factory=lambda: array("d"))  # nan: not a number
     verdicts: bytearray = field(default_factory=bytearray)  # place in VERDICTS
-    request_s: array[float] = field(default_factory=lambda: array("d"))  # nan: not known
+    times: array[float] = field(default_factory=lambda: array("d"))  # epoch, s; nan: not known
+    numbers: dict[str, array[float]] = field(  # nan: not known
+        default_factory=lambda: {name: array("d") for name in NUMBERS}
+    )
     fields: dict[str, Coded] = field(default_factory=dict)
     # Files of the results by their pattern, such as "heatmaps/" + NAME + ".png".
     heatmaps: Coded = field(default_factory=Coded)
@@ -73,6 +78,16 @@ class Gathered:
     def counts(self) -> dict[str, int]:
         """How many images got each verdict."""
         return {verdict: self.verdicts.count(code) for verdict, code in _CODES.items()}
+
+    @property
+    def constants(self) -> dict[str, str]:
+        """Give the fields that have one value for all images, such as the lot."""
+        known = (FOLDER, RELEASE, SERVER)
+        return {
+            name: next(iter(column.values))
+            for name, column in self.fields.items()
+            if name not in known and len(column.values) == 1 and -1 not in column.codes
+        }
 
     @property
     def thresholds(self) -> Thresholds | None:
@@ -108,7 +123,10 @@ def _add(result: Gathered, row: Row) -> None:
     result.names.append(row.image)
     result.scores.append(math.nan if row.score is None else row.score)
     result.verdicts.append(_CODES[row.verdict or ""])
-    result.request_s.append(math.nan if row.request_s is None else row.request_s)
+    result.times.append(_time(row.scored_at))
+    for name, numbers in result.numbers.items():
+        number = getattr(row, name)
+        numbers.append(math.nan if number is None else number)
     for name, value in _fields(row).items():
         result.fields.setdefault(name, Coded()).put(place, value)
     result.heatmaps.put(place, _pattern(row.image, row.heatmap))
@@ -123,10 +141,25 @@ def _add(result: Gathered, row: Row) -> None:
     result.releases[judged_by] += 1
 
 
-def _fields(row: Row) -> dict[str, str]:
-    """Give what images can be grouped by."""
-    release = f"{row.version or ''} · {(row.release or '')[:_DIGITS]}"
-    return {FOLDER: class_of(row.image), RELEASE: release}
+def _fields(row: Row) -> dict[str, str | None]:
+    """Give what images can be grouped by: what we know, and the user's own fields."""
+    known = {
+        FOLDER: class_of(row.image),
+        RELEASE: f"{row.version or ''} · {(row.release or '')[:_DIGITS]}",
+        SERVER: row.server,
+    }
+    own = {f"{name} (field)" if name in known else name: row.fields[name] for name in row.fields}
+    return known | own
+
+
+def _time(text: str | None) -> float:
+    if text is None:
+        return math.nan
+    try:
+        # Python 3.10 reads no "Z".
+        return datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()
+    except (ValueError, OverflowError, OSError):  # results are edited
+        return math.nan
 
 
 def _pattern(image: str, picture: str | None) -> str | None:

@@ -50,6 +50,7 @@ def write_report(output: Path, *, image_root: Path | None = None, embed: bool = 
         failed=run.failed,
         releases=run.releases.most_common(),
         rois=sorted({release.roi for release in run.releases if release.roi}),
+        constants=run.constants,
         verdicts=VERDICTS,
         max_named=document.MAX_NAMED,
         data=data,

@@ -22,6 +22,9 @@ const whole = number => number.toLocaleString("en-US");
 const share = (part, all) => (all ? `${(100 * part / all).toFixed(part && part / all < 0.01 ? 2 : 1)} %` : "–");
 const digits = score => (score !== score ? "no number" : score.toFixed(4));
 
+// A time as the reader's clock has it; the Swedes write ISO 8601.
+const moment = seconds => new Date(1000 * seconds).toLocaleString("sv-SE");
+
 // A bar of three parts, by verdict.
 function stackedBar(counts) {
   const all = counts[OK] + counts[REVIEW] + counts[NG];

@@ -15,16 +15,22 @@ function startSummary() {
       tile.querySelector(".change").textContent = chosen.moved ? `${more > 0 ? "+" : more < 0 ? "−" : "±"}${whole(Math.abs(more))}` : "";
     });
     byId("scope-note").hidden = !chosen.scope.size;
-    byId("scope-note").textContent = `Figures are of the ${whole(all)} images chosen below, of ${whole(total)}.`;
+    byId("scope-text").textContent = `Figures are of ${whole(all)} of ${whole(total)} images: ${
+      [...chosen.scope].map(([field, code]) => `${field.name} ${field.values[code]}`).join(", ")}.`;
   });
 }
 
+const MOST_CHOICES = 200; // a longer list is no help
+
 function startFilters() {
+  byId("scope-clear").addEventListener("click", () => {
+    for (const field of chosen.scope.keys()) setScope(field, null);
+  });
   const buttons = [null, NG, REVIEW, OK].map(verdict => html("button", {
     type: "button", "data-verdict": verdict === null ? "" : VERDICTS[verdict], onclick: () => choose({verdict}),
   }));
   byId("verdicts").append(...buttons);
-  for (const field of fields.filter(field => field.values.length > 1)) {
+  for (const field of several.filter(field => field.values.length <= MOST_CHOICES)) {
     const select = html("select", {"aria-label": `Only of one ${field.name}`, "data-field": field.name},
       html("option", {value: ""}, `${field.name}: all`),
       ...sortedCodes(field).map(code => html("option", {value: code}, field.values[code])));

@@ -9,11 +9,19 @@ const data = JSON.parse(document.getElementById("run").textContent);
 if (!data) return; // nothing was scored: the page is complete as it stands
 
 const bytes = text => Uint8Array.from(atob(text), letter => letter.charCodeAt(0));
-const scores = new Float64Array(bytes(data.scores).buffer); // NaN: not a number
 const judged = bytes(data.verdicts); // as the run judged
-const requestSeconds = new Float64Array(bytes(data.request_s).buffer);
+const doubles = text => new Float64Array(bytes(text).buffer);
+const times = data.times && doubles(data.times); // seconds since 1970; NaN: not known
+const scores = doubles(data.scores); // NaN: not a number
+// Further numbers of an image, as they are shown.
+const numbers = [
+  {key: "area_percent", title: "area %", help: "share of the image that defects cover", scale: 1, decimals: 2},
+  {key: "request_s", title: "ms", help: "time that the request took", scale: 1000, decimals: 1},
+].filter(({key}) => key in data.numbers).map(number => ({...number, values: doubles(data.numbers[number.key])}));
 const unpacked = field => ({...field, codes: new Int32Array(bytes(field.codes).buffer)});
 const fields = data.fields.map(unpacked);
+const several = fields.filter(field => field.values.length > 1); // by which images differ
+const keyOf = field => `field ${field.name}`; // whatever its name, that of no other column
 const total = data.total;
 const hasName = place => data.names[place] !== null;
 
@@ -102,7 +110,8 @@ function compare(key) {
   };
   if (key === "place") return (a, b) => a - b;
   if (key === "score") return number(scores);
-  if (key === "request_s") return number(requestSeconds);
+  const further = numbers.find(number => number.key === key);
+  if (further) return number(further.values);
   if (key === "name") {
     const names = data.names.map(name => name ?? "");
     const plain = (a, b) => (names[a] < names[b] ? -1 : names[a] > names[b] ? 1 : a - b);
@@ -110,7 +119,7 @@ function compare(key) {
     const collator = new Intl.Collator(undefined, {numeric: true});
     return (a, b) => collator.compare(names[a], names[b]) || a - b;
   }
-  const field = fields.find(field => field.name === key);
+  const field = fields.find(field => keyOf(field) === key);
   const ranks = new Int32Array(field.values.length + 1);
   sortedCodes(field).forEach((code, rank) => { ranks[code + 1] = rank + 1; });
   return (a, b) => ranks[field.codes[a] + 1] - ranks[field.codes[b] + 1] || a - b;

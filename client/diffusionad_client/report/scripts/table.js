@@ -5,22 +5,21 @@ const PRINTED_ROWS = 40;
 
 function startTable() {
   const frame = byId("rows"), body = byId("rows-body"), head = byId("rows-head");
-  const shownFields = fields.filter(field => field.values.length > 1);
   const columns = [
     {key: "place", title: "#", cell: place => whole(place + 1), number: true},
     {key: "name", title: "image", cell: place => html("bdi", {}, data.names[place])},
-    ...shownFields.map(field => ({
-      key: field.name, title: field.name,
+    ...several.map(field => ({
+      key: keyOf(field), title: field.name,
       cell: place => html("bdi", {}, field.codes[place] < 0 ? "" : field.values[field.codes[place]]),
     })),
     {key: "verdict", title: "verdict", cell: place => badge(verdicts[place])},
     {key: "score", title: "score", cell: place => digits(scores[place]), number: true},
-    ...(requestSeconds.some(isFinite) ? [{
-      key: "request_s", title: "ms", number: true, help: "time that the request took",
-      cell: place => (isFinite(requestSeconds[place]) ? (1000 * requestSeconds[place]).toFixed(1) : ""),
-    }] : []),
+    ...numbers.map(({key, title, help, scale, decimals, values}) => ({
+      key, title, help, number: true,
+      cell: place => (isFinite(values[place]) ? (scale * values[place]).toFixed(decimals) : ""),
+    })),
   ];
-  const widths = {place: "72px", verdict: "104px", score: "92px", request_s: "84px", name: "minmax(180px, 3fr)"};
+  const widths = {place: "72px", verdict: "104px", score: "92px", area_percent: "84px", request_s: "84px", name: "minmax(180px, 3fr)"};
   const template = columns.map(({key}) => widths[key] ?? "minmax(90px, 1fr)").join(" ");
   let active = 0; // which of the view has the focus
   let printing = false;
@@ -28,7 +27,7 @@ function startTable() {
   const headings = columns.map(column => {
     const button = html("button", {type: "button", class: "sort", title: column.help ?? null, onclick: () => choose({
       key: column.key,
-      descending: chosen.key === column.key ? !chosen.descending : ["score", "verdict", "request_s"].includes(column.key),
+      descending: chosen.key === column.key ? !chosen.descending : ["score", "verdict", "area_percent", "request_s"].includes(column.key),
     })}, column.title);
     return html("div", {role: "columnheader", class: column.number && "right"}, button);
   });

@@ -26,7 +26,9 @@ function startViewer() {
     byId("viewer-at").textContent = `${whole(at + 1)} of ${whole(view().length)}`;
     const facts = fields.filter(field => field.codes[place] >= 0)
       .map(field => [field.name, field.values[field.codes[place]]]);
-    if (isFinite(requestSeconds[place])) facts.push(["request", `${(1000 * requestSeconds[place]).toFixed(1)} ms`]);
+    for (const {title, scale, decimals, values} of numbers)
+      if (isFinite(values[place])) facts.push([title, (scale * values[place]).toFixed(decimals)]);
+    if (times && isFinite(times[place])) facts.push(["scored", moment(times[place])]);
     if (verdicts[place] !== judged[place]) facts.push(["judged by the run", VERDICTS[judged[place]]]);
     byId("viewer-facts").replaceChildren(...facts.flatMap(([name, value]) =>
       [html("dt", {}, name), html("dd", {}, html("bdi", {}, value))]));

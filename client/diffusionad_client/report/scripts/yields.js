@@ -6,16 +6,23 @@ const MOST_GROUPS = 25;
 
 function startCourse() {
   const bars = Math.min(COURSE_BARS, total);
-  const barOf = place => Math.floor(place * bars / total);
+  const byOrder = {barOf: place => Math.floor(place * bars / total), ...orderLabels(bars)};
+  const byTime = timeAxis(bars);
+  const select = byId("course-by");
+  select.parentElement.hidden = !byTime;
+  let along = byOrder;
   const drawing = svg("svg", {
     viewBox: `${-COURSE.left} ${-COURSE.top} ${COURSE.width + COURSE.left + COURSE.right} ${COURSE.height + COURSE.top + COURSE.bottom}`,
     role: "img", "aria-label": "Share of images that are not OK, over the run",
   });
   byId("course").append(drawing);
-  listeners.push(what => {
-    if (!what.has("thresholds") && !what.has("scope")) return;
+
+  function draw() {
     const counts = Array.from({length: bars}, () => [0, 0, 0]);
-    for (let i = 0; i < total; i++) if (inScope[i]) counts[barOf(i)][verdicts[i]]++;
+    for (let i = 0; i < total; i++) {
+      const bar = inScope[i] ? along.barOf(i) : -1;
+      if (bar >= 0) counts[bar][verdicts[i]]++;
+    }
     const all = counts.map(([ok, review, ng]) => ok + review + ng);
     const worst = Math.max(...counts.map((c, n) => (all[n] ? (c[REVIEW] + c[NG]) / all[n] : 0)), 0.01);
     const {end, ticks} = niceAxis(worst, 4);
@@ -25,38 +32,60 @@ function startCourse() {
       svg("text", {x: -8, y: y(tick) + 4, "text-anchor": "end"}, `${+(100 * tick).toPrecision(3)} %`),
     ]);
     counts.forEach((c, n) => {
-      if (!all[n]) return;
-      const first = Math.ceil(n * total / bars), last = Math.ceil((n + 1) * total / bars);
-      const title = `images ${whole(first + 1)} to ${whole(last)}: ${describe(c)}`;
       let bottom = 0;
-      for (const code of [NG, REVIEW]) {
+      for (const code of all[n] ? [NG, REVIEW] : []) {
         const part = c[code] / all[n];
         if (part) parts.push(svg("rect", {
           class: `bar ${VERDICTS[code]}`, x: n * width + width * 0.08, width: width * 0.84,
           y: y(bottom + part), height: COURSE.height * part / end,
-        }, svg("title", {}, title)));
+        }, svg("title", {}, `${along.span(n)}: ${describe(c)}`)));
         bottom += part;
       }
     });
-    for (const n of [0, 0.25, 0.5, 0.75, 1]) {
-      const anchor = n === 0 ? "start" : n === 1 ? "end" : "middle";
-      parts.push(svg("text", {x: n * COURSE.width, y: COURSE.height + 20, "text-anchor": anchor},
-        `${n === 0 ? "image " : ""}${whole(Math.max(Math.round(n * total), 1))}`));
-    }
+    along.labels.forEach((label, n) => {
+      const last = along.labels.length - 1;
+      const anchor = n === 0 ? "start" : n === last ? "end" : "middle";
+      parts.push(svg("text", {x: n / last * COURSE.width, y: COURSE.height + 20, "text-anchor": anchor}, label));
+    });
     drawing.replaceChildren(...parts);
-  });
+  }
+
+  select.addEventListener("change", () => { along = select.value === "time" ? byTime : byOrder; draw(); });
+  listeners.push(what => { if (what.has("thresholds") || what.has("scope")) draw(); });
+}
+
+function orderLabels(bars) {
+  const labels = [0, 0.25, 0.5, 0.75, 1].map(n => whole(Math.max(Math.round(n * total), 1)));
+  labels[0] = `image ${labels[0]}`;
+  const first = bar => Math.ceil(bar * total / bars);
+  return {labels, span: bar => `images ${whole(first(bar) + 1)} to ${whole(first(bar + 1))}`};
+}
+
+// Bars of equal time, from the first image to the last; null where times are not known.
+function timeAxis(bars) {
+  let start = Infinity, end = -Infinity;
+  for (const time of times ?? []) {
+    if (time < start) start = time;
+    if (time > end) end = time;
+  }
+  if (!(end > start)) return null;
+  const at = part => moment(start + part * (end - start));
+  return {
+    barOf: place => (isFinite(times[place]) ? Math.min(Math.floor((times[place] - start) / (end - start) * bars), bars - 1) : -1),
+    span: bar => `${at(bar / bars)} to ${at((bar + 1) / bars)}`,
+    labels: [0, 0.5, 1].map(at),
+  };
 }
 
 function startGroups() {
   const select = byId("group-by");
-  const several = fields.filter(field => field.values.length > 1);
   if (!several.length) return void byId("groups").remove();
-  for (const field of several) select.append(html("option", {value: field.name}, field.name));
+  for (const field of several) select.append(html("option", {value: keyOf(field)}, field.name));
   let sorting = {column: 0, descending: false};
   let open = false;
 
   function draw() {
-    const field = fields.find(field => field.name === select.value);
+    const field = several.find(field => keyOf(field) === select.value);
     const labelled = field.name === "folder" ? data.classes : null;
     const counts = field.values.map(() => [0, 0, 0]);
     for (let i = 0; i < total; i++)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from enum import Enum, IntEnum
+from functools import lru_cache
 
 from diffusionad_client.errors import CategoryNameError, shown
 
@@ -160,6 +161,7 @@ def decoding_model(size: int, depth: int = FULL_DEPTH) -> str:
     return f"{_DECODING}{size}" + ("" if depth == FULL_DEPTH else f"_{depth}_bits")
 
 
+@lru_cache(maxsize=256)
 def step_signature(step: Step, size: int, contract: int = NEWEST) -> Signature:
     """Give the tensors of one step under a contract, for square images of `size` pixels.
 
@@ -196,6 +198,7 @@ def tensor_in_ensemble(step: Step, tensor: str, contract: int) -> str:
     return UNJUDGED if judged and tensor == SCORE else tensor
 
 
+@lru_cache(maxsize=256)
 def ensemble_signature(size: int, contract: int) -> Signature:
     """Give the tensors of a category's public ensemble under a contract."""
     steps = {step: step_signature(step, size, contract) for step in CONTRACTS[contract]}

@@ -12,7 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 from diffusionad_client import contract
@@ -200,13 +200,19 @@ def _prepared_for(served: ServedModel) -> tuple[int, int]:
     return served.metadata.size, served.metadata.depth
 
 
+@lru_cache(maxsize=64)
+def _shapes(size: int, agreed: int) -> dict[str, tuple[int, ...]]:
+    """Give the shape of each output for one image."""
+    outputs = contract.ensemble_signature(size, agreed).outputs
+    return {spec.name: (1, *spec.dims) for spec in outputs}
+
+
 def _of_one_image(answer: Answer, outputs: Sequence[str], served: ServedModel) -> dict[str, Any]:
     """Check the outputs that were asked for and strip their batch dimension."""
-    size, agreed = served.metadata.size, served.metadata.contract
-    specs = {spec.name: spec for spec in contract.ensemble_signature(size, agreed).outputs}
+    shapes = _shapes(served.metadata.size, served.metadata.contract)
     tensors: dict[str, Any] = {}
     for name in outputs:
-        expected = (1, *specs[name].dims)
+        expected = shapes[name]
         array = answer.outputs.get(name)
         if array is None or array.shape != expected:
             raise ContractError(

@@ -66,6 +66,6 @@ def _as_written(numbers: Any, metadata: ReleaseMetadata) -> list[float]:
     """Give FP32 thresholds in decimals: the release's own, or the shortest that give the same."""
     limits = metadata.thresholds
     own = [limits.accept, limits.reject, metadata.pixel_threshold]
-    if np.array_equal(np.asarray(own, np.float32), numbers):
+    if [float(np.float32(limit)) for limit in own] == numbers.tolist():
         return own
     return [float(str(number)) for number in numbers]

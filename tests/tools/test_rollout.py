@@ -189,13 +189,17 @@ def traffic(server: TritonProcess, handmade_model: Any) -> Iterator[Traffic]:
 
 @pytest.fixture
 def met_by_loads(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
-    """What a server was still unloading, for each time that it was told to load."""
+    """What a server was still unloading, for each time that it was told to load the plain form.
+
+    The other form's load comes right after it, and loads no step.
+    """
     met = []
     load = GrpcTransport.load
 
     def look_and_load(self: GrpcTransport, model: str, *, timeout: float) -> None:
-        index = self.index(timeout=timeout)
-        met.append([f"{e.model} {e.version}" for e in index if e.state == "UNLOADING"])
+        if model == "widget":
+            index = self.index(timeout=timeout)
+            met.append([f"{e.model} {e.version}" for e in index if e.state == "UNLOADING"])
         load(self, model, timeout=timeout)
 
     monkeypatch.setattr(GrpcTransport, "load", look_and_load)
@@ -228,8 +232,8 @@ def test_no_request_is_lost_while_a_server_is_promoted_and_rolled_back(
         assert server_of_files.versions("widget__encoded", timeout=30) == ["1"]
     assert named_by_the_steps(plant.repository) == {(1,)}
 
-    # Both forms, twice a change. A load that meets an unload can kill Triton.
-    assert met_by_loads == [[]] * 8
+    # Twice a change. A load that meets an unload can kill Triton.
+    assert met_by_loads == [[]] * 4
 
     assert found.wrong == []
     assert set(found.answers) == {(v, encoded) for v in GAINS for encoded in (False, True)}

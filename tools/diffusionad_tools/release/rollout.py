@@ -119,8 +119,11 @@ def _load_and_examine(
             there = _forms_there(server, forms)
             end = time.monotonic() + fleet.timeout
             for form in there:
-                deadline = Deadline(max(end - time.monotonic(), _ASK_S))
-                ThreadDriver().run(load_when_settled(server, form, deadline))
+                left = max(end - time.monotonic(), _ASK_S)
+                if form == there[0]:
+                    ThreadDriver().run(load_when_settled(server, form, Deadline(left)))
+                else:  # it finds the steps as the load before it has left them, and loads none
+                    server.load(form, timeout=left)
             state = _examine(server, release, url, there)
             if last and state.agrees:
                 for model in _left_over(server, release):

@@ -11,7 +11,7 @@ Steps that the new release has not, because it is of another contract, Triton
 keeps loaded; they are unloaded then.
 
 The old versions go away after the command has ended, and the next change must not
-meet that: `settling` waits for it before each load.
+meet that: `settling` waits for it before a category is loaded.
 """
 
 from __future__ import annotations

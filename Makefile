@@ -42,8 +42,9 @@ demo: $(VENV)/serving
 	$(BIN)/diffusionad score build/demo-images/test --repository model_repository --model $(DEMO_MODEL) --output build/demo
 	@echo "Open build/demo/report.html; build/demo/ also holds results.jsonl, results.csv and heatmaps/."
 
-# A worker for each core; the tests of a file stay together, with the servers that they share.
-PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist loadfile
+# The tests of a file stay together, with the servers that they share; `tests/conftest.py` says how
+# many workers there are, and which files come first.
+PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 test: $(VENV)/all
 	$(PYTEST) -m "not long"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,50 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 # Shared machines are slow by turns: a deadline would test the neighbour's load.
 settings.register_profile("diffusionad", deadline=None, derandomize=True)
 settings.load_profile("diffusionad")
+
+WORKERS_A_CORE = 2  # tests wait: for servers to start, for timeouts, for commands
+HEAVIEST_FIRST = ("end_to_end", "training", "tools", "client", "docs")
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """For `--numprocesses auto`. A worker takes up to 700 MB."""
+    return min(WORKERS_A_CORE * len(os.sched_getaffinity(0)), 16)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what takes longest, so that no worker is left alone with it at the end.
+
+    Needs `--no-loadscope-reorder`: xdist begins with the files of the most tests, which are quick.
+    """
+    tests = Path(__file__).parent
+    order = {name: place for place, name in enumerate(HEAVIEST_FIRST)}
+    items.sort(key=lambda item: order.get(item.path.relative_to(tests).parts[0], len(order)))
+
+
+@pytest.fixture(scope="session")
+def made_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Makes a folder for all workers of a test run: the first that asks makes it. Leave it as is.
+
+    `made_once(name, make)` calls `make(folder)` with a folder that is not there yet. The others
+    wait for it; if it fails, the next one tries in another.
+    """
+    root = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent  # of all workers
+    root /= "once"
+    root.mkdir(exist_ok=True)
+
+    def once(name: str, make: Callable[[Path], object]) -> Path:
+        where = root / f"{name}.made"
+        with (root / f"{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not where.exists():
+                folder = tmp_path_factory.mktemp("made") / name
+                make(folder)
+                where.write_text(str(folder))
+        return Path(where.read_text())
+
+    return once
 
 
 class Certificates:

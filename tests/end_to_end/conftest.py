@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -33,34 +34,27 @@ def diffusionad() -> Run:
 
 
 @pytest.fixture(scope="session")
-def data(diffusionad: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    output = tmp_path_factory.mktemp("data") / "plates"
-    diffusionad("demo-data", output, "--train", 8, "--test-good", 3, "--defective", 1, "--size", 96)
-    return output
+def data(diffusionad: Run, made_once: Callable[..., Path]) -> Path:
+    size = ("--train", 8, "--test-good", 3, "--defective", 1, "--size", 96)
+    return made_once("demo-plates", lambda folder: diffusionad("demo-data", folder, *size))
 
 
 @pytest.fixture(scope="session")
-def run_folder(diffusionad: Run, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    output = tmp_path_factory.mktemp("runs") / CATEGORY
-    diffusionad(
-        *("train", data, "--output", output, "--image-size", 64, "--steps", 5, "--batch", 4),
-        *("--held-out", 0.3, "--workers", 0),
-    )
-    return output
+def run_folder(diffusionad: Run, data: Path, made_once: Callable[..., Path]) -> Path:
+    short = ("--image-size", 64, "--steps", 5, "--batch", 4, "--held-out", 0.3, "--workers", 0)
+    return made_once("demo-run", partial(diffusionad, "train", data, *short, "--output"))
 
 
 @pytest.fixture(scope="session")
-def bundle(diffusionad: Run, run_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    output = tmp_path_factory.mktemp("bundles") / CATEGORY
-    diffusionad("export", run_folder, "--output", output, "--name", CATEGORY)
-    return output
+def bundle(diffusionad: Run, run_folder: Path, made_once: Callable[..., Path]) -> Path:
+    export = partial(diffusionad, "export", run_folder, "--name", CATEGORY, "--output")
+    return made_once("demo-bundle", export)
 
 
 @pytest.fixture(scope="session")
-def repository(diffusionad: Run, bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("repository")
-    diffusionad("release", "add", bundle, "--repository", folder)
-    return folder
+def repository(diffusionad: Run, bundle: Path, made_once: Callable[..., Path]) -> Path:
+    add = partial(diffusionad, "release", "add", bundle, "--repository")
+    return made_once("demo-repository", add)
 
 
 @pytest.fixture(scope="session")

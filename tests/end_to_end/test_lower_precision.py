@@ -1,4 +1,8 @@
-"""int8 on a region of interest, from a run to results, on a real Triton."""
+"""int8 on a region of interest, from a run to results, on a real Triton.
+
+In short: what is exported stands in training's `test_precision` and `test_region`, how it is
+gated and added in tools' `test_release_add`.
+"""
 
 import json
 from pathlib import Path
@@ -14,7 +18,7 @@ from diffusionad_client.artifacts.metadata import Precision
 from diffusionad_client.local_server import serve_repository
 from diffusionad_tools.release.candidate import published
 
-pytestmark = [pytest.mark.server, pytest.mark.slow]
+pytestmark = [pytest.mark.server, pytest.mark.long]
 
 SIZE = 64
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
@@ -37,6 +38,7 @@ from diffusionad_tools.server.process import (
 )
 
 GAINS = {"1": 0.5, "2": 0.75}
+PAUSE_S = 0.005  # between a line's requests, or else nothing is left of a machine to load models
 LIMITS = {"1": Thresholds(accept=0.2, reject=0.3), "2": Thresholds(accept=0.25, reject=0.35)}
 
 
@@ -147,7 +149,7 @@ class Traffic:
 
 @contextmanager
 def traffic(server: TritonProcess, handmade_model: Any) -> Iterator[Traffic]:
-    """Score from four threads, without pause and without retries, while the context lasts.
+    """Score from four threads, all the time and without retries, while the context lasts.
 
     One of them sends a file, which the server decodes.
     """
@@ -175,6 +177,7 @@ def traffic(server: TritonProcess, handmade_model: Any) -> Iterator[Traffic]:
                     answer.score, expected[answer.version], atol=1e-5
                 ):
                     found.wrong.append(f"an answer of two releases: {answer}")
+                time.sleep(PAUSE_S)
 
     threads = [threading.Thread(target=score, args=(number == 0,)) for number in range(4)]
     for thread in threads:

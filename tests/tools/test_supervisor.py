@@ -67,7 +67,8 @@ def wait_until(condition: Callable[[], bool], within: float = 30.0) -> None:
     ("victim", "number", "noticed_within", "said"),
     [
         pytest.param("widget__noise_prediction", signal.SIGKILL, DOWN_WITHIN_S,
-                     "the process of widget__noise_prediction version 1 (process", id="a step"),
+                     "the process of widget__noise_prediction version 1 (process", id="a step",
+                     marks=pytest.mark.long),
         pytest.param("image_decoding_32", signal.SIGKILL, DOWN_WITHIN_S,
                      "the process of image_decoding_32 version 1 (process", id="a decoder"),
         pytest.param("", signal.SIGSEGV, 20.0,

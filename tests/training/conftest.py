@@ -1,12 +1,16 @@
 """A tiny detector and a tiny data set, trained in seconds."""
 
 import shutil
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from PIL import Image
 
+from diffusionad_client.contract import NETWORK_STEPS, Step
 from diffusionad_training.config import (
     Config,
     DetectorConfig,
@@ -17,8 +21,11 @@ from diffusionad_training.config import (
     SynthesisConfig,
     TrainingConfig,
 )
+from diffusionad_training.export import bundle
+from diffusionad_training.export.graphs import trace_step
 from diffusionad_training.fit import train
 from diffusionad_training.fit.plan import TrainingPlan
+from diffusionad_training.run.checkpoint import load_run
 
 SIZE = 64
 
@@ -60,9 +67,12 @@ def tiny_config() -> Config:
 
 
 @pytest.fixture(scope="session")
-def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny_data(made_once: Callable[..., Path]) -> Path:
     """Striped grey plates; the defective ones have a bright square. MVTec's layout."""
-    root = tmp_path_factory.mktemp("data") / "plates"
+    return made_once("plates", draw_plates)
+
+
+def draw_plates(root: Path) -> None:
     rng = np.random.default_rng(0)
 
     def plate() -> np.ndarray:
@@ -85,18 +95,54 @@ def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
         mask[y : y + 14, x : x + 14] = 255
         save(defective, "test", "spot", f"{index:03d}.png")
         save(mask, "ground_truth", "spot", f"{index:03d}_mask.png")
-    return root
 
 
 @pytest.fixture(scope="session")
-def tiny_run(
-    tiny_data: Path, tiny_config: Config, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
-    output = tmp_path_factory.mktemp("runs") / "plates"
-    train.train(TrainingPlan(tiny_data, output, tiny_config, held_out_share=0.3, workers=0, seed=3))
-    return output
+def tiny_run(tiny_data: Path, tiny_config: Config, made_once: Callable[..., Path]) -> Path:
+    def make(output: Path) -> None:
+        plan = TrainingPlan(tiny_data, output, tiny_config, held_out_share=0.3, workers=0, seed=3)
+        train.train(plan)
+
+    return made_once("run", make)
 
 
 @pytest.fixture
 def copied_run(tiny_run: Path, tmp_path: Path) -> Path:
     return shutil.copytree(tiny_run, tmp_path / "copy")
+
+
+@pytest.fixture(scope="session")
+def tiny_traced(tiny_run: Path, made_once: Callable[..., Path]) -> dict[Step, onnx.ModelProto]:
+    """The graphs of `tiny_run`, as the exporter traces them. Leave them as they are."""
+
+    def make(folder: Path) -> None:
+        folder.mkdir()
+        model = load_run(tiny_run).model
+        for step in NETWORK_STEPS:
+            onnx.save(trace_step(model, step), folder / f"{step.value}.onnx")
+
+    folder = made_once("traced", make)
+    return {step: onnx.load(folder / f"{step.value}.onnx") for step in NETWORK_STEPS}
+
+
+@pytest.fixture(scope="session")
+def traced_before(
+    tiny_traced: dict[Step, onnx.ModelProto],
+) -> Callable[..., AbstractContextManager[None]]:
+    """Within `traced_before(*steps)` exports of `tiny_run` take those steps' graphs as traced.
+
+    Tracing takes ten seconds, and gives the same every time, as `test_export` shows.
+    """
+
+    @contextmanager
+    def context(*steps: Step) -> Iterator[None]:
+        real = bundle.trace_step
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(
+                bundle,
+                "trace_step",
+                lambda model, step: tiny_traced[step] if step in steps else real(model, step),
+            )
+            yield
+
+    return context

@@ -50,6 +50,7 @@ def test_the_estimate_holds_weights_gradients_moments_and_average() -> None:
     assert plain > 3 * weights + sum(t.nbytes for t in blank_batch(EDGE).values())
 
 
+@pytest.mark.long
 def test_the_paper_trains_on_24_gb_as_the_documentation_says() -> None:
     # Known of the authors' code: 4 images do not fit.
     assert training_bytes(batched(PAPER, batch=4)) > CARD - LIBRARIES

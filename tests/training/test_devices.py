@@ -167,7 +167,7 @@ def test_a_stopped_training_on_two_devices_goes_on_to_the_very_same_weights(
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_two_processes_may_leave_the_segmentation_network_for_later(
     tiny_data: Path, config: Config, tmp_path: Path
 ) -> None:
@@ -184,6 +184,12 @@ def test_it_goes_on_with_as_many_devices_as_before(
 ) -> None:
     with pytest.raises(CheckpointError, match="its devices was 2 and is now 1"):
         train.train(TrainingPlan(tiny_data, trained.run, config, workers=0, resumed=True))
+
+
+def test_gradients_of_a_network_that_is_left_for_later_are_not_waited_for(config: Config) -> None:
+    later = changed(config, {"optimisation.segmentation_from": 0.5})
+    at_once, left = (train._strategy(one.training.optimisation) for one in (config, later))
+    assert (at_once, left) == ("ddp", "ddp_find_unused_parameters_true")
 
 
 def test_more_devices_than_there_are_is_said(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -26,9 +27,10 @@ from diffusionad_training.run.checkpoint import CONFIG_FILE, load_run
 
 
 @pytest.fixture(scope="module")
-def bundle(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def bundle(tiny_run: Path, traced_before: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("bundles") / "plates"
-    export(load_run(tiny_run), output, category="plates")
+    with traced_before(*NETWORK_STEPS):
+        export(load_run(tiny_run), output, category="plates")
     return output
 
 
@@ -132,12 +134,14 @@ def test_metadata_tells_where_the_release_came_from(bundle: Path, tiny_run: Path
 
 
 def test_a_run_and_its_release_remember_the_depth_of_the_images(
-    tiny_run: Path, tmp_path: Path
+    tiny_run: Path, traced_before: Any, tmp_path: Path
 ) -> None:
     run = shutil.copytree(tiny_run, tmp_path / "run")
     config = (run / CONFIG_FILE).read_text()
     (run / CONFIG_FILE).write_text(config.replace('"depth": 16', '"depth": 12'))
-    result = CliRunner().invoke(main, ["export", str(run), "--output", str(tmp_path / "bundle")])
+    with traced_before(*NETWORK_STEPS):
+        arguments = ["export", str(run), "--output", str(tmp_path / "bundle")]
+        result = CliRunner().invoke(main, arguments)
     assert result.exit_code == 0, result.output
     assert read_bundle(tmp_path / "bundle").metadata.depth == 12
     grey = np.random.default_rng(0).integers(0, 4096, (64, 64)).astype(np.uint16)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -18,7 +19,7 @@ from diffusionad_client.contract import NETWORK_STEPS, NOISY, SCORE, Step, step_
 from diffusionad_training.errors import ExportError
 from diffusionad_training.evaluation import metrics
 from diffusionad_training.export import bundle, detector, lowering
-from diffusionad_training.export.graphs import IR_VERSION, OPSET, serialise, trace_step
+from diffusionad_training.export.graphs import IR_VERSION, OPSET, serialise
 from diffusionad_training.export.runtime import GraphChain
 from diffusionad_training.run.checkpoint import load_run
 
@@ -33,19 +34,13 @@ def images(count: int = 4) -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def traced(tiny_run: Path) -> dict[Step, onnx.ModelProto]:
-    model = load_run(tiny_run).model
-    return {step: trace_step(model, step) for step in NETWORK_STEPS}
+def exact(tiny_traced: dict[Step, onnx.ModelProto]) -> Graphs:
+    return {step: serialise(tiny_traced[step], step) for step in NETWORK_STEPS}
 
 
 @pytest.fixture(scope="module")
-def exact(traced: dict[Step, onnx.ModelProto]) -> Graphs:
-    return {step: serialise(traced[step], step) for step in NETWORK_STEPS}
-
-
-@pytest.fixture(scope="module")
-def lowered(traced: dict[Step, onnx.ModelProto]) -> dict[Precision, Graphs]:
-    return {precision: lowering.lower(traced, precision, images()) for precision in LOWER}
+def lowered(tiny_traced: dict[Step, onnx.ModelProto]) -> dict[Precision, Graphs]:
+    return {precision: lowering.lower(tiny_traced, precision, images()) for precision in LOWER}
 
 
 def element_types(graph: onnx.ModelProto) -> dict[str, int]:
@@ -106,10 +101,10 @@ def test_no_path_and_no_stack_trace_is_left(
 @pytest.mark.parametrize("precision", LOWER)
 def test_lowering_twice_gives_identical_bytes(
     precision: Precision,
-    traced: dict[Step, onnx.ModelProto],
+    tiny_traced: dict[Step, onnx.ModelProto],
     lowered: dict[Precision, Graphs],
 ) -> None:
-    assert lowering.lower(traced, precision, images()) == lowered[precision]
+    assert lowering.lower(tiny_traced, precision, images()) == lowered[precision]
 
 
 @pytest.mark.parametrize("precision", LOWER)
@@ -216,18 +211,19 @@ def test_a_precision_that_misses_a_limit_is_refused_with_every_figure_and_the_re
 
 def test_graphs_that_judge_differently_are_not_written(
     tiny_run: Path,
-    traced: dict[Step, onnx.ModelProto],
+    tiny_traced: dict[Step, onnx.ModelProto],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     upside_down = {
-        step: onnx.ModelProto.FromString(traced[step].SerializeToString()) for step in NETWORK_STEPS
+        step: onnx.ModelProto.FromString(tiny_traced[step].SerializeToString())
+        for step in NETWORK_STEPS
     }
     for weights in upside_down[Step.SEGMENTATION].graph.initializer:
         if weights.name.endswith("segmentation_network.last.weight"):
             weights.CopyFrom(numpy_helper.from_array(-numpy_helper.to_array(weights), weights.name))
     wrong = {step: serialise(upside_down[step], step) for step in NETWORK_STEPS}
-    monkeypatch.setattr(bundle, "trace_step", lambda model, step: traced[step])  # to save time
+    monkeypatch.setattr(bundle, "trace_step", lambda model, step: tiny_traced[step])  # to save time
     monkeypatch.setattr(detector.lowering, "lower", lambda *_: wrong)
     with pytest.raises(ExportError, match="fp16 does not agree with fp32 on 6 images"):
         bundle.export(
@@ -237,10 +233,13 @@ def test_graphs_that_judge_differently_are_not_written(
 
 
 @pytest.fixture(scope="module")
-def half_bundle(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def half_bundle(
+    tiny_run: Path, traced_before: Any, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     output = tmp_path_factory.mktemp("bundles") / "half"
     arguments = ["--output", str(output), "--name", "plates", "--precision", "fp16"]
-    result = CliRunner().invoke(main, ["export", str(tiny_run), *arguments])
+    with traced_before(*NETWORK_STEPS):
+        result = CliRunner().invoke(main, ["export", str(tiny_run), *arguments])
     assert result.exit_code == 0, result.output
     assert "fp16 agrees with fp32 on 6 images: Spearman" in result.stdout
     assert "on this CPU" in result.stdout

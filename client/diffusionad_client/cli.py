@@ -6,7 +6,8 @@ not even for the help, which takes a line for each from here; one that cannot
 be imported does not stop the others.
 
 Exit codes: 0 done; 1 it could not be done; 2 wrong usage; 3 done, but some
-images could not be scored; 130 interrupted.
+images could not be scored; 10 done, and found what was asked to fail on; 130
+interrupted.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from diffusionad_client.errors import DiffusionADError
 
 COMMANDS = "diffusionad.commands"
 EXIT_SOME_FAILED = 3
+EXIT_FOUND = 10  # what --fail-... was given for
 EXIT_INTERRUPTED = 130  # what shells give for a Ctrl-C
 
 _NO_LIMIT = 10_000  # characters of a summary
@@ -44,6 +46,9 @@ _KNOWN = {
         _CLIENT, "Set thresholds anew from RESULTS, the output folder of `diffusionad score`."
     ),
     "demo-data": _Known(_TOOLS, "Write pictures of a made-up product to the new folder OUTPUT."),
+    "drift": _Known(
+        _CLIENT, "Tell whether the scores in RESULTS have moved from those in BASELINE."
+    ),
     "evaluate": _Known(
         _TRAINING, "Measure a detector on DATA/test, with masks from DATA/ground_truth."
     ),

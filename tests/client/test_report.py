@@ -5,6 +5,7 @@ import hashlib
 import json
 import math
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from diffusionad_client.artifacts.metadata import Thresholds, Verdict
 from diffusionad_client.cli import main
 from diffusionad_client.pages import histogram
 from diffusionad_client.report import document, embedding
-from diffusionad_client.report.gathered import MAX_FAILURES, NAME, gather
+from diffusionad_client.scoring.gathered import MAX_FAILURES, NAME, gather
 from diffusionad_client.scoring.row import Row
 
 
@@ -266,3 +267,22 @@ def test_a_line_that_is_no_result_is_named(results: Path) -> None:
     done = CliRunner().invoke(main, ["report", str(results)])
     assert done.exit_code == 1
     assert "results.jsonl, line 3" in done.stderr
+
+
+def test_a_report_with_a_baseline_tells_the_drift_and_draws_it(results: Path) -> None:
+    earlier = results.parent / "earlier <b>"
+    shutil.copytree(results, earlier)
+    (earlier / "report.html").unlink()
+    done = CliRunner().invoke(main, ["report", str(results), "--baseline", str(earlier)])
+    assert done.exit_code == 0, done.stderr
+    page = (results / "report.html").read_text()
+    assert "Too little is known: 6 parts against 6" in page
+    assert "earlier &lt;b&gt;" in page
+    assert sum(page_data(page)["baseline"]) == 6
+    assert not (earlier / "report.html").exists()
+
+
+def test_rates_without_a_baseline_are_wrong_usage(results: Path) -> None:
+    done = CliRunner().invoke(main, ["report", str(results), "--review-rate", "0.05"])
+    assert done.exit_code == 2
+    assert "--baseline" in done.stderr

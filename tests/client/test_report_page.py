@@ -119,7 +119,8 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
             )
         )
     write_results(output, [*rows, Row.failed("broken.png", ValueError("not an image"))])
-    return write_report(output)
+    earlier = write_results(output.parent / "earlier", rows[50:150])
+    return write_report(output, baseline=earlier)
 
 
 @pytest.fixture(scope="module")
@@ -217,7 +218,7 @@ def test_a_threshold_moves_by_arrow_keys_and_by_its_number_and_never_past_the_ot
 def test_the_table_sorts_by_a_column_both_ways(page: Page) -> None:
     name = page.locator("#rows-head button", has_text="image")
     name.click()
-    expect(page.locator("#rows-body .row").first).to_contain_text("dent/")
+    expect(page.locator("#rows-head [aria-sort=ascending]")).to_contain_text("image")
     names = [row.split("\n")[1] for row in page.locator("#rows-body .row").all_inner_texts()]
     assert names == sorted(names, key=lambda name: (name.split("/")[0], int(name[5:-4])))
     name.click()
@@ -257,6 +258,16 @@ def test_the_course_goes_along_the_order_or_along_time(page: Page) -> None:
     expect(labels.last).to_have_text("200")
     page.locator("#course-by").select_option("time")
     expect(labels.last).to_contain_text(":19:00")
+
+
+def test_the_baseline_is_a_line_behind_the_histogram_and_drift_a_sentence(page: Page) -> None:
+    box = page.locator("#histogram .baseline").bounding_box()
+    assert box is not None
+    assert box["height"] > 50
+    assert (
+        "Too little is known: among 100 good parts" in page.locator("#drift .verdict").inner_text()
+    )
+    assert page.locator("#drift svg.index .bar").count() > 0
 
 
 def test_the_slider_uncovers_one_picture_under_the_other(page: Page) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import click
@@ -28,4 +29,15 @@ concurrency_option = click.option(
     show_default=True,
     help="Images under way at the same time.",
 )
+_RATE = Number(min=0, max=1, min_open=True, max_open=True)
+
+
+def calibrated_to(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a command be told the rates that thresholds were calibrated to."""
+    for name, what in (("--review-rate", "REVIEW or NG"), ("--false-reject-rate", "NG")):
+        text = f"Share of good parts that calibration let be {what}.  [default: the baseline's]"
+        command = click.option(name, type=_RATE, help=text)(command)
+    return command
+
+
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")

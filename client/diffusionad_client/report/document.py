@@ -22,7 +22,7 @@ from diffusionad_client.folders import is_good
 from diffusionad_client.pages import histogram
 from diffusionad_client.pages.pictures import SCALE_HEIGHT
 from diffusionad_client.report.embedding import SHOWN_BY_BROWSERS
-from diffusionad_client.report.gathered import FOLDER, Coded, Gathered
+from diffusionad_client.scoring.gathered import FOLDER, Coded, Gathered
 
 MAX_NAMED = 100_000  # images that the table and the gallery hold, those with the highest scores
 

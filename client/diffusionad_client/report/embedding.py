@@ -15,7 +15,7 @@ import numpy as np
 
 from diffusionad_client.pages import pictures
 from diffusionad_client.pages.rendering import open_picture, thumbnail
-from diffusionad_client.report.gathered import NAME, VERDICTS, Coded, Gathered
+from diffusionad_client.scoring.gathered import NAME, VERDICTS, Coded, Gathered
 
 HIGHEST = 110  # images with the highest scores
 OF_EACH_VERDICT = 30  # images drawn at random from each verdict

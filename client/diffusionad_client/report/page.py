@@ -7,10 +7,12 @@ import hashlib
 from pathlib import Path
 
 from diffusionad_client import __version__
+from diffusionad_client.drift.compare import compare
+from diffusionad_client.drift.meaning import Asked
 from diffusionad_client.files import write_aside
 from diffusionad_client.pages.rendering import check_can_render, render
 from diffusionad_client.report import document, embedding
-from diffusionad_client.report.gathered import VERDICTS, gather
+from diffusionad_client.scoring.gathered import VERDICTS, gather
 from diffusionad_client.scoring.results import REPORT_HTML, read_rows, read_summary
 
 _ROOM = Path(__file__).parent
@@ -21,22 +23,33 @@ _SCRIPTS = (
 )  # fmt: skip
 
 
-def write_report(output: Path, *, image_root: Path | None = None, embed: bool = False) -> Path:
+def write_report(
+    output: Path,
+    *,
+    image_root: Path | None = None,
+    embed: bool = False,
+    baseline: Path | None = None,
+    asked: Asked | None = None,
+) -> Path:
     """Write OUTPUT/report.html from the results in OUTPUT; returns its path.
 
     The images are looked for where they were scored, or below `image_root`. The
     page reads pictures from where they lie; with `embed` it holds those of a
-    bounded choice of images, and can be sent alone. Raises `ReportError` or
-    `OutputError`.
+    bounded choice of images, and can be sent alone. With `baseline`, the results
+    of an earlier run, it tells the drift from them; `asked` are the rates that
+    the thresholds were calibrated to. Raises `ReportError` or `OutputError`.
     """
     check_can_render()
     summary = read_summary(output)
     run = gather(read_rows(output))
     root = _local(summary.root) if image_root is None else image_root
-    data, embedded = "null", "{}"
+    data, embedded, drift, earlier = "null", "{}", None, None
+    if baseline is not None:
+        before = gather(read_rows(baseline))
+        drift, earlier = compare(before, run, asked=asked), before.finite()
     if run.names:
         images = None if root is None else embedding.address(root, output)
-        data = document.as_script(document.document(run, images=images, baseline=None))
+        data = document.as_script(document.document(run, images=images, baseline=earlier))
         made = embedding.embed(run, output, root, everything=embed)
         embedded = document.as_script(made)
     script = _script()
@@ -51,6 +64,8 @@ def write_report(output: Path, *, image_root: Path | None = None, embed: bool = 
         releases=run.releases.most_common(),
         rois=sorted({release.roi for release in run.releases if release.roi}),
         constants=run.constants,
+        drift=drift,
+        baseline=baseline,
         verdicts=VERDICTS,
         max_named=document.MAX_NAMED,
         data=data,

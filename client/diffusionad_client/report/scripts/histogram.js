@@ -38,7 +38,9 @@ function startHistogram() {
       tallest = Math.max(tallest, column);
       all += column;
     }
-    drawBaseline(behind, all, tallest);
+    const scale = data.baseline ? all / (data.baseline.reduce((a, b) => a + b, 0) || 1) : 0;
+    if (scale) tallest = Math.max(tallest, Math.ceil(Math.max(...data.baseline) * scale));
+    drawBaseline(behind, scale, tallest);
     for (let bin = 0; bin < bins; bin++) {
       let top = PLOT.height;
       for (const code of [OK, REVIEW, NG]) {
@@ -66,12 +68,11 @@ function startHistogram() {
   }
 
   // The earlier run as a line, as high as if it had as many images.
-  function drawBaseline(group, all, tallest) {
+  function drawBaseline(group, scale, tallest) {
     if (!data.baseline) return;
-    const sum = data.baseline.reduce((a, b) => a + b, 0) || 1;
     let path = `M0 ${PLOT.height}`;
     data.baseline.forEach((number, bin) => {
-      const y = Math.max(PLOT.height * (1 - number / sum * all / tallest), -8);
+      const y = PLOT.height * (1 - number * scale / tallest);
       path += `V${y.toFixed(1)}H${((bin + 1) * width).toFixed(1)}`;
     });
     group.replaceChildren(svg("path", {class: "baseline", d: `${path}V${PLOT.height}`}));

@@ -1,7 +1,7 @@
-"""All that a report shows of a run, gathered in one pass over its rows.
+"""The results of a run by column, gathered in one pass over its rows.
 
-One array a column: a report of a hundred thousand images is made in little
-memory, and its page is read by a browser as it stands.
+One array a column: reports and comparisons of hundreds of thousands of images are
+made in little memory, and a browser reads the columns as they stand.
 """
 
 from __future__ import annotations

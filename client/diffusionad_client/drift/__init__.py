@@ -1,0 +1,1 @@
+"""Whether scores still lie where they lay, and thresholds still mean what they were set to."""

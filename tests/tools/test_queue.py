@@ -6,6 +6,7 @@ a full batch, and lets three of a priority wait: a busy server that stays idle.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,6 +19,7 @@ import tritonclient.grpc as triton
 from diffusionad_client import Client, Priority, errors
 from diffusionad_client.contract import Step
 from diffusionad_client.sdk.transports.errors import translate
+from diffusionad_client.testing.faults import Fault, refusal
 from diffusionad_tools.release import model_config
 from diffusionad_tools.server.process import ServerSettings, TritonProcess, running_server
 
@@ -79,6 +81,9 @@ def test_a_server_with_a_full_queue_is_busy(client: Client) -> None:
     assert len(turned_away) == WAITING
     assert {type(failure) for failure in turned_away} == {errors.ServerBusyError}
     assert all("queue is full" in str(failure) for failure in turned_away)
+    for failure in turned_away:
+        call: Any = failure.__cause__
+        assert as_told(call) == fake_words(Fault.QUEUE_FULL)
 
 
 def test_a_request_is_dropped_from_the_queue_when_nobody_waits_for_it_any_more(
@@ -98,9 +103,11 @@ def test_a_request_that_waits_too_long_makes_the_server_busy(server: TritonProce
         pytest.raises(triton.InferenceServerException) as late,
     ):
         raw.infer("widget", [images(1)], timeout=int(HELD_S / 4 * 1e6))  # and waits for the answer
-    error = translate(late.value.status(), late.value.message(), "widget", HELD_S)
+    status = late.value.status().removeprefix("StatusCode.")
+    error = translate(status, late.value.message(), "widget", HELD_S)
     assert isinstance(error, errors.ServerBusyError)
     assert "waited too long" in str(error)
+    assert (late.value.status(), late.value.message()) == fake_words(Fault.WAITED_TOO_LONG)
 
 
 def test_an_urgent_request_goes_before_one_that_waits_already(server: TritonProcess) -> None:
@@ -122,6 +129,18 @@ def test_whoever_names_no_priority_waits_behind_who_does(server: TritonProcess) 
         nameless, _ = submit(pool, raw, 0), time.sleep(HELD_S / 4)
         inline = submit(pool, raw, Priority.INLINE)
         assert inline.result(timeout=10) < nameless.result(timeout=10)
+
+
+def as_told(call: Any) -> tuple[str, str]:
+    """Give status and words of a failed call, without the request's own name."""
+    return str(call.code()), re.sub(r"id: \w+\]", "id: abc]", call.details())
+
+
+def fake_words(fault: Fault) -> tuple[str, str]:
+    """Give status and words of the client's server for tests."""
+    told = refusal(fault, "ModelInfer", "widget", "abc")
+    assert told is not None
+    return str(told.status), told.words
 
 
 def submit(pool: ThreadPoolExecutor, raw: Any, priority: int) -> Future[float]:

@@ -69,7 +69,10 @@ def model_config(model: Model, metadata: ReleaseMetadata) -> model_config_pb2.Mo
         backend=model.backend,
         max_batch_size=MOST_AT_ONCE,
     )
-    config.version_policy.specific.versions.append(int(model.version))
+    if model.backend == "python":  # releases of several versions may ask for it
+        config.version_policy.all.SetInParent()
+    else:
+        config.version_policy.specific.versions.append(int(model.version))
     for specs, tensors in (
         (model.signature.inputs, config.input),
         (model.signature.outputs, config.output),

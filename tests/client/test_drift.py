@@ -277,6 +277,13 @@ def test_the_command_s_json_holds_all_that_was_found(write: Write) -> None:
     assert {meaning["threshold"] for meaning in document["meanings"]} == {"accept", "reject"}
 
 
+def test_runs_of_different_products_are_not_compared(write: Write) -> None:
+    before = write("before", rows(drawn(100), model="screw"))
+    done = run(before, write("now", rows(drawn(100), model="nut")))
+    assert done.exit_code == 1
+    assert "the baseline is of screw, this run of nut" in done.stderr
+
+
 def test_a_field_that_no_image_has_is_an_error_that_names_those_there_are(write: Write) -> None:
     before = write("before", rows(drawn(100), fields={"lot": "a"}))
     done = run(before, before, "--by", "line")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -108,7 +108,13 @@ def compare(
     `limit` is what the population stability index may reach. `fields` are those to group by;
     None: all of the user's own that have at most MAX_GROUPS values. Where a folder is called
     good on both sides, only good parts are compared: how many parts are defective is no drift.
+    Raises `ReportError` for runs of different products.
     """
+    if baseline.models and current.models and not baseline.models & current.models:
+        raise ReportError(
+            f"the baseline is of {_list(baseline.models)}, this run of {_list(current.models)}: "
+            "scores of different categories cannot be compared"
+        )
     before, now = Sample.of(baseline), Sample.of(current)
     good_before, good_now = before.good, now.good
     parts = "parts"
@@ -135,8 +141,7 @@ def _notes(baseline: Gathered, current: Gathered, parts: str) -> list[str]:
     before, now = ({one.release for one in run.releases} for run in (baseline, current))
     if before and now and before != now:
         names = " and ".join(
-            ", ".join(sorted(release[:12] or "no name" for release in releases))
-            for releases in (before, now)
+            _list(release[:12] or "no name" for release in releases) for releases in (before, now)
         )
         notes.append(
             f"The releases differ ({names}): the scores may have moved with the model, not with "
@@ -160,6 +165,10 @@ def _notes(baseline: Gathered, current: Gathered, parts: str) -> list[str]:
             "parts look like drift."
         )
     return notes
+
+
+def _list(names: Iterable[str]) -> str:
+    return ", ".join(sorted(names))
 
 
 def _pair(thresholds: Thresholds) -> str:

@@ -70,6 +70,7 @@ class Gathered:
     # Files of the results by their pattern, such as "heatmaps/" + NAME + ".png".
     heatmaps: Coded = field(default_factory=Coded)
     reconstructions: Coded = field(default_factory=Coded)
+    models: set[str] = field(default_factory=set)  # the categories that scored them: one, mostly
     releases: Counter[JudgedBy] = field(default_factory=Counter)
     failures: list[Row] = field(default_factory=list)  # the first MAX_FAILURES
     failed: Counter[str] = field(default_factory=Counter)  # type of the error -> images
@@ -131,6 +132,8 @@ def _add(result: Gathered, row: Row) -> None:
         result.fields.setdefault(name, Coded()).put(place, value)
     result.heatmaps.put(place, _pattern(row.image, row.heatmap))
     result.reconstructions.put(place, _pattern(row.image, row.reconstruction))
+    if row.model is not None:
+        result.models.add(row.model)
     judged_by = JudgedBy(
         version=row.version or "",
         release=row.release or "",

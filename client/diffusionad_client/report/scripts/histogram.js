@@ -24,6 +24,15 @@ function startHistogram() {
   for (const tick of ticks)
     drawing.append(svg("text", {x: x(tick), y: PLOT.height + 20, "text-anchor": "middle"}, `${+tick.toPrecision(6)}`));
 
+  // Written when a bar is pointed at: a threshold that is dragged would write them all each time.
+  drawing.addEventListener("pointerover", event => {
+    const bin = bars.findIndex(column => column.includes(event.target));
+    if (bin < 0) return;
+    const code = bars[bin].indexOf(event.target);
+    const span = `${(bin * end / bins).toFixed(3)} to ${((bin + 1) * end / bins).toFixed(3)}`;
+    event.target.firstChild.textContent = `${whole(perBin[bin * 3 + code])} ${VERDICTS[code]}, score ${span}`;
+  });
+
   const perBin = new Int32Array(bins * 3);
   const binOf = Int16Array.from(scores, score =>
     score !== score ? -1 : Math.min(Math.max(Math.floor(score / end * bins), 0), bins - 1));
@@ -49,8 +58,6 @@ function startHistogram() {
         top -= height;
         bar.setAttribute("y", top);
         bar.setAttribute("height", height);
-        const span = `${(bin * end / bins).toFixed(3)} to ${((bin + 1) * end / bins).toFixed(3)}`;
-        bar.firstChild.textContent = number ? `${whole(number)} ${VERDICTS[code]}, score ${span}` : "";
       }
     }
     counts.replaceChildren(...[tallest, Math.floor(tallest / 2)].filter(n => n > 0).flatMap(n => {

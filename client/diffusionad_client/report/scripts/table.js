@@ -97,8 +97,15 @@ function startTable() {
     awaited = true;
     requestAnimationFrame(() => { awaited = false; draw(); });
   });
+  // Other thresholds, with the same images in sight, change only what the rows say of verdicts.
+  function judge() {
+    const shown = view();
+    for (const row of body.children) row.querySelector(".badge").replaceWith(badge(verdicts[shown[row.dataset.n]]));
+  }
+
   listeners.push(what => {
     if (what.has("view") || what.has("scope")) { frame.scrollTop = 0; active = 0; }
+    else if (chosen.verdict === null) return judge();
     draw();
   });
   beforePrinting.push(yes => { printing = yes; draw(); });

@@ -70,13 +70,13 @@ def test_every_form_of_an_image_gets_the_same_score(triton: Any, tmp_path: Path)
 
 
 def test_a_release_remembers_the_depth_of_its_images(
-    triton: Any, make_metadata: Any, tmp_path: Path
+    triton: Any, make_category: Any, tmp_path: Path
 ) -> None:
     path = tmp_path / "part.png"
     Image.fromarray(np.full((40, 40), 2048, np.uint16)).save(path)
     with Client(triton.url) as client:
         assert client.inspect(path).score == pytest.approx(8 / 255, abs=1e-6)
-    triton.serve(make_metadata(depth=12))
+    triton.serve(make_category(depth=12))
     with Client(triton.url) as client:
         for form in (path, path.read_bytes(), Image.open(path)):
             assert client.inspect(form).score == pytest.approx(128 / 255, abs=1e-6)
@@ -98,7 +98,7 @@ def test_only_what_is_asked_for_is_sent(
 ) -> None:
     with Client(triton.url) as client:
         found = client.inspect(red(1), anomaly_map=anomaly_map, reconstruction=reconstruction)
-    assert [output.name for output in triton.requests[0].outputs] == expected
+    assert list(triton.requests[0].outputs) == expected
     assert (found.anomaly_map is not None) == anomaly_map
     assert (found.reconstruction is not None) == reconstruction
 
@@ -114,7 +114,7 @@ def test_a_server_without_the_encoded_form_is_said_to_lack_it(triton: Any) -> No
 def test_an_array_is_not_sent_encoded(triton: Any) -> None:
     with Client(triton.url) as client, pytest.raises(ImageError, match="leave out decode='server'"):
         client.inspect(red(1), decode="server")
-    assert triton.requests == []
+    assert not triton.requests
 
 
 def test_an_inspection_without_a_map_says_so_when_it_is_asked_for(triton: Any) -> None:
@@ -145,8 +145,8 @@ def test_metadata_is_fetched_once_for_many_images(triton: Any) -> None:
     with Client(triton.url, "screw") as client, ThreadPoolExecutor(4) as pool:
         client.inspect(red(1))
         list(pool.map(client.inspect, [red(i) for i in range(20)]))
-    assert triton.calls.count("ModelConfig") == 1
-    assert triton.calls.count("ModelInfer") == 21
+    assert triton.counts["ModelConfig"] == 1
+    assert triton.counts["ModelInfer"] == 21
 
 
 def test_threads_get_the_answers_of_their_own_images(triton: Any) -> None:
@@ -156,55 +156,58 @@ def test_threads_get_the_answers_of_their_own_images(triton: Any) -> None:
     np.testing.assert_allclose(scores, np.array(values) / 255, rtol=1e-5)
 
 
-def test_a_new_release_is_judged_by_its_own_thresholds(
-    triton: Any, make_metadata: Callable[..., ReleaseMetadata]
-) -> None:
+def test_a_new_release_is_judged_by_its_own_thresholds(triton: Any, make_category: Any) -> None:
     with Client(triton.url) as client:
         assert client.inspect(red(128)).verdict is Verdict.REVIEW
-        triton.serve(make_metadata(release="b" * 64, thresholds=Thresholds(0.6, 0.7)), "2")
+        triton.serve(make_category(release="b" * 64, thresholds=Thresholds(0.6, 0.7), version="2"))
         found = client.inspect(red(128))
     assert (found.version, found.release) == ("2", "b" * 64)
     assert found.verdict is Verdict.OK
 
 
 def test_a_release_that_comes_during_a_request_is_judged_by_its_own_thresholds(
-    triton: Any, make_metadata: Callable[..., ReleaseMetadata]
+    triton: Any, make_category: Any
 ) -> None:
-    newer = make_metadata(release="b" * 64, thresholds=Thresholds(0.6, 0.7))
-    triton.before_infer = lambda: triton.serve(newer, "2")
+    newer = make_category(version="2", release="b" * 64, thresholds=Thresholds(0.6, 0.7))
+
+    def promote(call: Any) -> None:
+        if call.method == "ModelInfer":
+            triton.serve(newer)
+
+    triton.on_call = promote
     with Client(triton.url) as client:
         found = client.inspect(red(128))
     assert (found.release, found.thresholds) == ("b" * 64, newer.thresholds)
 
 
 def test_an_answer_of_the_old_version_after_the_new_one_needs_no_second_fetch(
-    triton: Any, make_metadata: Callable[..., ReleaseMetadata]
+    triton: Any, make_category: Any
 ) -> None:
-    old = make_metadata()
+    old = make_category()
     with Client(triton.url) as client:
         client.inspect(red(1))
-        triton.serve(make_metadata(release="b" * 64), "2")
+        triton.serve(make_category(release="b" * 64, version="2"))
         client.inspect(red(1))
-        triton.serve(old, "1")
+        triton.serve(old)
         assert client.inspect(red(1)).release == old.release
-    assert triton.calls.count("ModelConfig") == 3  # one for the name of the only category
+    assert triton.counts["ModelConfig"] == 3  # one for the name of the only category
 
 
 def test_an_idle_client_asks_which_release_is_served_before_it_goes_on(
-    triton: Any, make_metadata: Callable[..., ReleaseMetadata], monkeypatch: pytest.MonkeyPatch
+    triton: Any, make_category: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = time.monotonic
     for old, new in (("1", "1"), ("2", "1")):  # another repository behind the same address
-        triton.serve(make_metadata(), old)
+        triton.serve(make_category(version=old))
         with Client(triton.url, "screw") as client:
             client.inspect(red(1))
-            triton.serve(make_metadata(release="b" * 64), new)
+            triton.serve(make_category(release="b" * 64, version=new))
             with monkeypatch.context() as later:
                 later.setattr(time, "monotonic", lambda: now() + releases.CONFIRM_IDLE_AFTER_S + 1)
                 assert client.inspect(red(1)).release == "b" * 64
-                asked = triton.calls.count("ModelConfig")
+                asked = triton.counts["ModelConfig"]
                 assert client.inspect(red(1)).release == "b" * 64
-                assert triton.calls.count("ModelConfig") == asked
+                assert triton.counts["ModelConfig"] == asked
 
 
 def test_a_busy_client_asks_which_release_is_served_now_and_then_only(
@@ -216,14 +219,13 @@ def test_a_busy_client_asks_which_release_is_served_now_and_then_only(
         for _ in range(40):  # an image a second
             client.inspect(red(1))
             clock += 1
-    assert triton.calls.count("ModelConfig") == 2
+    assert triton.counts["ModelConfig"] == 2
 
 
 def test_a_category_that_cannot_be_used_does_not_hide_the_others(
-    triton: Any, make_metadata: Callable[..., ReleaseMetadata]
+    triton: Any, make_category: Any
 ) -> None:
-    triton.serve(make_metadata("bottle"))
-    break_metadata(triton.configs["bottle", "1"])
+    triton.serve(make_category("bottle", alter_config=break_metadata))
     with Client(triton.url) as client:
         assert [served.model for served in client.models()] == ["screw"]
         (refused,) = client.catalogue().refused
@@ -257,9 +259,9 @@ def test_without_a_name_the_only_category_is_used(triton: Any) -> None:
 
 
 def test_without_a_name_several_categories_are_an_error_that_lists_them(
-    triton: Any, make_metadata: Callable[..., ReleaseMetadata]
+    triton: Any, make_category: Any
 ) -> None:
-    triton.serve(make_metadata("bottle"))
+    triton.serve(make_category("bottle"))
     with Client(triton.url) as client:
         client.inspect(red(1), model="screw")  # a choice for that call alone
         with pytest.raises(ModelNotFoundError, match="bottle, screw"):
@@ -275,12 +277,12 @@ def test_an_unknown_category_is_an_error_that_lists_the_served_ones(triton: Any)
 
 
 def test_a_category_that_vanishes_is_an_error_that_lists_the_served_ones(
-    triton: Any, make_metadata: Callable[..., ReleaseMetadata]
+    triton: Any, make_category: Any
 ) -> None:
     with Client(triton.url, "screw") as client:
         client.inspect(red(1))
-        triton.configs.clear()
-        triton.serve(make_metadata("bottle"))
+        triton.categories.clear()
+        triton.serve(make_category("bottle"))
         with pytest.raises(ModelNotFoundError, match="it serves: bottle"):
             client.inspect(red(1))
 
@@ -294,24 +296,24 @@ def test_a_server_without_categories_is_an_error(empty_triton: Any) -> None:
 
 
 def test_models_leaves_out_steps_unready_models_and_other_peoples_models(
-    triton: Any, make_metadata: Callable[..., ReleaseMetadata]
+    triton: Any, make_category: Any, make_metadata: Callable[..., ReleaseMetadata]
 ) -> None:
-    foreign = make_metadata("resnet50")
-    triton.serve(foreign)
-    triton.configs["resnet50", "1"].ClearField("parameters")
+    triton.serve(make_category("resnet50", alter_config=forget_parameters))
+    triton.serve(make_category("gone", broken="out of memory"))
     with Client(triton.url) as client:
         (served,) = client.models()
     assert (served.model, served.version) == ("screw", "1")
     assert served.metadata == make_metadata()
 
 
-def test_a_model_that_is_no_category_is_refused(
-    triton: Any, make_metadata: Callable[..., ReleaseMetadata]
-) -> None:
-    triton.serve(make_metadata("resnet50"))
-    triton.configs["resnet50", "1"].ClearField("parameters")
+def test_a_model_that_is_no_category_is_refused(triton: Any, make_category: Any) -> None:
+    triton.serve(make_category("resnet50", alter_config=forget_parameters))
     with Client(triton.url) as client, pytest.raises(ContractError, match="not a DiffusionAD"):
         client.inspect(red(1), model="resnet50")
+
+
+def forget_parameters(config: Any) -> None:
+    config.ClearField("parameters")
 
 
 def break_dims(config: Any) -> None:
@@ -356,16 +358,16 @@ def change_resize(config: Any) -> None:
 def test_a_model_that_breaks_the_contract_is_refused(
     triton: Any, change: Callable[[Any], None], message: str
 ) -> None:
-    change(triton.configs["screw", "1"])
+    triton.category.alter_config = change
     with Client(triton.url, "screw") as client, pytest.raises(ContractError, match=message):
         client.inspect(red(1))
-    assert triton.requests == []
+    assert not triton.requests
 
 
 def test_a_bad_image_is_refused_before_the_server_is_asked(triton: Any) -> None:
     with Client(triton.url) as client, pytest.raises(ImageError, match="RGB"):
         client.inspect(np.zeros((5, 5, 2), np.uint8))
-    assert triton.calls == []
+    assert not triton.counts
 
 
 def test_health_tells_whether_all_models_are_ready(triton: Any) -> None:
@@ -390,7 +392,7 @@ def test_a_timeout_must_be_positive(timeout: float) -> None:
 
 
 def test_an_answer_that_does_not_come_in_time_is_an_error(triton: Any) -> None:
-    triton.before_infer = lambda: time.sleep(0.4)
+    triton.slow_s = 0.4
     with Client(triton.url) as client, pytest.raises(DeadlineExceededError):
         client.inspect(red(1), timeout=0.2)
 

@@ -11,11 +11,10 @@ import grpc
 import numpy as np
 import pytest
 
-from diffusionad_client import Client, ModelNotFoundError, contract
+from diffusionad_client import Client, ModelNotFoundError
+from diffusionad_client.testing import Fault, Refusal
 
 IMAGE = np.zeros((8, 8, 3), np.uint8)
-Code = grpc.StatusCode
-NO_VERSION = "Request for unknown model: 'screw' has no available versions"
 NOT_THIS_ONE = "Request for unknown model: 'screw' version 1 is not at ready state"
 
 
@@ -29,16 +28,16 @@ def wait_for(condition: Callable[[], bool]) -> None:
 @pytest.mark.parametrize(
     "failures",
     [
-        {"ModelInfer": (Code.NOT_FOUND, NO_VERSION)},
-        {"ModelInfer": (Code.NOT_FOUND, NO_VERSION), "ModelConfig": (Code.NOT_FOUND, NO_VERSION)},
+        {"ModelInfer": Fault.NO_VERSION},
+        {"ModelInfer": Fault.NO_VERSION, "ModelConfig": Fault.NO_VERSION},
         {
-            "ModelInfer": (Code.NOT_FOUND, NO_VERSION),
-            "ModelConfig": (Code.UNAVAILABLE, NOT_THIS_ONE),
-            "RepositoryIndex": (Code.UNAVAILABLE, "Server not ready"),
+            "ModelInfer": Fault.NO_VERSION,
+            "ModelConfig": Refusal(grpc.StatusCode.UNAVAILABLE, NOT_THIS_ONE),
+            "RepositoryIndex": Fault.STOPPING,
         },
         # In the middle of a move a polling server knows no such model, but its list has it.
-        {"ModelInfer": (Code.NOT_FOUND, "Request for unknown model: 'screw' is not found")},
-        {"ModelMetadata": (Code.NOT_FOUND, "Request for unknown model: 'screw' is not found")},
+        {"ModelInfer": Fault.NOT_FOUND},
+        {"ModelMetadata": Fault.NOT_FOUND},
     ],
 )
 @pytest.mark.parametrize("model", ["screw", None])
@@ -50,19 +49,20 @@ def test_a_model_that_has_answered_is_waited_for(
         if "ModelMetadata" in failures:  # asked again when the client knows nothing any more
             (server,) = client._session.servers.all()
             server.releases.forget("screw")
-        asked = len(triton.calls)
-        triton.failures |= failures
+        asked = triton.counts.total()
+        for method, fault in failures.items():
+            triton.fail(fault, method)
         found = pool.submit(client.inspect, IMAGE, timeout=10)
-        wait_for(lambda: len(triton.calls) > asked + 4)
+        wait_for(lambda: triton.counts.total() > asked + 4)
         assert not found.done()
-        triton.failures.clear()
+        triton.heal()
         assert found.result(timeout=10).release == "a" * 64
 
 
 def test_a_model_that_stays_away_is_an_error_that_says_so_when_the_time_is_up(triton: Any) -> None:
     with Client(triton.url, "screw") as client:
         client.inspect(IMAGE)
-        triton.failures["ModelInfer"] = (Code.NOT_FOUND, NO_VERSION)
+        triton.fail(Fault.NO_VERSION)
         started = time.monotonic()
         with pytest.raises(ModelNotFoundError, match="lists 'screw' as ready") as caught:
             client.inspect(IMAGE, timeout=1.0)
@@ -75,28 +75,27 @@ def test_a_model_that_never_answered_is_an_error_at_once(triton: Any, asked_befo
     with Client(triton.url) as client:
         if asked_before:
             client.inspect(IMAGE)
-        asked = triton.calls.count("ModelMetadata")
+        asked = triton.counts["ModelMetadata"]
         with pytest.raises(ModelNotFoundError, match="it serves: screw"):
             client.inspect(IMAGE, model="nut", timeout=5)
-        assert triton.calls.count("ModelMetadata") == asked + 1
+        assert triton.counts["ModelMetadata"] == asked + 1
 
 
 def test_without_retries_a_model_that_is_gone_is_an_error_at_once(triton: Any) -> None:
-    triton.failures["ModelInfer"] = (Code.NOT_FOUND, NO_VERSION)
+    triton.fail(Fault.NO_VERSION)
     with Client(triton.url, retry=False) as client, pytest.raises(ModelNotFoundError):
         client.inspect(IMAGE)
-    assert triton.calls.count("ModelInfer") == 1
+    assert triton.counts["ModelInfer"] == 1
 
 
-def test_the_encoded_form_is_waited_for_too(triton: Any, make_metadata: Any) -> None:
-    encoded = contract.encoded_model("screw")
+def test_the_encoded_form_is_waited_for_too(triton: Any) -> None:
     with Client(triton.url, "screw") as client:
         client.inspect(IMAGE)
         with pytest.raises(ModelNotFoundError) as caught:  # it is not there, and never was
             client.inspect(b"a file", decode="server", timeout=5)
         assert not caught.value.retryable
-        triton.configs[encoded, "1"] = triton.configs["screw", "1"]
-        triton.failures["ModelMetadata"] = (Code.NOT_FOUND, "is not found")
+        triton.category.encoded = True
+        triton.fail(Fault.NOT_FOUND, "ModelMetadata")
         with pytest.raises(ModelNotFoundError) as caught:
             client.inspect(b"a file", decode="server", timeout=5)
         assert caught.value.retryable

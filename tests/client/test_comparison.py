@@ -35,6 +35,7 @@ from diffusionad_client.scoring.results import RESULTS, RunSummary
 from diffusionad_client.scoring.row import Row
 from diffusionad_client.scoring.sinks import FolderSink
 from diffusionad_client.scoring.sources import find_images
+from diffusionad_client.testing import Refusal
 
 scores = st.lists(st.integers(0, 20).map(lambda n: n / 20), min_size=2, max_size=40)
 
@@ -213,9 +214,9 @@ def quietly(images: int, title: str) -> Any:
 
 
 def test_two_categories_of_a_server_are_compared_over_a_folder(
-    triton: Any, make_metadata: Any, save_image: Callable[..., Path], tmp_path: Path
+    triton: Any, make_category: Any, save_image: Callable[..., Path], tmp_path: Path
 ) -> None:
-    strict = make_metadata("screw-candidate", release="b" * 64, thresholds=Thresholds(0.1, 0.2))
+    strict = make_category("screw-candidate", release="b" * 64, thresholds=Thresholds(0.1, 0.2))
     triton.serve(strict)
     save_image(tmp_path / "test/good/0.png", red=0)
     save_image(tmp_path / "test/<scratch>/0.png", red=64)  # 0.25: OK, and NG for the candidate
@@ -261,20 +262,20 @@ def test_an_earlier_comparison_is_replaced_only_when_that_is_asked_for(tmp_path:
 
 
 def test_an_earlier_comparison_stays_when_the_one_that_replaces_it_fails(
-    triton: Any, make_metadata: Any, save_image: Callable[..., Path], tmp_path: Path
+    triton: Any, make_category: Any, save_image: Callable[..., Path], tmp_path: Path
 ) -> None:
-    triton.serve(make_metadata("screw-candidate", release="b" * 64))
+    triton.serve(make_category("screw-candidate", release="b" * 64))
     save_image(tmp_path / "images/0.png")
     images = find_images([str(tmp_path / "images")])
     settings = Settings(output=tmp_path / "compared", overwrite=True)
     both = (Connection(triton.url), "screw", "screw-candidate", images, settings, quietly)
     compare_models(*both)
     before = {path: path.read_bytes() for path in settings.output.rglob("*.*") if path.is_file()}
-    triton.failures["ModelInfer"] = (grpc.StatusCode.PERMISSION_DENIED, "no")
+    triton.fail(Refusal(grpc.StatusCode.PERMISSION_DENIED, "no"))
     with pytest.raises(AccessDeniedError):
         compare_models(*both)
     assert {path: path.read_bytes() for path in before} == before
-    triton.failures.clear()
+    triton.heal()
     compare_models(*both)
     assert not list(settings.output.rglob("*.part"))
 

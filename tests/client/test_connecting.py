@@ -162,10 +162,10 @@ def test_health_says_of_each_server_how_it_is(triton: Any, dead_url: str) -> Non
 
 
 def test_health_names_servers_that_do_not_serve_the_same_and_the_remedy(
-    two_tritons: tuple[Any, Any], make_metadata: Any
+    two_tritons: tuple[Any, Any], make_category: Any
 ) -> None:
     one, other = two_tritons
-    other.serve(make_metadata(release="e" * 64))
+    other.serve(make_category(release="e" * 64))
     result = health("--url", one.url, "--url", other.url)
     assert result.exit_code == 0  # each answer says which release it is of
     (line,) = (line for line in result.stdout.splitlines() if "Not the same" in line)

@@ -25,32 +25,29 @@ def red(value: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
     return image
 
 
-def asked_for(request: Any) -> list[str]:
-    return [output.name for output in request.outputs]
-
-
 @pytest.fixture
-def judging(triton: Any, make_metadata: MakeMetadata) -> Any:
-    triton.serve(make_metadata(contract=2))
+def judging(triton: Any, make_category: Any) -> Any:
+    triton.serve(make_category(contract=2))
     return triton
 
 
 def test_the_judgement_is_asked_for_where_the_release_can_give_it(
-    triton: Any, make_metadata: MakeMetadata
+    triton: Any, make_category: Any
 ) -> None:
     with Client(triton.url) as client:
         client.inspect(red(1), anomaly_map=False, reconstruction=False)
-        triton.serve(make_metadata(contract=2, release="b" * 12), "2")
+        triton.serve(make_category(contract=2, release="b" * 12, version="2"))
         client.inspect(red(1), anomaly_map=False, reconstruction=False)
-    assert asked_for(triton.requests[0]) == [contract.SCORE]
-    assert asked_for(triton.requests[-1]) == [contract.SCORE, *JUDGEMENT]
+    assert list(triton.requests[0].outputs) == [contract.SCORE]
+    assert list(triton.requests[-1].outputs) == [contract.SCORE, *JUDGEMENT]
 
 
 def test_the_verdict_and_the_thresholds_are_those_that_came(judging: Any) -> None:
-    judging.altered = {
+    came = {
         contract.VERDICT: np.array([[b"REVIEW"]], np.object_),
         contract.THRESHOLDS: np.array([[0.001, 0.317, 0.25]], np.float32),
     }
+    judging.category.alter = lambda outputs: outputs.update(came)
     with Client(judging.url) as client:
         found = client.inspect(red(0))
     assert found.verdict is Verdict.REVIEW
@@ -58,11 +55,9 @@ def test_the_verdict_and_the_thresholds_are_those_that_came(judging: Any) -> Non
     assert found.pixel_threshold == 0.25
 
 
-def test_thresholds_are_written_as_the_release_has_them(
-    judging: Any, make_metadata: MakeMetadata
-) -> None:
+def test_thresholds_are_written_as_the_release_has_them(judging: Any, make_category: Any) -> None:
     own = Thresholds(1 / 3, 0.5)
-    judging.serve(make_metadata(contract=2, thresholds=own))
+    judging.serve(make_category(contract=2, thresholds=own))
     with Client(judging.url) as client:
         assert client.inspect(red(0)).thresholds == own
 
@@ -75,11 +70,11 @@ def test_thresholds_of_the_caller_go_before_those_that_came(judging: Any) -> Non
 
 
 def test_an_idle_client_judges_by_the_release_that_took_the_place_of_another(
-    judging: Any, make_metadata: MakeMetadata
+    judging: Any, make_category: Any
 ) -> None:
     with Client(judging.url) as client:
         assert client.inspect(red(77)).verdict is Verdict.REVIEW  # 0.302
-        swapped = make_metadata(contract=2, release="b" * 12, thresholds=STRICT, roi="c" * 64)
+        swapped = make_category(contract=2, release="b" * 12, thresholds=STRICT, roi="c" * 64)
         judging.serve(swapped)  # another server, whose version 1 it is
         found = client.inspect(red(77))
     assert (found.verdict, found.thresholds) == (Verdict.NG, STRICT)
@@ -87,27 +82,27 @@ def test_an_idle_client_judges_by_the_release_that_took_the_place_of_another(
 
 
 def test_a_release_rolled_back_across_the_contract_is_judged_by_itself(
-    triton: Any, make_metadata: MakeMetadata
+    triton: Any, make_category: Any
 ) -> None:
-    old = make_metadata(thresholds=STRICT)
-    new = make_metadata(contract=2, release="b" * 12)
+    old = {"thresholds": STRICT}
+    new = {"contract": 2, "release": "b" * 12}
     with Client(triton.url, "screw") as client:
-        for metadata, version in ((old, "1"), (new, "2"), (old, "1"), (new, "1"), (old, "2")):
-            triton.serve(metadata, version)
-            if metadata is new and version == "1":
+        for changes, version in ((old, "1"), (new, "2"), (old, "1"), (new, "1"), (old, "2")):
+            served = make_category(version=version, **changes)
+            metadata = served.metadata()
+            triton.serve(served)
+            if changes is new and version == "1":
                 # The version alone cannot tell, and contract 1 says no more: ask the server.
-                assert client.served().metadata == new
+                assert client.served().metadata == metadata
             found = client.inspect(red(77), timeout=5)
             assert (found.release, found.version) == (metadata.release, version)
             assert found.thresholds == metadata.thresholds
 
 
-def test_an_idle_client_meets_a_server_of_another_size(
-    judging: Any, make_metadata: MakeMetadata
-) -> None:
+def test_an_idle_client_meets_a_server_of_another_size(judging: Any, make_category: Any) -> None:
     with Client(judging.url) as client:
         client.inspect(red(1))
-        judging.serve(make_metadata(contract=2, release="b" * 12, size=48))
+        judging.serve(make_category(contract=2, release="b" * 12, size=48))
         found = client.inspect(red(1))
     assert found.anomaly_map is not None
     assert found.anomaly_map.shape == (48, 48)
@@ -115,32 +110,32 @@ def test_an_idle_client_meets_a_server_of_another_size(
 
 @pytest.mark.parametrize("number", [1, 2])
 def test_an_image_is_scaled_as_the_release_has_it_that_answers(
-    triton: Any, make_metadata: MakeMetadata, number: int
+    triton: Any, make_category: Any, number: int
 ) -> None:
     grey = Image.fromarray(np.full((SIZE, SIZE), 4095, np.uint16))  # white, of 12 bits
-    triton.serve(make_metadata(contract=number))
+    triton.serve(make_category(contract=number))
     with Client(triton.url) as client:
         assert client.inspect(grey).score == pytest.approx(16 / 255)
-        triton.serve(make_metadata(contract=number, release="b" * 12, depth=12), "2")
+        triton.serve(make_category(contract=number, release="b" * 12, depth=12, version="2"))
         assert client.inspect(grey).score == 1.0
 
 
 def test_an_image_that_the_release_before_could_not_take_is_no_error(
-    judging: Any, make_metadata: MakeMetadata
+    judging: Any, make_category: Any
 ) -> None:
     bright = Image.fromarray(np.full((SIZE, SIZE), 65535, np.uint16))
-    judging.serve(make_metadata(contract=2, depth=12))
+    judging.serve(make_category(contract=2, depth=12))
     with Client(judging.url) as client:
         with pytest.raises(ImageError, match="have 12 bits"):
             client.inspect(bright)
-        judging.serve(make_metadata(contract=2, release="b" * 12))
+        judging.serve(make_category(contract=2, release="b" * 12))
         assert client.inspect(bright).score == 1.0
 
 
-def test_a_swap_needs_no_retries(judging: Any, make_metadata: MakeMetadata) -> None:
+def test_a_swap_needs_no_retries(judging: Any, make_category: Any) -> None:
     with Client(judging.url, retry=False) as client:
         client.inspect(red(1))
-        judging.serve(make_metadata(release="b" * 12))  # of contract 1: it knows no VERDICT
+        judging.serve(make_category(release="b" * 12))  # of contract 1: it knows no VERDICT
         assert client.inspect(red(1)).release == "b" * 12
 
 
@@ -148,12 +143,13 @@ def test_metadata_is_fetched_once_for_many_answers(judging: Any) -> None:
     with Client(judging.url, "screw") as client:
         for value in range(10):
             client.inspect(red(value))
-    assert judging.calls.count("ModelConfig") == 1
-    assert judging.calls.count("ModelMetadata") == 1
+    assert judging.counts["ModelConfig"] == 1
+    assert judging.counts["ModelMetadata"] == 1
 
 
 def test_a_server_that_contradicts_itself_is_not_asked_for_ever(judging: Any) -> None:
-    judging.altered = {contract.RELEASE: np.array([[b"elsewhere"]], np.object_)}
+    came = {contract.RELEASE: np.array([[b"elsewhere"]], np.object_)}
+    judging.category.alter = lambda outputs: outputs.update(came)
     with (
         Client(judging.url, "screw") as client,
         pytest.raises(ContractError, match="answers as release elsewhere"),
@@ -175,7 +171,7 @@ def test_a_server_that_contradicts_itself_is_not_asked_for_ever(judging: Any) ->
 def test_a_judgement_that_makes_no_sense_is_refused(
     judging: Any, output: str, value: Any, message: str
 ) -> None:
-    judging.altered = {output: value}
+    judging.category.alter = lambda outputs: outputs.update({output: value})
     with Client(judging.url) as client, pytest.raises(ContractError, match=message):
         client.inspect(red(1))
 

@@ -7,7 +7,6 @@ import threading
 from pathlib import Path
 from typing import Any
 
-import grpc
 import pytest
 from click.testing import CliRunner, Result
 
@@ -38,28 +37,30 @@ def test_models_lists_what_is_served(triton: Any) -> None:
 
 
 def test_models_names_the_region_that_a_category_inspects(
-    empty_triton: Any, make_metadata: Any
+    empty_triton: Any, make_category: Any
 ) -> None:
-    empty_triton.serve(make_metadata(roi="e" * 64))
+    empty_triton.serve(make_category(roi="e" * 64))
     assert f" fp32       {'e' * 12} " in run("--url", empty_triton.url).stdout
 
 
 def test_models_shows_thresholds_however_long_the_names_are(
-    empty_triton: Any, make_metadata: Any, monkeypatch: pytest.MonkeyPatch
+    empty_triton: Any, make_category: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     name = "A" * contract.MAX_CATEGORY_LENGTH
-    empty_triton.serve(make_metadata(name, preset="a-preset-with-a-long-name"))
+    empty_triton.serve(make_category(name, preset="a-preset-with-a-long-name"))
     line = run("--url", empty_triton.url).stdout.splitlines()[1]
     assert line.startswith(name)
     assert line.split()[-2:] == ["0.3000", "0.6000"]
 
 
 def test_models_lists_a_category_that_cannot_be_used_with_the_reason(
-    triton: Any, make_metadata: Any
+    triton: Any, make_category: Any
 ) -> None:
-    triton.serve(make_metadata("bottle"))
-    triton.configs["bottle", "1"].parameters["diffusionad"].string_value = '{"schema_version": 99}'
+    def break_metadata(config: Any) -> None:
+        config.parameters["diffusionad"].string_value = '{"schema_version": 99}'
+
+    triton.serve(make_category("bottle", alter_config=break_metadata))
     plain = run("--url", triton.url)
     assert plain.exit_code == 0
     assert plain.stdout.splitlines()[1].startswith("screw")
@@ -76,8 +77,8 @@ def test_models_prints_the_whole_metadata_as_json(triton: Any, make_metadata: An
     assert served["metadata"] == json.loads(make_metadata().to_json())
 
 
-def test_a_category_that_is_not_loaded_is_listed_as_such(triton: Any, make_metadata: Any) -> None:
-    triton.loadable["bottle"] = make_metadata("bottle")
+def test_a_category_that_is_not_loaded_is_listed_as_such(triton: Any, make_category: Any) -> None:
+    triton.serve(make_category("bottle", loaded=False))
     plain = run("--url", triton.url)
     assert plain.stdout.splitlines()[2].split() == ["bottle", "not", "loaded"]
     _, idle = json.loads(run("--url", triton.url, "--json").stdout)
@@ -85,10 +86,10 @@ def test_a_category_that_is_not_loaded_is_listed_as_such(triton: Any, make_metad
 
 
 def test_a_category_that_failed_to_load_is_listed_with_the_reason_of_its_step(
-    triton: Any, make_metadata: Any
+    triton: Any, make_category: Any
 ) -> None:
-    triton.loadable["bottle"] = make_metadata("bottle")
-    triton.broken["bottle__segmentation"] = "Internal: odd\n\nAt:\n  /tmp/model.py(249): check\n"
+    reason = "Internal: odd\n\nAt:\n  /tmp/model.py(249): check\n"
+    triton.serve(make_category("bottle", broken=reason))
     result = run("--url", triton.url)
     assert result.stdout.splitlines()[2].split() == ["bottle", "unavailable"]
     assert result.stdout.splitlines()[3] == "bottle: bottle__segmentation: Internal: odd"
@@ -101,18 +102,17 @@ def test_a_model_without_steps_that_is_not_loaded_is_none_of_ours(
 
 
 def test_hundreds_of_categories_are_not_asked_for_one_after_the_other(
-    triton: Any, make_metadata: Any, monkeypatch: pytest.MonkeyPatch
+    triton: Any, make_category: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for number in range(95):
-        triton.serve(make_metadata(f"part-{number:03}"))
-    meet, four = triton._meet, threading.Barrier(4)  # the fake server answers 8 calls at once
+        triton.serve(make_category(f"part-{number:03}"))
+    four = threading.Barrier(4)  # the fake server answers 16 calls at once
 
-    def wait_for_three_others(call: str, context: grpc.ServicerContext) -> None:
-        if call == "ModelConfig":
+    def wait_for_three_others(call: Any) -> None:
+        if call.method == "ModelConfig":
             four.wait(timeout=20)  # breaks, and fails the call, if they do not come
-        meet(call, context)
 
-    monkeypatch.setattr(triton, "_meet", wait_for_three_others)
+    triton.on_call = wait_for_three_others
     with Client(triton.url) as client:
         found = client.catalogue()
     assert len(found.served) == 96
@@ -133,13 +133,11 @@ def test_the_key_is_sent_with_no_other_call(
     triton: Any, key_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[tuple[str, bool]] = []
-    meet = triton._meet
 
-    def watch(call: str, context: grpc.ServicerContext) -> None:
-        seen.append((call, triton.admin_key in dict(context.invocation_metadata()).values()))
-        meet(call, context)
+    def watch(call: Any) -> None:
+        seen.append((call.method, triton.admin_key in call.headers.values()))
 
-    monkeypatch.setattr(triton, "_meet", watch)
+    triton.on_call = watch
     run("--url", triton.url, "--admin-key-file", key_file)
     assert ("RepositoryIndex", True) in seen
     assert ("ModelConfig", False) in seen
@@ -147,20 +145,20 @@ def test_the_key_is_sent_with_no_other_call(
 
 
 def test_load_and_unload_say_what_the_server_does_then(
-    triton: Any, key_file: Path, make_metadata: Any
+    triton: Any, key_file: Path, make_category: Any
 ) -> None:
-    triton.loadable["bottle"] = make_metadata("bottle")
+    triton.serve(make_category("bottle", loaded=False))
     server = ("--url", triton.url, "--admin-key-file", key_file)
 
     loaded = run("load", "bottle", *server)
     assert loaded.exit_code == 0, loaded.output
     assert f"serves bottle version 1, release {'a' * 64}" in loaded.stdout
-    assert ("bottle", "1") in triton.configs
+    assert triton.categories["bottle"].state("bottle") == "READY"
 
     unloaded = run("unload", "bottle", *server)
     assert unloaded.exit_code == 0, unloaded.output
     assert "no longer serves bottle" in unloaded.stdout
-    assert ("bottle", "1") not in triton.configs
+    assert triton.categories["bottle"].state("bottle") == "UNAVAILABLE"
 
 
 def test_loading_what_is_not_there_says_so(triton: Any, key_file: Path) -> None:
@@ -176,9 +174,9 @@ def test_an_option_in_front_of_load_is_refused_rather_than_ignored(triton: Any) 
 
 
 def test_a_request_for_a_category_that_is_not_loaded_says_that_it_is_there(
-    triton: Any, make_metadata: Any
+    triton: Any, make_category: Any
 ) -> None:
-    triton.loadable["bottle"] = make_metadata("bottle")
+    triton.serve(make_category("bottle", loaded=False))
     with (
         Client(triton.url, "bottle") as client,
         pytest.raises(ModelNotFoundError, match="in its repository, but does not serve it now"),
@@ -196,15 +194,12 @@ def test_a_closed_repository_asks_for_a_category_instead_of_finding_the_only_one
 
 
 def test_a_release_that_changes_between_two_calls_is_asked_for_again(
-    triton: Any, make_metadata: Any, monkeypatch: pytest.MonkeyPatch
+    triton: Any, make_category: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    meet = triton._meet
+    def promote_first(call: Any) -> None:
+        if call.method == "ModelConfig" and triton.category.version == "1":
+            triton.promote(release="b" * 64)
 
-    def promote_first(call: str, context: grpc.ServicerContext) -> None:
-        meet(call, context)
-        if call == "ModelConfig" and ("screw", "1") in triton.configs:
-            triton.serve(make_metadata(release="b" * 64), "2")
-
-    monkeypatch.setattr(triton, "_meet", promote_first)
+    triton.on_call = promote_first
     with Client(triton.url, "screw", retry=False) as client:
         assert client.served().version == "2"

@@ -5,32 +5,29 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import grpc
 import pytest
 from click.testing import CliRunner, Result
 
 from diffusionad_client import Client, ModelLoadError, ServerBusyError
 from diffusionad_client.cli import main
-
-DEAD = (grpc.StatusCode.INTERNAL, "Stub process 'screw__segmentation_0_0' is not healthy.")
-BUSY = (grpc.StatusCode.UNAVAILABLE, "Exceeds maximum queue size")
+from diffusionad_client.testing import Fault
 
 
 def health(*arguments: str) -> Result:
     return CliRunner().invoke(main, ["health", *arguments])
 
 
-def test_every_category_is_sent_an_image(triton: Any, make_metadata: Any) -> None:
-    triton.serve(make_metadata("bottle"))
+def test_every_category_is_sent_an_image(triton: Any, make_category: Any) -> None:
+    triton.serve(make_category("bottle"))
     result = health("--url", triton.url, "--deep")
     assert result.exit_code == 0, result.output
     assert "bottle: answers in" in result.output
     assert "screw: answers in" in result.output
-    assert {request.model_name for request in triton.requests} == {"bottle", "screw"}
+    assert {request.model for request in triton.requests} == {"bottle", "screw"}
 
 
 def test_a_dead_process_fails_the_deep_check_alone(triton: Any) -> None:
-    triton.failures["ModelInfer"] = DEAD
+    triton.fail(Fault.PROCESS_DEAD)
     assert health("--url", triton.url).exit_code == 0
     result = health("--url", triton.url, "--deep")
     assert result.exit_code == 1
@@ -41,12 +38,11 @@ def test_a_dead_process_fails_the_deep_check_alone(triton: Any) -> None:
 def test_one_of_several_processes_that_is_dead_fails_the_deep_check(triton: Any) -> None:
     turns = iter(range(100))
 
-    def every_second_fails() -> None:
-        triton.failures.clear()
-        if next(turns) % 2 == 0:  # the next one
-            triton.failures["ModelInfer"] = DEAD
+    def every_second_fails(call: Any) -> None:
+        if call.method == "ModelInfer" and next(turns) % 2:
+            triton.fail(Fault.PROCESS_DEAD, times=1)
 
-    triton.before_infer = every_second_fails
+    triton.on_call = every_second_fails
     assert health("--url", triton.url, "--deep").exit_code == 1
 
 
@@ -62,25 +58,25 @@ def test_the_deep_check_tells_a_program_of_each_category(triton: Any, make_metad
         "release": "a" * 64,
         "error": None,
     }
-    triton.failures["ModelInfer"] = DEAD
+    triton.fail(Fault.PROCESS_DEAD)
     (probe,) = json.loads(health("--url", triton.url, "--deep", "--json").output)["probes"]
     assert not probe["answers"]
     assert "not healthy" in probe["error"]
 
 
 def test_a_named_category_needs_no_list(triton: Any) -> None:
-    triton.failures["RepositoryIndex"] = (grpc.StatusCode.UNAVAILABLE, "This is restricted")
+    triton.fail(Fault.RESTRICTED, "RepositoryIndex")
     assert health("--url", triton.url, "--deep", "--model", "screw").exit_code == 0
     assert health("--url", triton.url, "--deep", "--model", "nut").exit_code == 1
     assert health("--url", triton.url, "--deep").exit_code == 1
 
 
 def test_a_category_that_could_not_be_loaded_fails_the_deep_check(
-    triton: Any, make_metadata: Any
+    triton: Any, make_category: Any
 ) -> None:
-    triton.loadable["bottle"] = make_metadata("bottle")
+    triton.serve(make_category("bottle", loaded=False))
     assert health("--url", triton.url, "--deep").exit_code == 0  # nobody asked for it
-    triton.broken["bottle__segmentation"] = "out of memory"
+    triton.categories["bottle"].broken = "out of memory"
     result = health("--url", triton.url, "--deep")
     assert result.exit_code == 1
     assert "bottle: does not answer" in result.output
@@ -97,9 +93,9 @@ def test_a_model_goes_with_the_deep_check_only(triton: Any) -> None:
     assert health("--url", triton.url, "--model", "screw").exit_code == 2
 
 
-def test_a_load_that_cures_nothing_is_no_success(triton: Any, make_metadata: Any) -> None:
-    triton.loadable["screw"] = make_metadata()
-    triton.failures["ModelInfer"] = DEAD
+def test_a_load_that_cures_nothing_is_no_success(triton: Any, make_category: Any) -> None:
+    triton.serve(make_category("screw", loaded=False))
+    triton.fail(Fault.PROCESS_DEAD)
     with Client(triton.url) as client, pytest.raises(ModelLoadError, match="is not healthy"):
         client.load("screw")
     result = CliRunner().invoke(main, ["models", "load", "screw", "--url", triton.url])
@@ -108,9 +104,9 @@ def test_a_load_that_cures_nothing_is_no_success(triton: Any, make_metadata: Any
     assert "serves screw version" not in result.output
 
 
-def test_a_busy_server_has_loaded_what_it_was_asked_to(triton: Any, make_metadata: Any) -> None:
-    triton.loadable["screw"] = make_metadata()
-    triton.failures["ModelInfer"] = BUSY
+def test_a_busy_server_has_loaded_what_it_was_asked_to(triton: Any, make_category: Any) -> None:
+    triton.serve(make_category("screw", loaded=False))
+    triton.fail(Fault.QUEUE_FULL)
     with Client(triton.url) as client:
         assert client.load("screw").version == "1"
         (probe,) = client.probe("screw")

@@ -25,6 +25,7 @@ from diffusionad_client.scoring import batch, run
 from diffusionad_client.scoring.drawing import Drawing
 from diffusionad_client.scoring.row import Row
 from diffusionad_client.scoring.sources import ImageSet, SourceImage
+from diffusionad_client.testing import Fault, Refusal
 
 SaveImage = Callable[..., Path]
 
@@ -46,9 +47,9 @@ def parts(tmp_path: Path, save_image: SaveImage) -> Path:
 
 
 def test_every_row_names_the_region_that_was_inspected(
-    triton: Any, make_metadata: Any, parts: Path, tmp_path: Path
+    triton: Any, make_category: Any, parts: Path, tmp_path: Path
 ) -> None:
-    triton.serve(make_metadata(roi="e" * 64))
+    triton.serve(make_category(roi="e" * 64))
     output = tmp_path / "out"
     assert score(parts, "--url", triton.url, "--output", output).exit_code == 0
     assert {row["roi"] for row in rows(output)} == {"e" * 64}
@@ -57,9 +58,9 @@ def test_every_row_names_the_region_that_was_inspected(
 
 
 def test_images_are_scored_with_the_depth_that_the_release_remembers(
-    triton: Any, make_metadata: Any, tmp_path: Path
+    triton: Any, make_category: Any, tmp_path: Path
 ) -> None:
-    triton.serve(make_metadata(depth=12))
+    triton.serve(make_category(depth=12))
     Image.fromarray(np.full((40, 40), 2048, np.uint16)).save(tmp_path / "part.png")
     output = tmp_path / "out"
     assert score(tmp_path / "part.png", "--url", triton.url, "--output", output).exit_code == 0
@@ -192,7 +193,7 @@ def test_a_folder_waits_behind_the_parts_on_the_line(
     triton: Any, parts: Path, tmp_path: Path
 ) -> None:
     assert score(parts, "--url", triton.url, "--output", tmp_path / "out").exit_code == 0
-    assert {request.parameters["priority"].uint64_param for request in triton.requests} == {2}
+    assert {request.priority for request in triton.requests} == {2}
 
 
 def test_without_heat_maps_neither_maps_nor_reconstructions_are_sent(
@@ -200,7 +201,7 @@ def test_without_heat_maps_neither_maps_nor_reconstructions_are_sent(
 ) -> None:
     result = score(parts, "--url", triton.url, "--output", tmp_path / "out", "--no-heatmaps")
     assert result.exit_code == 0
-    assert {output.name for request in triton.requests for output in request.outputs} == {"SCORE"}
+    assert {request.outputs for request in triton.requests} == {("SCORE",)}
     assert not (tmp_path / "out" / "heatmaps").exists()
     assert rows(tmp_path / "out")[0]["heatmap"] is None
 
@@ -268,11 +269,11 @@ def test_a_server_that_dies_ends_the_run_and_leaves_what_was_scored(
     for i in range(60):
         save_image(tmp_path / "parts" / f"{i:02}.png", i)
 
-    def die_after_ten() -> None:
-        if len(triton.requests) == 10:
-            triton.failures["ModelInfer"] = (grpc.StatusCode.UNAVAILABLE, "Socket closed")
+    def die_after_ten(call: Any) -> None:
+        if call.method == "ModelInfer" and len(triton.requests) == 10:
+            triton.fail(Fault.BROKEN_LINE)
 
-    triton.before_infer = die_after_ten
+    triton.on_call = die_after_ten
     monkeypatch.setattr(run, "PATIENCE_S", 0.1)
     output = tmp_path / "out"
     result = score(tmp_path / "parts", "--url", triton.url, "--output", output, "--timeout", "0.5")
@@ -286,15 +287,13 @@ def test_a_server_that_dies_ends_the_run_and_leaves_what_was_scored(
 def test_a_blip_costs_no_image(triton: Any, tmp_path: Path, save_image: SaveImage) -> None:
     for i in range(30):
         save_image(tmp_path / "parts" / f"{i:02}.png", i)
-    calls: list[float] = []
 
-    def fail_for_a_while() -> None:
-        calls.append(time.monotonic())
-        if len(calls) == 10:
-            triton.failures["ModelInfer"] = (grpc.StatusCode.UNAVAILABLE, "Socket closed")
-            Timer(0.7, triton.failures.clear).start()
+    def fail_for_a_while(call: Any) -> None:
+        if call.method == "ModelInfer" and len(triton.requests) == 10:
+            triton.fail(Fault.BROKEN_LINE)
+            Timer(0.7, triton.heal).start()
 
-    triton.before_infer = fail_for_a_while
+    triton.on_call = fail_for_a_while
     result = score(tmp_path / "parts", "--url", triton.url, "--output", tmp_path / "out")
     assert result.exit_code == 0, result.output
     assert "failed 0" in result.stdout
@@ -306,12 +305,12 @@ def test_failures_that_may_pass_do_not_end_the_run_before_its_patience(
     for i in range(12):
         save_image(tmp_path / "parts" / f"{i:02}.png", i)
 
-    def fail_for_a_while() -> None:
-        if len(triton.requests) == 3:
-            triton.failures["ModelInfer"] = (grpc.StatusCode.UNAVAILABLE, "Socket closed")
-            Timer(2.2, triton.failures.clear).start()
+    def fail_for_a_while(call: Any) -> None:
+        if call.method == "ModelInfer" and len(triton.requests) == 3:
+            triton.fail(Fault.BROKEN_LINE)
+            Timer(2.2, triton.heal).start()
 
-    triton.before_infer = fail_for_a_while
+    triton.on_call = fail_for_a_while
     output = tmp_path / "out"
     result = score(
         *(tmp_path / "parts", "--url", triton.url, "--output", output),
@@ -329,11 +328,11 @@ def test_a_refusal_ends_the_run_without_patience(
     for i in range(60):
         save_image(tmp_path / "parts" / f"{i:02}.png", i)
 
-    def lock_out() -> None:
-        if len(triton.requests) == 10:
-            triton.failures["ModelInfer"] = (grpc.StatusCode.PERMISSION_DENIED, "no")
+    def lock_out(call: Any) -> None:
+        if call.method == "ModelInfer" and len(triton.requests) == 10:
+            triton.fail(Refusal(grpc.StatusCode.PERMISSION_DENIED, "no"))
 
-    triton.before_infer = lock_out
+    triton.on_call = lock_out
     started = time.monotonic()
     result = score(tmp_path / "parts", "--url", triton.url, "--output", tmp_path / "out")
     assert result.exit_code == 1
@@ -378,12 +377,11 @@ def test_one_threshold_of_the_user_is_joined_by_that_of_the_release_that_answers
     for i in range(6):
         save_image(tmp_path / "parts" / f"{i}.png", 128)
 
-    def release_anew() -> None:
-        if len(triton.requests) == 3:
-            newer = make_metadata(release="b" * 64, thresholds=Thresholds(0.1, 0.4))
-            triton.serve(newer, "2")
+    def release_anew(call: Any) -> None:
+        if call.method == "ModelInfer" and len(triton.requests) == 3:
+            triton.promote(release="b" * 64, thresholds=Thresholds(0.1, 0.4))
 
-    triton.before_infer = release_anew
+    triton.on_call = release_anew
     score(
         *(tmp_path / "parts", "--url", triton.url, "--output", tmp_path / "out"),
         *("--accept", "0.2", "--concurrency", "1"),
@@ -408,7 +406,7 @@ def test_an_interruption_before_anything_is_scored_names_no_file(
 def test_a_server_that_fails_every_image_of_a_small_folder_is_one_error(
     triton: Any, parts: Path, tmp_path: Path
 ) -> None:
-    triton.failures["ModelInfer"] = (grpc.StatusCode.UNAVAILABLE, "Socket closed")
+    triton.fail(Fault.BROKEN_LINE)
     output = tmp_path / "out"
     result = score(parts, "--url", triton.url, "--output", output, "--timeout", "0.5")
     assert result.exit_code == 1
@@ -418,7 +416,7 @@ def test_a_server_that_fails_every_image_of_a_small_folder_is_one_error(
 def test_an_image_that_the_server_fails_is_a_failed_row(
     triton: Any, parts: Path, tmp_path: Path
 ) -> None:
-    triton.failures["ModelInfer"] = (grpc.StatusCode.INTERNAL, "out of memory")
+    triton.fail(Refusal(grpc.StatusCode.INTERNAL, "out of memory"))
     result = score(parts, "--url", triton.url, "--output", tmp_path / "out")
     assert result.exit_code == 3
     assert {row["error"]["type"] for row in rows(tmp_path / "out")} == {"InferenceError"}
@@ -456,7 +454,7 @@ def test_a_missing_jinja2_is_told_before_any_image_is_scored(
     result = score(parts, "--url", triton.url, "--output", tmp_path / "out")
     assert result.exit_code == 1
     assert "pip install ./client" in result.stderr
-    assert triton.requests == []
+    assert not triton.requests
 
 
 def test_images_under_way_are_bounded_however_many_there_are(
@@ -485,7 +483,7 @@ def test_an_interrupted_run_ends_with_130_and_says_where_its_rows_are(
 ) -> None:
     for i in range(200):
         save_image(tmp_path / "parts" / f"{i:03}.png", i, size=(8, 8))
-    triton.before_infer = lambda: time.sleep(0.05)
+    triton.slow_s = 0.05
     command = [sys.executable, "-m", "diffusionad_client", "score", str(tmp_path / "parts")]
     command += ["--url", triton.url, "--output", str(tmp_path / "out"), "--concurrency", "1"]
     part = tmp_path / "out" / "results.jsonl.part"

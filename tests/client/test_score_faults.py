@@ -27,6 +27,7 @@ from diffusionad_client.errors import OutputError
 from diffusionad_client.output_folders import claimed
 from diffusionad_client.scoring.results import RESULTS, read_rows, read_summary
 from diffusionad_client.scoring.sinks import FolderSink
+from diffusionad_client.testing import Refusal
 
 SaveImage = Callable[..., Path]
 FAULTS = Path(__file__).parents[3] / "shared" / "faults" / "results"
@@ -54,12 +55,12 @@ def test_an_overwrite_that_fails_leaves_the_earlier_results_as_they_were(
     output = tmp_path / "out"
     assert score(parts, "--url", triton.url, "--output", output).exit_code == 0
     before = {path: path.read_bytes() for path in output.rglob("*.*") if path.is_file()}
-    triton.failures["ModelInfer"] = (grpc.StatusCode.PERMISSION_DENIED, "no")
+    triton.fail(Refusal(grpc.StatusCode.PERMISSION_DENIED, "no"))
     failed = score(parts, "--url", triton.url, "--output", output, "--overwrite")
     assert failed.exit_code == 1
     assert {path: path.read_bytes() for path in before} == before
     assert CliRunner().invoke(main, ["report", str(output)]).exit_code == 0
-    triton.failures.clear()
+    triton.heal()
     assert score(parts, "--url", triton.url, "--output", output, "--overwrite").exit_code == 0
     assert not list(output.rglob("*.part"))
 
@@ -70,7 +71,7 @@ def test_an_overwrite_that_is_killed_leaves_the_earlier_results_and_no_lock(
     output = tmp_path / "out"
     score(parts, "--url", triton.url, "--output", output)
     before = rows(output)
-    triton.before_infer = lambda: time.sleep(0.05)
+    triton.slow_s = 0.05
     command = [sys.executable, "-m", "diffusionad_client", "score", str(parts), "--overwrite"]
     command += ["--url", triton.url, "--output", str(output), "--concurrency", "1"]
     part = output / "results.jsonl.part"
@@ -79,7 +80,7 @@ def test_an_overwrite_that_is_killed_leaves_the_earlier_results_and_no_lock(
         process.send_signal(signal.SIGKILL)
     assert rows(output) == before
     assert all((output / row["heatmap"]).is_file() for row in before)
-    triton.before_infer = lambda: None
+    triton.slow_s = 0
     assert score(parts, "--url", triton.url, "--output", output, "--overwrite").exit_code == 0
 
 
@@ -91,7 +92,7 @@ def test_a_second_run_into_the_same_folder_is_told_who_writes_there(
             second = score(parts, "--url", triton.url, "--output", tmp_path / "out", *more)
             assert second.exit_code == 1
             assert f"another run is writing there: process {os.getpid()} on" in second.stderr
-    assert triton.requests == []
+    assert not triton.requests
 
 
 def test_a_picture_that_someone_put_among_ours_is_named_and_stays(
@@ -167,7 +168,7 @@ def test_a_folder_with_something_else_in_it_is_refused_before_a_server_is_asked(
     assert result.exit_code == 1
     assert "holds heatmaps, which no `diffusionad score` wrote" in result.stderr
     assert mine.read_text() == "mine"
-    assert triton.calls == []
+    assert not triton.counts
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")

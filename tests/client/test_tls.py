@@ -8,7 +8,6 @@ import socket
 import ssl
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
@@ -17,16 +16,15 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
-import grpc
 import pytest
 import trustme
-from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from diffusionad_client import AsyncClient, Client, Connection, errors
 from diffusionad_client.sdk.admin_key import ADMIN_METADATA
 from diffusionad_client.sdk.credentials import Credentials
 from diffusionad_client.sdk.transports.grpc import GrpcTransport
 from diffusionad_client.sdk.transports.tls_failures import ask_why, tls_failure
+from diffusionad_client.testing import FakeServer, Received
 
 SECRET = "s3cret-of-the-line"
 PAST = {
@@ -39,24 +37,6 @@ FUTURE = {
 }
 
 
-class Heard(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[misc]
-    """A server that remembers with what metadata it was asked."""
-
-    def __init__(self) -> None:
-        self.metadata: list[dict[str, str]] = []
-
-    def ServerReady(self, request: Any, context: Any) -> Any:
-        self.metadata.append(dict(context.invocation_metadata()))
-        return service_pb2.ServerReadyResponse(ready=True)
-
-    def ServerMetadata(self, request: Any, context: Any) -> Any:
-        return service_pb2.ServerMetadataResponse(name="heard", version="0")
-
-    def RepositoryIndex(self, request: Any, context: Any) -> Any:
-        self.metadata.append(dict(context.invocation_metadata()))
-        return service_pb2.RepositoryIndexResponse()
-
-
 @pytest.fixture(scope="module")
 def files(make_certificates: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
     return make_certificates(tmp_path_factory.mktemp("certificates"))
@@ -66,31 +46,25 @@ Serve = Callable[..., int]
 
 
 @pytest.fixture
-def heard() -> Heard:
-    return Heard()
+def heard() -> list[Received]:
+    """What the servers of a test were asked."""
+    return []
 
 
 @pytest.fixture
-def serve(files: Any, heard: Heard) -> Iterator[Serve]:
-    """Starts a gRPC server with a certificate, in plain text without; gives its port."""
+def serve(files: Any, heard: list[Received]) -> Iterator[Serve]:
+    """Starts a server with a certificate, in plain text without; gives its port."""
     with ExitStack() as servers:
 
         def start(cert: trustme.LeafCert | None, *, mutual: bool = False) -> int:
-            pool = servers.enter_context(ThreadPoolExecutor(2))
-            server = grpc.server(pool)
-            service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(heard, server)
-            if cert is None:
-                port = server.add_insecure_port("127.0.0.1:0")
-            else:
+            pair = None
+            if cert is not None:
                 chain = b"".join(blob.bytes() for blob in cert.cert_chain_pems)
-                pair = (cert.private_key_pem.bytes(), chain)
-                ca = files.ca.read_bytes() if mutual else None
-                port = server.add_secure_port(
-                    "127.0.0.1:0", grpc.ssl_server_credentials([pair], ca, mutual)
-                )
-            server.start()
-            servers.callback(lambda: server.stop(None).wait())
-            return int(port)
+                pair = (chain, cert.private_key_pem.bytes())
+            ca = files.ca.read_bytes() if mutual else None
+            server = servers.enter_context(FakeServer(certificate=pair, client_ca=ca))
+            server.on_call = heard.append
+            return int(server.url.rpartition(":")[2])
 
         yield start
 
@@ -129,7 +103,7 @@ def test_a_server_of_an_unknown_authority_is_refused(files: Any, serve: Serve) -
 
 
 def test_on_an_event_loop_it_is_the_same(
-    files: Any, serve: Serve, heard: Heard, tmp_path: Path
+    files: Any, serve: Serve, heard: list[Received], tmp_path: Path
 ) -> None:
     port = serve(files.issue("127.0.0.1"), mutual=True)
     pair = {"client_cert": files.client_cert, "client_key": files.client_key}
@@ -139,7 +113,7 @@ def test_on_an_event_loop_it_is_the_same(
             await client.health()
 
     asyncio.run(ask_on_a_loop(**pair, token_file=private(tmp_path / "token", SECRET)))
-    assert heard.metadata[0]["authorization"] == f"Bearer {SECRET}"
+    assert heard[0].headers["authorization"] == f"Bearer {SECRET}"
     for given, said in (
         ({**pair, "ca_cert": files.strange_ca}, "no authority that is trusted here"),
         ({}, "lets in only clients that show a certificate"),
@@ -446,7 +420,7 @@ def private(path: Path, text: str) -> Path:
 
 
 def test_tokens_and_headers_go_with_every_call_and_the_admin_key_with_few(
-    tmp_path: Path, files: Any, serve: Serve, heard: Heard
+    tmp_path: Path, files: Any, serve: Serve, heard: list[Received]
 ) -> None:
     connection = files.reach(
         serve(files.issue("127.0.0.1")),
@@ -458,11 +432,17 @@ def test_tokens_and_headers_go_with_every_call_and_the_admin_key_with_few(
     with Client(connection) as client:
         client.health()
         client.catalogue()
-    for metadata in heard.metadata:
+    for call in heard:
+        metadata = call.headers
         assert metadata["authorization"] == f"Bearer {SECRET}"
         assert metadata["x-line"] == "7"
         assert metadata["x-api-key"] == "from a file"
-    assert [m.get(ADMIN_METADATA) for m in heard.metadata] == [None, "k" * 20]
+    assert {call.method: call.headers.get(ADMIN_METADATA) for call in heard} == {
+        "ServerReady": None,
+        "ServerMetadata": None,
+        "RepositoryIndex": "k" * 20,
+        "ModelConfig": None,
+    }
 
 
 @pytest.mark.parametrize("text", ["", "two words", "Bearer x", "é", "a\nb", "x" * 8193])

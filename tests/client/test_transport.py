@@ -14,6 +14,7 @@ import pytest
 from diffusionad_client import Client, Connection, Priority, contract, errors
 from diffusionad_client.sdk.connection import check_url
 from diffusionad_client.sdk.transports.channel import channel_options
+from diffusionad_client.testing import Fault, Refusal
 
 IMAGE = np.zeros((8, 8, 3), np.uint8)
 Code = grpc.StatusCode
@@ -57,7 +58,7 @@ Code = grpc.StatusCode
 def test_each_failure_of_a_request_has_its_error(
     triton: Any, code: Any, message: str, expected: type[Exception]
 ) -> None:
-    triton.failures["ModelInfer"] = (code, message)
+    triton.fail(Refusal(code, message))
     with Client(triton.url, retry=False) as client, pytest.raises(expected) as caught:
         client.inspect(IMAGE)
     assert type(caught.value) is expected
@@ -73,7 +74,7 @@ def test_a_server_that_is_not_there_is_named_and_worth_another_try(dead_url: str
 
 
 def test_where_the_index_is_restricted_a_named_category_still_works(triton: Any) -> None:
-    triton.failures["RepositoryIndex"] = (Code.UNAVAILABLE, "This protocol is restricted")
+    triton.fail(Fault.RESTRICTED, "RepositoryIndex")
     with Client(triton.url) as client:
         assert client.inspect(IMAGE, model="screw").score == 0
         with pytest.raises(errors.AccessDeniedError):
@@ -82,73 +83,73 @@ def test_where_the_index_is_restricted_a_named_category_still_works(triton: Any)
             client.inspect(IMAGE, model="nut")
 
 
-def test_after_an_outage_the_release_is_asked_for_again(triton: Any, make_metadata: Any) -> None:
+def test_after_an_outage_the_release_is_asked_for_again(triton: Any, make_category: Any) -> None:
     with Client(triton.url) as client:
         client.inspect(IMAGE)
-        triton.failures["ModelInfer"] = (Code.UNAVAILABLE, "Socket closed")
+        triton.fail(Fault.BROKEN_LINE)
         with pytest.raises(errors.ServerUnavailableError):
             client.inspect(IMAGE, timeout=2.0)
-        triton.failures.clear()
-        triton.serve(make_metadata(release="b" * 64))  # another server, counting from 1 again
+        triton.heal()
+        triton.serve(make_category(release="b" * 64))  # another server, counting from 1 again
         assert client.inspect(IMAGE).release == "b" * 64
 
 
 def test_after_an_answer_that_never_came_the_release_is_asked_for_again(
-    triton: Any, make_metadata: Any
+    triton: Any, make_category: Any
 ) -> None:
     with Client(triton.url) as client:
         client.inspect(IMAGE)
-        triton.before_infer = lambda: time.sleep(1.0)
+        triton.slow_s = 1.0
         with pytest.raises(errors.DeadlineExceededError):
             client.inspect(IMAGE, timeout=0.3)
-        triton.before_infer = lambda: None
-        triton.serve(make_metadata(release="b" * 64))
+        triton.slow_s = 0
+        triton.serve(make_category(release="b" * 64))
         assert client.inspect(IMAGE).release == "b" * 64
 
 
 def test_a_last_try_without_time_does_not_hide_why_there_was_no_answer(triton: Any) -> None:
     with Client(triton.url) as client, ThreadPoolExecutor(1) as pool:
         client.inspect(IMAGE)
-        asked = triton.calls.count("ModelInfer")
-        triton.failures["ModelInfer"] = (Code.UNAVAILABLE, "Exceeds maximum queue size")
+        asked = triton.counts["ModelInfer"]
+        triton.fail(Fault.QUEUE_FULL)
         found = pool.submit(client.inspect, IMAGE, timeout=1.5)
-        wait_for(lambda: triton.calls.count("ModelInfer") > asked)
-        triton.before_infer = lambda: time.sleep(2.0)  # the next try gets no answer in time
-        triton.failures.clear()
+        wait_for(lambda: triton.counts["ModelInfer"] > asked)
+        triton.slow_s = 2.0  # the next try gets no answer in time
+        triton.heal()
         with pytest.raises(errors.ServerBusyError, match="queue is full") as caught:
             found.result(timeout=10)
     assert isinstance(caught.value.__cause__, errors.DeadlineExceededError)
 
 
 def test_a_request_that_a_blip_fails_is_sent_again(triton: Any) -> None:
-    triton.failures["ModelInfer"] = (Code.UNAVAILABLE, "Socket closed")
+    triton.fail(Fault.BROKEN_LINE)
     with Client(triton.url) as client, ThreadPoolExecutor(1) as pool:
         found = pool.submit(client.inspect, IMAGE)
-        wait_for(lambda: triton.calls.count("ModelInfer") >= 2)
-        triton.failures.clear()
+        wait_for(lambda: triton.counts["ModelInfer"] >= 2)
+        triton.heal()
         assert found.result(timeout=10).score == 0
 
 
 def test_a_release_that_comes_with_the_server_after_a_blip_judges_the_same_request(
-    triton: Any, make_metadata: Any
+    triton: Any, make_category: Any
 ) -> None:
     with Client(triton.url) as client, ThreadPoolExecutor(1) as pool:
         client.inspect(IMAGE)
-        triton.failures["ModelInfer"] = (Code.UNAVAILABLE, "Socket closed")
+        triton.fail(Fault.BROKEN_LINE)
         found = pool.submit(client.inspect, IMAGE)
-        wait_for(lambda: triton.calls.count("ModelInfer") >= 2)
-        triton.serve(make_metadata(release="b" * 64))  # version 1, too
-        triton.failures.clear()
+        wait_for(lambda: triton.counts["ModelInfer"] >= 2)
+        triton.serve(make_category(release="b" * 64))  # version 1, too
+        triton.heal()
         assert found.result(timeout=10).release == "b" * 64
 
 
 def test_a_full_queue_is_asked_again_with_longer_and_longer_pauses(triton: Any) -> None:
-    triton.failures["ModelInfer"] = (Code.UNAVAILABLE, "Exceeds maximum queue size")
+    triton.fail(Fault.QUEUE_FULL)
     started = time.monotonic()
     with Client(triton.url) as client, pytest.raises(errors.ServerBusyError):
         client.inspect(IMAGE, timeout=1.0)
     assert time.monotonic() - started < 2.0
-    assert 3 <= triton.calls.count("ModelInfer") <= 6
+    assert 3 <= triton.counts["ModelInfer"] <= 6
 
 
 @pytest.mark.parametrize(
@@ -159,7 +160,7 @@ def test_a_full_queue_is_asked_again_with_longer_and_longer_pauses(triton: Any) 
     ],
 )
 def test_a_busy_server_says_in_what_way(triton: Any, message: str, said: str) -> None:
-    triton.failures["ModelInfer"] = (Code.UNAVAILABLE, message)
+    triton.fail(Refusal(Code.UNAVAILABLE, message))
     with (
         Client(triton.url, retry=False) as client,
         pytest.raises(errors.ServerBusyError, match=said),
@@ -173,7 +174,7 @@ def test_a_request_goes_before_those_of_a_batch_unless_it_says_otherwise(triton:
         client.inspect(IMAGE, priority=Priority.BATCH)
         batch.inspect(IMAGE)
         batch.inspect(IMAGE, priority=Priority.INLINE)
-    sent = [request.parameters["priority"].uint64_param for request in triton.requests]
+    sent = [request.priority for request in triton.requests]
     assert sent == [1, 2, 2, 1]
 
 
@@ -181,23 +182,23 @@ def test_the_server_is_told_how_long_the_request_is_waited_for(triton: Any) -> N
     with Client(triton.url) as client:
         client.inspect(IMAGE, timeout=5)
     (request,) = triton.requests
-    told = request.parameters["timeout"].int64_param / 1e6
+    told = request.timeout_s
     assert 3 < told <= 5  # what of the deadline is left when the request goes out
 
 
 def test_without_retries_every_failure_is_an_error_at_once(triton: Any) -> None:
-    triton.failures["ModelInfer"] = (Code.UNAVAILABLE, "Socket closed")
+    triton.fail(Fault.BROKEN_LINE)
     with Client(triton.url, retry=False) as client, pytest.raises(errors.ServerUnavailableError):
         client.inspect(IMAGE)
-    assert triton.calls.count("ModelInfer") == 1
+    assert triton.counts["ModelInfer"] == 1
 
 
 @pytest.mark.parametrize("code", [Code.INTERNAL, Code.PERMISSION_DENIED])
 def test_a_failure_that_does_not_pass_is_not_tried_again(triton: Any, code: Any) -> None:
-    triton.failures["ModelInfer"] = (code, "no")
+    triton.fail(Refusal(code, "no"))
     with Client(triton.url) as client, pytest.raises(errors.DiffusionADError):
         client.inspect(IMAGE)
-    assert triton.calls.count("ModelInfer") == 1
+    assert triton.counts["ModelInfer"] == 1
 
 
 def test_a_server_that_was_never_reached_is_an_error_at_once(dead_url: str) -> None:
@@ -210,7 +211,7 @@ def test_a_server_that_was_never_reached_is_an_error_at_once(dead_url: str) -> N
 def test_a_late_answer_names_the_seconds_and_the_remedy(triton: Any) -> None:
     with Client(triton.url) as client:
         client.inspect(IMAGE)
-        triton.before_infer = lambda: time.sleep(0.5)
+        triton.slow_s = 0.5
         # What was left of the 0.2 s when the request went out: less on a busy machine.
         named = r"in 0\.(2|1\d*) s; .*timeout= or --timeout"
         with pytest.raises(errors.DeadlineExceededError, match=named):
@@ -220,11 +221,12 @@ def test_a_late_answer_names_the_seconds_and_the_remedy(triton: Any) -> None:
 def test_a_call_under_way_when_its_client_is_closed_says_so(triton: Any) -> None:
     arrived = Event()
 
-    def linger() -> None:
-        arrived.set()
-        time.sleep(0.5)
+    def linger(call: Any) -> None:
+        if call.method == "ModelInfer":
+            arrived.set()
+            time.sleep(0.5)
 
-    triton.before_infer = linger
+    triton.on_call = linger
     client = Client(triton.url)
     with ThreadPoolExecutor(1) as pool:
         found = pool.submit(client.inspect, IMAGE)
@@ -269,8 +271,8 @@ def wait_for(condition: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
-def test_answers_of_more_than_4_megabytes_arrive(triton: Any, make_metadata: Any) -> None:
-    triton.serve(make_metadata(size=1024))
+def test_answers_of_more_than_4_megabytes_arrive(triton: Any, make_category: Any) -> None:
+    triton.serve(make_category(size=1024))
     with Client(triton.url) as client:
         found = client.inspect(IMAGE)
     assert found.anomaly_map is not None
@@ -278,13 +280,14 @@ def test_answers_of_more_than_4_megabytes_arrive(triton: Any, make_metadata: Any
 
 
 def test_an_answer_that_lacks_an_output_breaks_the_contract(triton: Any) -> None:
-    triton.omitted = {contract.RECONSTRUCTION}
+    triton.category.alter = lambda outputs: outputs.pop(contract.RECONSTRUCTION)
     with Client(triton.url) as client, pytest.raises(errors.ContractError, match="sent nothing"):
         client.inspect(IMAGE)
 
 
 def test_an_answer_of_another_shape_breaks_the_contract(triton: Any) -> None:
-    triton.altered = {contract.ANOMALY_MAP: np.zeros((1, 3, 3), np.float32)}
+    other = {contract.ANOMALY_MAP: np.zeros((1, 3, 3), np.float32)}
+    triton.category.alter = lambda outputs: outputs.update(other)
     with Client(triton.url) as client, pytest.raises(errors.ContractError, match="ANOMALY_MAP"):
         client.inspect(IMAGE)
 
@@ -317,10 +320,10 @@ def test_a_connection_holds_all_that_a_client_needs(triton: Any) -> None:
     with Client(connection) as client:
         assert [served.model for served in client.models()] == ["screw"]
         client.inspect(IMAGE)
-    assert triton.requests[0].parameters["timeout"].int64_param <= 5e6
+    assert triton.requests[0].timeout_s <= 5
     with Client(connection, timeout=3) as client:  # what is said beside it goes before it
         client.inspect(IMAGE)
-    assert triton.requests[1].parameters["timeout"].int64_param <= 3e6
+    assert triton.requests[1].timeout_s <= 3
 
 
 def test_a_port_that_speaks_http_is_told_from_a_server_that_is_gone() -> None:

@@ -314,6 +314,32 @@ def test_pictures_that_were_not_made_or_are_gone_are_said_to_be(page: Page) -> N
     expect(card).to_contain_text("the image is no longer there")
 
 
+def test_an_embedded_page_shows_its_pictures_without_the_folder_it_came_from(
+    window: Page, report: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(report.parent, tmp_path / "results")
+    made = write_report(tmp_path / "results", image_root=report.parents[1] / "parts", embed=True)
+    (tmp_path / "elsewhere").mkdir()
+    page = opened(window, made.rename(tmp_path / "elsewhere" / "report.html"))
+    page.locator("#find").fill("/27.png")
+    expect(page.locator("#page")).to_have_text("1–1 of 1")
+    page.locator("#grid .card").scroll_into_view_if_needed()
+    until_loaded(page, "#grid img", 3)
+
+
+def test_where_the_image_is_gone_the_viewer_shows_what_was_made_of_it(
+    window: Page, report: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(report.parent, tmp_path / "results")
+    page = opened(window, write_report(tmp_path / "results", image_root=tmp_path / "nowhere"))
+    page.locator("#find").fill("/7.png")
+    expect(page.locator("#page")).to_have_text("1–1 of 1")
+    page.locator("#grid .card").click()
+    expect(page.locator("#stage")).to_contain_text("the image is no longer there")
+    until_loaded(page, "#stage > .frame img", 1)
+    expect(page.locator("#slider")).to_be_hidden()
+
+
 def test_hostile_names_are_texts_and_their_pictures_are_found(window: Page, tmp_path: Path) -> None:
     output = tmp_path / "out"
     names = [name for name in HOSTILE if "/" not in name]

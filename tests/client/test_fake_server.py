@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -230,6 +231,38 @@ def test_a_method_that_there_is_not_is_refused(server: FakeServer) -> None:
     with pytest.raises(errors.ArgumentError, match="version"):
         server.promote(version="two")
     assert server.category.version == "1"
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: FakeServer(threads=0),
+        lambda: FakeServer(keep=-1),
+        lambda: FakeServer(client_ca=b"pem"),
+        lambda: FakeServer(certificate=(b"no", b"pem")).start(),
+        lambda: FakeCategory("two__words"),
+        lambda: FakeCategory(size=0),
+        lambda: FakeCategory(version="0"),
+        lambda: FakeCategory(contract=99),
+    ],
+)
+def test_what_no_server_can_be_is_refused_at_once(make: Callable[[], Any]) -> None:
+    with pytest.raises(errors.DiffusionADError):
+        make()
+
+
+def test_a_port_that_was_taken_meanwhile_is_named(server: FakeServer) -> None:
+    server.stop()
+    host, _, port = server.url.rpartition(":")
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        other.bind((host, int(port)))
+        other.listen()
+        with pytest.raises(errors.ServeError, match=f"cannot listen on {server.url}"):
+            server.start()
+    server.start()
+    with Client(server.url) as client:
+        client.inspect(IMAGE)
 
 
 def test_a_stopped_server_is_gone_and_comes_back_at_the_same_address(server: FakeServer) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 import click
 
 import diffusionad_client
+from diffusionad_client import testing
 from diffusionad_client.cli import main
 
 GOLDEN = Path(__file__).with_name("public_interface.txt")
@@ -30,6 +31,9 @@ def interface() -> str:
     lines = ["The public API of diffusionad_client", ""]
     for name in diffusionad_client.__all__:
         lines += api(name, getattr(diffusionad_client, name))
+    lines += ["", "The public API of diffusionad_client.testing", ""]
+    for name in testing.__all__:
+        lines += api(name, getattr(testing, name))
     lines += ["", "The commands", ""]
     lines += commands(main, "diffusionad")
     return "\n".join(lines) + "\n"

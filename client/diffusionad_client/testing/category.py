@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import Any
 
 import grpc
@@ -41,12 +41,13 @@ class FakeCategory:
     `alter` changes what is sent: it is given the outputs by name, each with
     its leading batch dimension, and may replace, remove or reshape them.
     `alter_config` is given the `ModelConfig` message of a form of the category.
-    Raises `CategoryNameError`, and `ArgumentError` for a version that is no
-    positive whole number.
+    Raises `CategoryNameError`, `ArgumentError` for a version that is no positive
+    whole number, and `MetadataError` for what no release can say.
     """
 
     name: str = "screw"
     score: float | Callable[[Picture], float] = 0.0
+    _: KW_ONLY
     anomaly_map: NDArray[np.float32] | Callable[[Picture], NDArray[np.float32]] | None = None
     reconstruction: Picture | Callable[[Picture], Picture] | None = None
     size: int = 256
@@ -70,6 +71,7 @@ class FakeCategory:
         for version in (self.version, self.networks):
             if not version.isdecimal() or int(version) < 1:
                 raise ArgumentError(f"a version is a text such as '1', not {shown(version)}")
+        self.metadata()  # raises what is wrong before a server has to answer it
         self._states: dict[str, str] = {}  # of forms that were loaded or unloaded since
 
     @classmethod

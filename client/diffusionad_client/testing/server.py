@@ -14,7 +14,7 @@ from typing import Any
 import grpc
 from tritonclient.grpc import service_pb2
 
-from diffusionad_client.errors import ArgumentError, shown
+from diffusionad_client.errors import ArgumentError, ServeError, shown
 from diffusionad_client.testing.calls import Log, Plan, Planned, Received, received
 from diffusionad_client.testing.category import FakeCategory
 from diffusionad_client.testing.faults import (
@@ -76,6 +76,9 @@ class FakeServer:
             )
         elif client_ca is not None:
             raise ArgumentError("client_ca is of TLS; give the server a certificate, too")
+        for name, number, least in (("keep", keep, 0), ("threads", threads, 1)):
+            if type(number) is not int or number < least:
+                raise ArgumentError(f"{name} is a number of at least {least}, not {shown(number)}")
         self._service = Service(self.categories, admin_key)
         self._methods = self._service.methods()
         self._log = Log(keep)
@@ -97,17 +100,28 @@ class FakeServer:
         self.stop()
 
     def start(self) -> None:
-        """Listen: the first time at a free port, after `stop` at the same."""
+        """Listen: the first time at a free port, after `stop` at the same.
+
+        Raises `ServeError` if something else listens there by now, or the
+        certificate is none.
+        """
         if self._server is not None:
             return
         pool = ThreadPoolExecutor(self._threads, thread_name_prefix="fake server")
         server = grpc.server(pool, options=_OPTIONS)
         server.add_generic_rpc_handlers((self._handlers(),))
         address = self.url or "127.0.0.1:0"
-        if self._credentials is None:
-            port = server.add_insecure_port(address)
-        else:
-            port = server.add_secure_port(address, self._credentials)
+        try:
+            if self._credentials is None:
+                port = server.add_insecure_port(address)
+            else:
+                port = server.add_secure_port(address, self._credentials)
+        except RuntimeError as exc:
+            pool.shutdown()
+            raise ServeError(
+                f"a fake server cannot listen on {address}: something else does, or its "
+                "certificate and key are no PEM files of one pair"
+            ) from exc
         server.start()
         self._server, self._pool = server, pool
         self.url = f"127.0.0.1:{port}"

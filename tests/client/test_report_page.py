@@ -215,6 +215,25 @@ def test_a_threshold_moves_by_arrow_keys_and_by_its_number_and_never_past_the_ot
     assert counts(page) == (120, 0, 80)
 
 
+def test_it_tells_live_how_many_good_and_defective_parts_are_judged_wrongly(page: Page) -> None:
+    mistakes = page.locator("#mistakes")
+    expect(mistakes).to_contain_text("Good parts that are NG: 0.0 % (0 of 100)")
+    page.locator("#accept").fill("0.1")
+    page.locator("#accept").press("Enter")
+    page.locator("#reject").fill("0.4")
+    page.locator("#reject").press("Enter")
+    expect(mistakes).to_contain_text("Good parts that are NG: 20.0 % (20 of 100)")
+    expect(mistakes).to_contain_text("in review: 60.0 % (60 of 100)")
+
+
+def test_logarithmic_counts_raise_the_low_bars_and_keep_all_inside_the_drawing(page: Page) -> None:
+    tallest = "bars => Math.max(...bars.map(bar => +bar.getAttribute('height')))"
+    before = page.locator("#histogram .bar").evaluate_all(tallest)
+    page.locator("#log").check()
+    assert before < page.locator("#histogram .bar").evaluate_all(tallest) <= 210
+    assert page.locator("#histogram text").first.text_content() == "1"
+
+
 def test_the_table_sorts_by_a_column_both_ways(page: Page) -> None:
     name = page.locator("#rows-head button", has_text="image")
     name.click()

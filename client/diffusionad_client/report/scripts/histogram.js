@@ -52,16 +52,18 @@ function startHistogram() {
     drawBaseline(behind, scale, tallest);
     for (let bin = 0; bin < bins; bin++) {
       let top = PLOT.height;
+      const column = perBin[bin * 3] + perBin[bin * 3 + 1] + perBin[bin * 3 + 2];
+      const tall = PLOT.height * part(column, tallest);
       for (const code of [OK, REVIEW, NG]) {
         const number = perBin[bin * 3 + code], bar = bars[bin][code];
-        const height = number && Math.max(number / tallest * PLOT.height, SMALLEST_BAR);
+        const height = number && Math.max(number / column * tall, SMALLEST_BAR);
         top -= height;
         bar.setAttribute("y", top);
         bar.setAttribute("height", height);
       }
     }
-    counts.replaceChildren(...[tallest, Math.floor(tallest / 2)].filter(n => n > 0).flatMap(n => {
-      const y = PLOT.height * (1 - n / tallest);
+    counts.replaceChildren(...marks(tallest).flatMap(n => {
+      const y = PLOT.height * (1 - part(n, tallest));
       return [
         svg("line", {class: "axis", x1: 0, x2: PLOT.width, y1: y, y2: y}),
         svg("text", {x: -8, y: y + 4, "text-anchor": "end"}, whole(n)),
@@ -74,17 +76,30 @@ function startHistogram() {
     });
   }
 
+  // How high a count stands; by its logarithm, few parts are seen beside very many.
+  const logarithmic = () => byId("log").checked;
+  const part = (number, tallest) =>
+    (logarithmic() ? Math.log1p(number) / Math.log1p(tallest) : number / tallest);
+
+  function marks(tallest) {
+    if (!logarithmic()) return [tallest, Math.floor(tallest / 2)].filter(n => n > 0);
+    const powers = [];
+    for (let n = 1; n < tallest / 1.5; n *= 10) powers.push(n);
+    return [...powers, tallest];
+  }
+
   // The earlier run as a line, as high as if it had as many images.
   function drawBaseline(group, scale, tallest) {
     if (!data.baseline) return;
     let path = `M0 ${PLOT.height}`;
     data.baseline.forEach((number, bin) => {
-      const y = PLOT.height * (1 - number * scale / tallest);
+      const y = PLOT.height * (1 - part(number * scale, tallest));
       path += `V${y.toFixed(1)}H${((bin + 1) * width).toFixed(1)}`;
     });
     group.replaceChildren(svg("path", {class: "baseline", d: `${path}V${PLOT.height}`}));
   }
 
+  byId("log").addEventListener("change", draw);
   const handles = ["accept", "reject"].map(name => startHandle(name, drawing, x, end));
   byId("histogram").append(drawing);
   listeners.push(what => {

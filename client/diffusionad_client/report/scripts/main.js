@@ -20,6 +20,26 @@ function startSummary() {
   });
 }
 
+// Where folders are labels: what the thresholds do to good parts and to defective ones.
+function startMistakes() {
+  if (!data.classes) return;
+  const folder = fields.find(field => field.name === "folder");
+  const good = new Uint8Array(folder.values.length);
+  for (const code of data.classes.good) good[code] = 1;
+  byId("mistakes").hidden = false;
+  listeners.push(what => {
+    if (!what.has("thresholds") && !what.has("scope")) return;
+    const counts = [[0, 0, 0], [0, 0, 0]]; // of defective and of good parts, by verdict
+    for (let i = 0; i < total; i++) if (inScope[i]) counts[good[folder.codes[i]]][verdicts[i]]++;
+    const [defects, goods] = counts;
+    const all = of => of[OK] + of[REVIEW] + of[NG];
+    const said = (number, of) => `${share(number, all(of))} (${whole(number)} of ${whole(all(of))})`;
+    byId("mistakes").textContent = `Good parts that are NG: ${said(goods[NG], goods)}, in review: ` +
+      `${said(goods[REVIEW], goods)} · defective parts that are OK: ${said(defects[OK], defects)}, ` +
+      `in review: ${said(defects[REVIEW], defects)}`;
+  });
+}
+
 const MOST_CHOICES = 200; // a longer list is no help
 
 function startFilters() {
@@ -67,6 +87,7 @@ function startPrinting() {
 
 startSummary();
 startHistogram();
+startMistakes();
 startCourse();
 startGroups();
 startFilters();

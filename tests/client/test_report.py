@@ -18,6 +18,7 @@ from diffusionad_client.artifacts.metadata import Thresholds, Verdict
 from diffusionad_client.cli import main
 from diffusionad_client.pages import histogram
 from diffusionad_client.report import document, embedding
+from diffusionad_client.report.page import write_report
 from diffusionad_client.scoring.gathered import MAX_FAILURES, NAME, gather
 from diffusionad_client.scoring.row import Row
 
@@ -280,6 +281,28 @@ def test_a_report_with_a_baseline_tells_the_drift_and_draws_it(results: Path) ->
     assert "earlier &lt;b&gt;" in page
     assert sum(page_data(page)["baseline"]) == 6
     assert not (earlier / "report.html").exists()
+
+
+def test_of_very_many_lots_those_that_moved_furthest_are_told(results: Path) -> None:
+    earlier = results.parent / "earlier"
+    shutil.copytree(results, earlier)
+
+    def lines(lots: int, moved: int | None) -> str:
+        rows = (
+            row(35 * lot + n, 0.1 + n % 7 / 100 + (lot == moved) / 2, fields={"lot": f"{lot:02}"})
+            for lot in range(lots)
+            for n in range(35)
+        )
+        return "\n".join(json.dumps(one.to_document()) for one in rows)
+
+    (earlier / "results.jsonl").write_text(lines(3, None))
+    (results / "results.jsonl").write_text(lines(40, 33))
+    write_report(results, baseline=earlier)
+    page = (results / "report.html").read_text()
+    assert "The 25 that moved furthest, of 40" in page
+    told = re.findall(r"<td><bdi>(\d+)</bdi></td>", page)
+    assert len(told) == 25
+    assert told[0] == "33"
 
 
 def test_rates_without_a_baseline_are_wrong_usage(results: Path) -> None:

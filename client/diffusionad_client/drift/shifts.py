@@ -51,6 +51,11 @@ class Shift:
     median: float | None = None  # score, now
     baseline_median: float | None = None
 
+    @property
+    def index(self) -> float:
+        """The index to sort by: too few images come last."""
+        return -1.0 if self.psi is None else self.psi
+
 
 def shift(name: str, baseline: Sample, current: Sample, *, limit: float, of: int = 1) -> Shift:
     """Hold some scores against others; `of` is among how many comparisons this is one."""

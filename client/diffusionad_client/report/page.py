@@ -17,6 +17,7 @@ from diffusionad_client.scoring.results import REPORT_HTML, read_rows, read_summ
 
 _ROOM = Path(__file__).parent
 _TEMPLATE = "page.html.j2"
+_MOST_GROUPS = 25  # of a field, in the table of drift
 # In the order in which they build on each other; the page holds them as one.
 _SCRIPTS = (
     "run", "elements", "histogram", "yields", "table", "pictures", "gallery", "viewer", "main",
@@ -66,6 +67,7 @@ def write_report(
         constants=run.constants,
         drift=drift,
         baseline=baseline,
+        most_groups=_MOST_GROUPS,
         verdicts=VERDICTS,
         max_named=document.MAX_NAMED,
         data=data,

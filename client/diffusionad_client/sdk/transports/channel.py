@@ -25,9 +25,10 @@ _CHANNEL_OPTIONS = (
     ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.keepalive_permit_without_calls", 0),
     ("grpc.http2.max_pings_without_data", 2),
-    # A server that comes back is to be reached within a second.
+    # A server that comes back is to be reached within a second or two. The minimum is how long a
+    # try may take, TLS and all: the way may be long, or the server busy.
     ("grpc.initial_reconnect_backoff_ms", 200),
-    ("grpc.min_reconnect_backoff_ms", 200),
+    ("grpc.min_reconnect_backoff_ms", 2_000),
     ("grpc.max_reconnect_backoff_ms", 800),
     # Channels of one process share a line to the same server otherwise, and its backoff.
     ("grpc.use_local_subchannel_pool", 1),

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
+from diffusionad_client.errors import DiffusionADError
 from diffusionad_client.sdk.steps import (
     Alongside,
     Ask,
@@ -27,14 +28,16 @@ _AT_ONCE = 16
 
 
 class LoopDriver:
-    """Takes courses of steps on the event loop that is running."""
+    """Takes courses of steps on one event loop, that of the first."""
 
     def __init__(self) -> None:
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._alongside: dict[str, asyncio.Task[None]] = {}
         self._pool: ThreadPoolExecutor | None = None
 
     async def run(self, steps: Steps[T]) -> T:
         """Take a course to its end, and give what it comes to."""
+        self._check_loop()
         try:
             step = next(steps)
             while True:
@@ -55,8 +58,21 @@ class LoopDriver:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         self._alongside.clear()
-        if self._pool is not None:
-            self._pool.shutdown(wait=False, cancel_futures=True)
+        # Calls under way learn from their lines that they are closed, not from a lost image.
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.shutdown(wait=False)
+
+    def _check_loop(self) -> None:
+        """Keep to one loop: a channel of gRPC's can be used in no other, or never answers there."""
+        here = asyncio.get_running_loop()
+        if self._loop is None:
+            self._loop = here
+        if self._loop is not here:
+            raise DiffusionADError(
+                "an AsyncClient belongs to the event loop in which it was first used; make one "
+                "in each loop, such as in the function that asyncio.run is given"
+            )
 
     async def _do(self, step: Step) -> Any:
         if isinstance(step, Ask):
@@ -84,7 +100,12 @@ class LoopDriver:
             async with room:
                 return await self.run(course)
 
-        return [*await asyncio.gather(*map(take, step.courses))]
+        # All of them end before the first error is raised, as in threads.
+        came = await asyncio.gather(*map(take, step.courses), return_exceptions=True)
+        for each in came:
+            if isinstance(each, BaseException):
+                raise each
+        return [*came]
 
     def _start(self, step: Alongside) -> None:
         before = self._alongside.get(step.name)

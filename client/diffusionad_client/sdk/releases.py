@@ -41,6 +41,7 @@ class Releases:
         self._answered: dict[str, float] = {}  # when they last answered, monotonic
         self._plain_until: dict[str, float] = {}  # monotonic: until then, no files are sent to it
         self._only: str | None = None
+        self.was_only = ""  # the only category that it was last known to serve
         self._told_of = told_of  # all servers' of a client: the models that it has heard of
 
     def newest(self, model: str, deadline: Deadline) -> Steps[ServedModel]:
@@ -131,7 +132,7 @@ class Releases:
                 f"{self._url} serves several categories, name one of them: {', '.join(names)}"
             )
         with self._lock:
-            self._only = names[0]
+            self._only = self.was_only = names[0]
         return names[0]
 
     def categories(self, deadline: Deadline) -> Steps[Catalogue]:

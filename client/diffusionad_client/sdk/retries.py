@@ -104,7 +104,7 @@ def persist(
     failure: DiffusionADError | None = None
     failed_at = 0.0
     pauses = _pauses()
-    yield from servers.begin()
+    yield from servers.begin(deadline)
     budget.call()
     while True:
         server = servers.choose(key, tried) or (None if retry and wait else servers.any())
@@ -147,7 +147,7 @@ def persist(
             pause = next(pauses) if busy else random.uniform(0, _GATE_S)
         if not deadline.allows(pause):
             raise failure
-        yield from servers.begin()
+        yield from servers.begin(deadline)
         yield Pause(pause)
 
 

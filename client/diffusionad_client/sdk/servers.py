@@ -23,6 +23,7 @@ from diffusionad_client.errors import (
     ServerUnavailableError,
     TLSError,
 )
+from diffusionad_client.sdk.deadline import Deadline
 from diffusionad_client.sdk.releases import Releases
 from diffusionad_client.sdk.standing import Standing
 from diffusionad_client.sdk.stats import ServerStats, Tally
@@ -30,7 +31,7 @@ from diffusionad_client.sdk.steps import Alongside, Pause, Resolve, Steps, ask, 
 from diffusionad_client.sdk.transports.base import Transport
 
 RESOLVE_EVERY_S = 30.0
-RESOLVE_S = 5.0  # for one look-up
+RESOLVE_S = 5.0  # for one look-up, and until a name of which nothing was found is tried again
 LOOK_S = 1.0  # for the answer of a server that was left
 _TICK_S = 0.1
 
@@ -54,14 +55,13 @@ class Server:
 
     def standing(self, model: str) -> Standing:
         """Give how a model fares on it; "" stands for calls that name none."""
-        standing = self._standings.get(model)
-        if standing is None:
-            standing = self._standings[model] = Standing(self.url, model)
-        return standing
+        found = self._standings.get(model)
+        return found or self._standings.setdefault(model, Standing(self.url, model))
 
     def away(self) -> list[Standing]:
         """Give what is sent no calls."""
-        return [standing for standing in self._standings.values() if standing.away is not None]
+        known = [*self._standings.values()]  # at once: other threads add to them
+        return [standing for standing in known if standing.away is not None]
 
     def stats(self) -> ServerStats:
         """Sum up what it was asked for."""
@@ -83,6 +83,7 @@ class Servers:
     def __init__(self, urls: Collection[str], dial: Dial) -> None:
         self._dial = dial
         self._lock = RLock()
+        self._closed = False
         self._turns = itertools.count(1)
         self._told_of: set[str] = set()  # the models that any of them has ever told of
         self._places = [_Place(url, *_host_of(url)) for url in urls]
@@ -184,12 +185,27 @@ class Servers:
         texts = "; ".join(str(reason) for reason in reasons) or "one call tries whether it answers"
         return ServerUnavailableError(f"{self.name}: no server answers: {texts}")
 
-    def begin(self) -> Steps[None]:
+    def check_open(self) -> None:
+        """Raise a `DiffusionADError` if they were closed."""
+        if self._closed:
+            raise DiffusionADError(f"{self.name}: this client is closed; make a new one")
+
+    def close(self) -> Steps[None]:
+        """Close the lines to all of them; calls under way end with an error."""
+        with self._lock:
+            self._closed = True
+        for server in self.all():
+            yield from ask(server.link.close)
+
+    def begin(self, deadline: Deadline) -> Steps[None]:
         """See to it that there are servers to choose from, and that those left are looked at."""
+        self.check_open()
         now = time.monotonic()
         unknown = [place for place in self._places if place.host and not place.servers]
         if unknown:
-            yield from together([self._look_up(place) for place in unknown])
+            timeout = min(RESOLVE_S, deadline.left())
+            yield from together([self._look_up(place, timeout) for place in unknown])
+            self.check_open()
         if self._has_work(now):
             yield Alongside("upkeep", self.upkeep)
 
@@ -212,13 +228,16 @@ class Servers:
         return late or any(server.away() for server in self.all())
 
     def _look_at(self, server: Server, standing: Standing) -> Steps[None]:
-        """Ask a server that was left whether it is back."""
+        """Ask a server that was left whether it is back.
+
+        A server is not ready while any model of its is not, be it one that nobody asks for.
+        """
+        model = standing.model or server.releases.was_only
+        back = False
         try:
-            if standing.model:
-                back = yield from ask(
-                    lambda: server.link.model_ready(standing.model, timeout=LOOK_S)
-                )
-            else:
+            if model:
+                back = yield from ask(lambda: server.link.model_ready(model, timeout=LOOK_S))
+            if not standing.model and not back:
                 back = yield from ask(lambda: server.link.ready(timeout=LOOK_S))
         except DiffusionADError as exc:
             # Who lets no such question through may let the calls themselves through.
@@ -233,17 +252,21 @@ class Servers:
         if back:
             _log.info("%s says that it is ready, and is tried again", server.url)
 
-    def _look_up(self, place: _Place) -> Steps[None]:
-        """Look a host's addresses up, and follow what has changed."""
+    def _look_up(self, place: _Place, timeout: float = RESOLVE_S) -> Steps[None]:
+        """Look a host's addresses up, for `timeout` s at most, and follow what has changed."""
         assert place.host is not None
         place.resolve_at = time.monotonic() + RESOLVE_EVERY_S
-        addresses: list[str] = yield Resolve(place.host, place.port, RESOLVE_S)
+        addresses: list[str] = yield Resolve(place.host, place.port, timeout)
+        if not addresses:
+            place.resolve_at = time.monotonic() + RESOLVE_S
         if not addresses and place.servers:
             return  # what is known is better than nothing
         wanted: dict[str, str | None] = {place.url: None}  # gRPC looks it up, or says what is wrong
         if len(addresses) > 1:
             wanted = {address: place.host for address in addresses}
         with self._lock:
+            if self._closed:
+                return
             gone = [server for server in place.servers if server.url not in wanted]
             kept = {server.url: server for server in place.servers if server.url in wanted}
             place.servers = [

@@ -7,7 +7,6 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from threading import Lock
 from typing import TypeVar
 
@@ -48,6 +47,7 @@ class Session:
         self._servers = Servers(self._urls, self._dial)
         self._budget = Budget()
         self._tally = Tally()
+        self._tries = Tally()  # of inspections
 
     @property
     def servers(self) -> Servers:
@@ -61,8 +61,7 @@ class Session:
 
     def close(self) -> Steps[None]:
         """Close the lines to all servers; calls under way end with an error."""
-        for server in self.servers.all():
-            yield from ask(server.link.close)
+        yield from self.servers.close()
 
     def inspect(
         self,
@@ -79,6 +78,7 @@ class Session:
         outputs += [contract.ANOMALY_MAP] if check_flag("anomaly_map", anomaly_map) else []
         outputs += [contract.RECONSTRUCTION] if check_flag("reconstruction", reconstruction) else []
         deadline = Deadline(options.timeout)
+        self.servers.check_open()
         request_id = uuid.uuid4().hex
         with (
             self._counted(),
@@ -91,10 +91,13 @@ class Session:
             form = options.model
             if form is not None and decode == "server":
                 form = contract.encoded_model(form)
+
+            def attempt(server: Server, share: Deadline) -> Steps[Reply]:
+                self._tries.begin()
+                return infer(request, server, share)
+
             try:
-                reply = yield from self._persist(
-                    partial(infer, request), deadline, form, options, about=request_id
-                )
+                reply = yield from self._persist(attempt, deadline, form, options, about=request_id)
             except ImageError as exc:
                 if decode != "server" or picture.name is None:
                     raise
@@ -132,6 +135,7 @@ class Session:
         """Load a category, or load it anew, on every server."""
         deadline = Deadline(options.timeout)
         model = check_form(model)
+        yield from self.servers.begin(deadline)
         courses = [self._load(model, server, deadline) for server in self.servers.all()]
         return (yield from together(courses))[0]
 
@@ -150,6 +154,7 @@ class Session:
         """Unload a category from every server."""
         deadline = Deadline(options.timeout)
         model = check_form(model)
+        yield from self.servers.begin(deadline)
         yield from together(
             [self._unload(model, server, deadline) for server in self.servers.all()]
         )
@@ -161,14 +166,14 @@ class Session:
     def health(self, options: Options) -> Steps[Health]:
         """Ask every server how it is."""
         deadline = Deadline(options.timeout)
-        yield from self.servers.begin()
+        yield from self.servers.begin(deadline)
         return (yield from read_health(self.servers.all(), deadline))
 
     def probe(self, model: str | None, options: Options) -> Steps[list[Probe]]:
         """Send a grey image through a category, or through all, of every server."""
         deadline = Deadline(options.timeout)
         chosen = options.model if model is None else check_form(model)
-        yield from self.servers.begin()
+        yield from self.servers.begin(deadline)
         courses = [self._probe(server, chosen, deadline) for server in self.servers.all()]
         return [found for each in (yield from together(courses)) for found in each]
 
@@ -181,10 +186,10 @@ class Session:
     def stats(self) -> Stats:
         """Sum up what was done so far."""
         servers = tuple(server.stats() for server in self.servers.all())
-        tally = self._tally
+        tally, tries = self._tally, self._tries
         return Stats(
             calls=tally.asked,
-            tries=sum(server.tries for server in servers),
+            tries=tries.asked,
             answers=tally.answered,
             errors=dict(tally.errors),
             latencies=tally.latencies(),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import operator
+import os
 import queue
 import threading
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator
@@ -89,6 +90,7 @@ class _ThreadStream:
         self._over = threading.Event()
 
     def run(self) -> Iterator[Outcome]:
+        self._pid = os.getpid()
         pool = ThreadPoolExecutor(self._width, thread_name_prefix="diffusionad stream")
         feeder = threading.Thread(
             target=self._feed, args=(pool,), name="diffusionad feeder", daemon=True
@@ -97,21 +99,31 @@ class _ThreadStream:
         try:
             given, end = 0, None
             while end is None or given < end.count:
+                self._check_process()
                 came = self._came.get()
                 if isinstance(came, _End):
                     end = came
                     continue
                 for outcome in self._window.take(came):
                     yield outcome
+                    self._check_process()
                     given += 1
                     self._room.release()
             if end.error is not None:
                 raise end.error
         finally:
-            self._over.set()
-            self._cancellation.cancel()
-            self._room.release()  # for a feeder that waits for room
-            pool.shutdown(wait=True, cancel_futures=True)
+            if os.getpid() == self._pid:  # else the threads are not here, but their locks are
+                self._over.set()
+                self._cancellation.cancel()
+                self._room.release()  # for a feeder that waits for room
+                pool.shutdown(wait=True, cancel_futures=True)
+
+    def _check_process(self) -> None:
+        if os.getpid() != self._pid:
+            raise DiffusionADError(
+                "this stream was begun before the process was forked, and its threads are not in "
+                "this one; begin another here"
+            )
 
     def _feed(self, pool: ThreadPoolExecutor) -> None:
         """Draw on the images in a thread of its own: a slow producer holds back no outcome."""
@@ -174,7 +186,7 @@ async def _loop_stream(
             outcome = Outcome(index, source, await inspect(source))
         except DiffusionADError as exc:
             outcome = Outcome(index, source, error=exc)
-        except Exception as exc:
+        except BaseException as exc:  # a cancellation too: whoever waits is to hear of it
             came.put_nowait(_End(-1, exc))
             return
         came.put_nowait(outcome)
@@ -193,7 +205,7 @@ async def _loop_stream(
                 tasks.add(task)
                 task.add_done_callback(tasks.discard)
                 count += 1
-        except Exception as exc:  # the producer's own, for the consumer to see
+        except BaseException as exc:  # the producer's own, for the consumer to see
             came.put_nowait(_End(count, exc))
         else:
             came.put_nowait(_End(count))

@@ -48,6 +48,10 @@ class AioTransport(Methods):
             method = self._method(message.method)
             metadata = line.metadata(message)
             response = await method(message.request, timeout=timeout, metadata=metadata)
+        except asyncio.CancelledError:
+            if not line.closed or _is_cancelled():
+                raise
+            raise line.closed_error() from None  # closing a channel cancels its calls
         except grpc.RpcError as exc:
             error = line.error(exc.code(), exc.details(), message, timeout)
             if line.is_unclear(exc.details()):
@@ -79,3 +83,9 @@ class AioTransport(Methods):
         else:
             self._channel = grpc.aio.secure_channel(target, secret, options=options)
         self._methods = {}
+
+
+def _is_cancelled() -> bool:
+    """Tell whether the task itself is to end. Python 3.10 does not know."""
+    cancelling = getattr(asyncio.current_task(), "cancelling", None)
+    return cancelling is not None and cancelling() > 0

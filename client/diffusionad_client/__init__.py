@@ -39,9 +39,11 @@ if TYPE_CHECKING:
         ReportError,
         ServeError,
         ServerBusyError,
+        ServerGoneError,
         ServerUnavailableError,
         SourceError,
         TLSError,
+        TooManyFailuresError,
     )
     from diffusionad_client.sdk.async_client import AsyncClient
     from diffusionad_client.sdk.catalogue import Catalogue, IdleModel, RefusedModel
@@ -97,9 +99,11 @@ __all__ = [
     "ServerStats",
     "Stats",
     "ServerBusyError",
+    "ServerGoneError",
     "ServerUnavailableError",
     "SourceError",
     "TLSError",
+    "TooManyFailuresError",
     "Thresholds",
     "Timings",
     "Verdict",

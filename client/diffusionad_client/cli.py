@@ -26,6 +26,8 @@ from diffusionad_client.errors import DiffusionADError
 
 COMMANDS = "diffusionad.commands"
 EXIT_SOME_FAILED = 3
+EXIT_SERVER_GONE = 4
+EXIT_DEFECTS = 10  # with --fail-on
 EXIT_FOUND = 10  # what --fail-... was given for
 EXIT_INTERRUPTED = 130  # what shells give for a Ctrl-C
 
@@ -65,6 +67,7 @@ _KNOWN = {
     "report": _Known(
         _CLIENT, "Make report.html again from RESULTS, the output folder of `diffusionad score`."
     ),
+    "results": _Known(_CLIENT, "Work on the results of `diffusionad score`."),
     "score": _Known(
         _CLIENT, "Score images: each SOURCE is an image, a folder or a quoted glob pattern."
     ),

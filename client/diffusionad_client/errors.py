@@ -8,6 +8,7 @@
     ├── CalibrationError            scores or rates cannot set thresholds
     ├── SourceError                 a folder, list or file of images cannot be used
     ├── OutputError                 results cannot be written, or would be overwritten
+    ├── TooManyFailuresError        more images failed than a run was allowed
     ├── ReportError                 a report cannot be made
     ├── ServeError                  an embedded server could not be started
     ├── ArgumentError               an argument is of the wrong kind, or out of range
@@ -21,6 +22,7 @@
     ├── ContractError               the server's model is not one of ours, or of another version
     ├── InferenceError              the server refused or failed a request
     ├── ServerUnavailableError      no server answered            (retryable)
+    │   └── ServerGoneError         it went away in the middle of a run, for too long
     ├── ServerBusyError             the server's queue is full    (retryable)
     ├── DeadlineExceededError       no answer in time             (retryable)
     └── CallCancelledError          whoever asked waits for the answer no more
@@ -66,6 +68,10 @@ class SourceError(DiffusionADError):
 
 class OutputError(DiffusionADError):
     """Results cannot be written where the user asked, or others' results stand there."""
+
+
+class TooManyFailuresError(DiffusionADError):
+    """More images failed than the run was allowed; what it did is kept."""
 
 
 class ReportError(DiffusionADError):
@@ -127,6 +133,10 @@ class ServerUnavailableError(DiffusionADError):
     """No Triton server answered. Safe to retry: inference has no side effects."""
 
     retryable = True
+
+
+class ServerGoneError(ServerUnavailableError):
+    """The server went away in the middle of a run, and did not come back in time."""
 
 
 class ServerBusyError(DiffusionADError):

@@ -80,8 +80,20 @@ class OutputFolder:
             raise ValueError(f"{entry!r} is none of the entries of {self.kind.name}")
         return self.path / (entry + PART)
 
-    def publish(self) -> None:
+    def whole(self, entry: str) -> Path:
+        """Where an entry of whole results is."""
+        return self.part(entry).with_name(entry)
+
+    def discard_parts(self) -> None:
+        """Remove what a run that was killed left unfinished."""
+        with output_errors(self.path):
+            for entry in self.kind.entries:
+                _remove(self.part(entry))
+
+    def publish(self, *, keep_others: bool = False) -> None:
         """Put all parts in the place of the earlier results, as one change.
+
+        With `keep_others` an entry of those that has no part stays as it is.
 
         What happens once the intention is on the disk is done to its end: if
         not by this process, then by the next that opens the folder here.
@@ -91,7 +103,7 @@ class OutputFolder:
             for entry in new:
                 if self.part(entry).is_file():
                     publish(self.part(entry), self.part(entry))  # to be safely on the disk
-            intention = {"new": new, "all": self.kind.entries}
+            intention = {"new": new, "all": new if keep_others else self.kind.entries}
             write_aside(self.path / _HIDDEN / _PUBLISH, json.dumps(intention).encode())
             _complete(self.path)
 

@@ -31,6 +31,7 @@ from diffusionad_client.errors import (
 )
 from diffusionad_client.output_folders import claimed
 from diffusionad_client.scoring.batch import Settings
+from diffusionad_client.scoring.listener import Listener
 from diffusionad_client.scoring.results import RESULTS, RunSummary
 from diffusionad_client.scoring.row import Row
 from diffusionad_client.scoring.sinks import FolderSink
@@ -210,7 +211,7 @@ def test_results_of_other_images_cannot_be_compared(tmp_path: Path) -> None:
 
 
 def quietly(images: int, title: str) -> Any:
-    return nullcontext(lambda row: None)
+    return nullcontext(Listener())
 
 
 def test_two_categories_of_a_server_are_compared_over_a_folder(

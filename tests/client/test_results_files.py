@@ -174,3 +174,22 @@ def test_a_parquet_file_has_the_same_rows_with_their_types(tmp_path: Path) -> No
     assert [row["size"] for row in table] == [10, None, None]
     assert [row["lot"] for row in table] == ["@4711", None, None]
     assert [row["image"] for row in table] == [row.image for row in ROWS]
+
+
+def test_results_are_converted_by_a_command_that_leaves_them_as_they_are(tmp_path: Path) -> None:
+    from diffusionad_client.commands.results import convert
+
+    write(tmp_path, lines_of(scored("a.png", 0.1), scored("a.png", 0.2)))
+    before = (tmp_path / "results.jsonl").read_bytes()
+    for source, form in ((tmp_path, "csv"), (tmp_path / "results.jsonl", "parquet")):
+        done = CliRunner().invoke(convert, [str(source), "--format", form])
+        assert done.exit_code == 0, done.output
+        assert done.stdout.strip() == str(tmp_path / f"results.{form}")
+    text = (tmp_path / "results.csv").read_text(encoding="utf-8-sig")
+    assert [row["score"] for row in csv.DictReader(text.splitlines())] == ["0.2"]
+    assert (tmp_path / "results.jsonl").read_bytes() == before
+    taken = CliRunner().invoke(
+        convert, [str(tmp_path), "--format", "csv", "--output", str(tmp_path / "results.jsonl")]
+    )
+    assert taken.exit_code == 1
+    assert (tmp_path / "results.jsonl").read_bytes() == before

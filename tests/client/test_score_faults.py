@@ -234,6 +234,9 @@ def test_a_read_that_never_ends_does_not_keep_a_ctrl_c_out(
         wait_for((tmp_path / "out" / "results.jsonl.part").exists)
         time.sleep(0.3)
         process.send_signal(signal.SIGINT)
+        time.sleep(0.3)
+        assert process.poll() is None  # it finishes what is under way
+        process.send_signal(signal.SIGINT)
         process.communicate(timeout=10)
     assert process.returncode == 130
 
@@ -423,7 +426,9 @@ def test_off_a_terminal_a_plain_line_says_now_and_then_how_far_the_run_is(
     result = score(parts, "--url", triton.url, "--output", tmp_path / "out", "--no-report")
     lines = [line for line in result.stderr.splitlines() if line.startswith("Scoring: ")]
     assert len(lines) == 12
-    assert re.fullmatch(r"Scoring: 6 of 12 images, [\d.]+ images/s, \d+ s left", lines[5])
+    assert re.fullmatch(
+        r"Scoring: 6 of 12 images, [\d.]+ images/s, \d+ s left; OK 4, REVIEW 2", lines[5]
+    )
 
 
 def test_a_short_run_off_a_terminal_says_nothing_of_its_progress(

@@ -19,6 +19,7 @@ from PIL import Image
 from diffusionad_client import Client
 from diffusionad_client.scoring import run
 from diffusionad_client.scoring.batch import ScoringRun, Settings
+from diffusionad_client.scoring.beginning import Identity
 from diffusionad_client.scoring.results import RunSummary
 from diffusionad_client.scoring.row import Row
 from diffusionad_client.scoring.sources import SourceImage
@@ -87,8 +88,9 @@ def client(triton: Any) -> Iterator[Client]:
 def test_images_from_anywhere_are_scored_into_anything(client: Client) -> None:
     source = Bucket({"a/1.png": png_file(20), "a/2.png": png_file(250), "b.png": b"no image"})
     table = Table()
-    whole = ScoringRun(source, client.inspect, table, Settings(output=Path("nowhere")))
-    summary = whole.finish("screw", "here", lambda row: None)
+    settings = Settings(output=Path("nowhere"))
+    whole = ScoringRun(source=source, inspect=client.inspect, settings=settings)
+    summary = whole.finish(table, Identity("screw", source.root, "here", "2026-01-01"))
     assert [(row.image, row.verdict) for row in table.rows] == [
         ("a/1.png", "OK"),
         ("a/2.png", "NG"),

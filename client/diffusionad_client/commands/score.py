@@ -2,19 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from diffusionad_client.cli import EXIT_SOME_FAILED
-from diffusionad_client.commands.options import Number, concurrency_option
+from diffusionad_client.cli import EXIT_DEFECTS, EXIT_SERVER_GONE, EXIT_SOME_FAILED
+from diffusionad_client.commands.options import (
+    SECONDS_OR_NONE,
+    Number,
+    concurrency_option,
+)
 from diffusionad_client.commands.server import ServerChoice, model_option, reaches_server
 
 if TYPE_CHECKING:
+    from diffusionad_client.scoring.batch import Settings
+    from diffusionad_client.scoring.path_fields import FieldRule
     from diffusionad_client.scoring.results import RunSummary
+    from diffusionad_client.scoring.tables import Format
 
 _SCORE = Number(0, 1)  # of a part, by the contract
+_PATIENCE_S = 600.0
+
+
+def _parsed(parse: Callable[[str], Any], value: str) -> Any:
+    """Take a value of the command line, or say that it is wrong usage."""
+    from diffusionad_client.errors import ArgumentError
+
+    try:
+        return parse(value)
+    except ArgumentError as exc:
+        raise click.UsageError(str(exc)) from exc
 
 
 @click.command()
@@ -33,6 +52,19 @@ _SCORE = Number(0, 1)  # of a part, by the contract
 # verdicts
 @click.option("--accept", type=_SCORE, help="OK below this score; default: the release's.")
 @click.option("--reject", type=_SCORE, help="NG from this score on; default: the release's.")
+# records
+@click.option(
+    "--field",
+    "constants",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Write this into every record, such as lot=4711.",
+)
+@click.option(
+    "--path-pattern",
+    metavar="PATTERN",
+    help="Take fields from the end of each path, such as '{line}/{lot}/{serial}.jpg'.",
+)
 # output
 @click.option(
     "--output",
@@ -42,7 +74,23 @@ _SCORE = Number(0, 1)  # of a part, by the contract
     help="Folder for the results.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace the results of an earlier run.")
-@click.option("--no-heatmaps", is_flag=True, help="No heat maps and reconstructions: faster.")
+@click.option("--retry-failed", is_flag=True, help="Score again what an earlier run failed on.")
+@click.option(
+    "--format",
+    "formats",
+    default="jsonl,csv",
+    show_default=True,
+    metavar="LIST",
+    help="Tables to make of results.jsonl: csv, parquet.",
+)
+@click.option(
+    "--heatmaps",
+    type=click.Choice(["none", "ng", "all"]),
+    default="all",
+    show_default=True,
+    help="Of which images there are heat maps and reconstructions; none is fastest.",
+)
+@click.option("--no-heatmaps", is_flag=True, help="The same as --heatmaps none.")
 @click.option(
     "--picture-format",
     type=click.Choice(["png", "jpeg", "webp"]),
@@ -52,6 +100,26 @@ _SCORE = Number(0, 1)  # of a part, by the contract
 )
 @click.option("--save-maps", is_flag=True, help="Also save the raw maps, as 16-bit PNG.")
 @click.option("--no-report", is_flag=True, help="No report.html.")
+# how it ends
+@click.option(
+    "--fail-on",
+    type=click.Choice(["ng", "review"]),
+    help="Exit with 10 if an image is NG, or REVIEW or NG.",
+)
+@click.option(
+    "--max-failures",
+    metavar="N|P%",
+    help="Stop when more images than that, or a larger share of them, could not be scored.",
+)
+@click.option(
+    "--patience",
+    type=SECONDS_OR_NONE,
+    default=_PATIENCE_S,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long the run waits for a server that went away.",
+)
+@click.option("--json-progress", is_flag=True, help="Progress as JSON lines, for machines.")
 @click.pass_context
 def score(
     ctx: click.Context,
@@ -63,74 +131,160 @@ def score(
     concurrency: int,
     accept: float | None,
     reject: float | None,
+    constants: tuple[str, ...],
+    path_pattern: str | None,
     output: Path,
     overwrite: bool,
+    retry_failed: bool,
+    formats: str,
+    heatmaps: str,
     no_heatmaps: bool,
     picture_format: str,
     save_maps: bool,
     no_report: bool,
+    fail_on: str | None,
+    max_failures: str | None,
+    patience: float,
+    json_progress: bool,
 ) -> None:
     """Score images: each SOURCE is an image, a folder or a quoted glob pattern.
 
-    Exits with 0 if all images were scored, with 3 if some could not be.
+    The same command again goes on where it was stopped, and does only what is
+    missing. Exits with 0 if all images were scored, with 3 if some could not
+    be, with 4 if the server went away, with 10 for defects with --fail-on.
 
     \b
       diffusionad score images/ --model screw --output results
       diffusionad score 'line1/**/*.png' --url triton:8001 --output results
       diffusionad score images/ --repository model_repository --output results
     """
-    from diffusionad_client.commands.progress import scoring_progress
-    from diffusionad_client.files import PART
     from diffusionad_client.output_folders import check_claim
     from diffusionad_client.pages.pictures import PictureFormat
     from diffusionad_client.pages.rendering import check_can_render
-    from diffusionad_client.report.page import write_report
-    from diffusionad_client.scoring.batch import Settings, score_batch
-    from diffusionad_client.scoring.results import REPORT_HTML, RESULTS, RESULTS_JSONL
+    from diffusionad_client.scoring.batch import Settings
+    from diffusionad_client.scoring.drawing import Heatmaps
+    from diffusionad_client.scoring.limits import FailureLimit
+    from diffusionad_client.scoring.results import REPORT_HTML, RESULTS
     from diffusionad_client.scoring.sources import find_images
 
     if not (sources or lists):
         raise click.UsageError("name at least one SOURCE, or a --list of images")
-    if not no_report:
-        check_can_render()
-    check_claim(output, RESULTS, overwrite=overwrite)  # before a server is started for nothing
-    images = find_images(sources, lists=lists, skip=output, timeout=server.timeout)
-    for line in images.left_out.described():
-        click.echo(f"Left out {line}", err=True)
     settings = Settings(
         output=output,
         model=model,
         accept=accept,
         reject=reject,
-        heatmaps=not no_heatmaps,
+        heatmaps=Heatmaps.NONE if no_heatmaps else Heatmaps(heatmaps),
         picture_format=PictureFormat(picture_format),
         save_maps=save_maps,
+        formats=_formats(formats),
+        fields=_field_rule(constants, path_pattern),
         overwrite=overwrite,
+        retry_failed=retry_failed,
         concurrency=concurrency,
+        patience=patience,
+        max_failures=(
+            FailureLimit() if max_failures is None else _parsed(FailureLimit.parse, max_failures)
+        ),
     )
-    add = (lambda output: None) if no_report else write_report
-    try:
-        with server.open() as connection, scoring_progress(images.count) as on_row:
-            summary = score_batch(connection, images, settings, on_row, add)
-    except KeyboardInterrupt:
-        part = output / (RESULTS_JSONL + PART)
-        if part.exists():  # it was not while a server was still starting
-            click.echo(f"\nWhat was scored so far is in {part}.", err=True)
-        raise
-    _print_summary(summary, output, heatmaps=not no_heatmaps)
+    if not no_report:
+        check_can_render()
+    check_claim(output, RESULTS, overwrite=True)  # before a server is started for nothing
+    images = find_images(sources, lists=lists, skip=output, timeout=server.timeout)
+    for line in images.left_out.described():
+        click.echo(f"Left out {line}", err=True)
+    settings.fields.check_matches(images.names)
+    summary = _run(ctx, server, images, settings, report=not no_report, as_json=json_progress)
+    _print_summary(summary, settings)
     if not no_report:
         click.echo(f"Report     {output / REPORT_HTML}")
-    ctx.exit(EXIT_SOME_FAILED if summary.failed else 0)
+    ctx.exit(_exit_code(summary, fail_on))
 
 
-def _print_summary(summary: RunSummary, output: Path, *, heatmaps: bool) -> None:
+def _run(
+    ctx: click.Context,
+    server: ServerChoice,
+    images: Any,
+    settings: Settings,
+    *,
+    report: bool,
+    as_json: bool,
+) -> RunSummary:
+    from diffusionad_client.commands.interrupts import first_ctrl_c
+    from diffusionad_client.commands.progress import scoring_progress
+    from diffusionad_client.errors import ServerGoneError
+    from diffusionad_client.files import PART
+    from diffusionad_client.report.page import write_report
+    from diffusionad_client.scoring.batch import score_batch
+    from diffusionad_client.scoring.results import RESULTS_JSONL
+
+    add = write_report if report else (lambda output: None)
+    try:
+        with (
+            server.open() as connection,
+            scoring_progress(images.count, as_json=as_json) as listener,
+            first_ctrl_c() as stop,
+        ):
+            return score_batch(connection, images, settings, listener, add, stop)
+    except ServerGoneError as exc:
+        click.echo(f"Error: {exc}; the same command goes on", err=True)
+        ctx.exit(EXIT_SERVER_GONE)
+    except KeyboardInterrupt:
+        whole, part = settings.output / RESULTS_JSONL, settings.output / (RESULTS_JSONL + PART)
+        if part.exists() or whole.exists():  # neither was while a server was still starting
+            place = part if part.exists() else whole
+            click.echo(
+                f"\nWhat was scored so far is in {place}; the same command goes on.", err=True
+            )
+        raise
+
+
+def _exit_code(summary: RunSummary, fail_on: str | None) -> int:
+    bad = {"ng": ("NG",), "review": ("NG", "REVIEW")}.get(fail_on or "", ())
+    if any(summary.verdicts.get(verdict) for verdict in bad):
+        return EXIT_DEFECTS
+    return EXIT_SOME_FAILED if summary.failed else 0
+
+
+def _formats(text: str) -> tuple[Format, ...]:
+    from diffusionad_client.scoring.tables import Format, check_can_write
+
+    try:
+        formats = tuple(Format(name.strip()) for name in text.split(","))
+    except ValueError as exc:
+        known = ", ".join(form.value for form in Format)
+        raise click.UsageError(f"--format {text!r}: not a list of {known}") from exc
+    check_can_write(formats)
+    return formats
+
+
+def _field_rule(constants: tuple[str, ...], pattern: str | None) -> FieldRule:
+    from diffusionad_client.scoring.path_fields import FieldRule, PathPattern, check_field_name
+
+    fields = {}
+    for text in constants:
+        name, is_given, value = text.partition("=")
+        if not is_given:
+            raise click.UsageError(f"--field {text!r}: give NAME=VALUE, such as lot=4711")
+        fields[_parsed(check_field_name, name)] = value
+    return FieldRule(fields, None if pattern is None else _parsed(PathPattern, pattern))
+
+
+def _print_summary(summary: RunSummary, settings: Settings) -> None:
     from diffusionad_client.scoring import results
+    from diffusionad_client.scoring.drawing import Heatmaps
+    from diffusionad_client.scoring.sinks import TABLES
 
     counts = "   ".join(f"{name} {count}" for name, count in summary.verdicts.items())
-    rate = summary.images / summary.seconds if summary.seconds else 0.0
+    scored = summary.images if summary.scored is None else summary.scored
+    rate = scored / summary.seconds if summary.seconds else 0.0
     click.echo(f"{summary.images} images, {summary.model}: {counts}   failed {summary.failed}")
+    if scored < summary.images:
+        click.echo(f"{scored} of them now, {summary.images - scored} before")
     click.echo(f"{summary.seconds:.1f} s, {rate:.1f} images/s")
-    click.echo(f"Results    {output / results.RESULTS_JSONL}")
-    click.echo(f"           {output / results.RESULTS_CSV}")
-    if heatmaps:
-        click.echo(f"Heat maps  {output / results.HEATMAPS}")
+    click.echo(f"Results    {settings.output / results.RESULTS_JSONL}")
+    for form, name in TABLES.items():
+        if form in settings.formats:
+            click.echo(f"           {settings.output / name}")
+    if settings.heatmaps is not Heatmaps.NONE:
+        click.echo(f"Heat maps  {settings.output / results.HEATMAPS}")

@@ -23,7 +23,7 @@ from diffusionad_client.errors import ContractError
 from diffusionad_client.files import write_aside
 from diffusionad_client.output_folders import Kind, check_claim, claimed
 from diffusionad_client.scoring.batch import Settings, score_batch
-from diffusionad_client.scoring.row import Row
+from diffusionad_client.scoring.listener import Listener
 from diffusionad_client.scoring.sources import Source
 from diffusionad_client.sdk.client import Client
 from diffusionad_client.sdk.connection import Connection
@@ -39,9 +39,8 @@ COMPARISON = Kind(
 
 _GREETING_S = 10.0
 
-# Given the number of images, if that is known, and a title, shows how far scoring is; hears of
-# each row.
-Progress = Callable[[int | None, str], AbstractContextManager[Callable[[Row], None]]]
+# Given the number of images, if that is known, and a title, shows how far scoring is.
+Progress = Callable[[int | None, str], AbstractContextManager[Listener]]
 
 
 def check_output(output: Path, *, overwrite: bool) -> None:
@@ -67,9 +66,9 @@ def compare_models(
     _check_both(connection, base, candidate)
     with claimed(settings.output, COMPARISON, overwrite=settings.overwrite) as output:
         for side, model in ((_BASE, base), (_CANDIDATE, candidate)):
-            with progress(source.count, f"Scoring with {model}") as on_row:
+            with progress(source.count, f"Scoring with {model}") as listener:
                 own = replace(settings, output=output.part(side), model=model)
-                score_batch(connection, source, own, on_row)
+                score_batch(connection, source, own, listener)
         result = compare_results(output.part(_BASE), output.part(_CANDIDATE))
         text = json.dumps(document(result), indent=2, allow_nan=False)
         write_aside(output.part(COMPARE_JSON), text.encode())

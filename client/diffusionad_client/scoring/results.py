@@ -12,8 +12,8 @@
       report.pdf          the same, printed (only if `diffusionad report` was asked for it)
 
 NAME is the image's name with its suffix, so a.png and a.jpg never meet. While
-a run is under way all of these end in .part, and results of an earlier run
-stay what they are; see `output_folders`.
+a run is under way all of these end in .part, unless it goes on from whole
+results; see `beginning` and `output_folders`.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from typing import Any
 
 from diffusionad_client import regular_files
 from diffusionad_client.errors import ReportError
+from diffusionad_client.files import PART
 from diffusionad_client.output_folders import Kind, settle
 from diffusionad_client.scoring.last_lines import superseded
 from diffusionad_client.scoring.row import NewerSchemaError, Row
@@ -50,6 +51,8 @@ _PICTURES = ("*.png", "*.jpg", "*.webp", "*.part")  # .part: of a run that was k
 
 def _pictures_of(output: Path) -> set[str] | None:
     """Name the pictures of whole results; None if they do not say, so that suffixes must."""
+    if (output / (RUN_JSON + PART)).exists():  # a run that went on was killed: it had drawn more
+        return None
     names: set[str] = set()
     try:
         with regular_files.open_regular(output / RESULTS_JSONL) as file:
@@ -89,6 +92,7 @@ class RunSummary:
     images: int
     failed: int
     verdicts: dict[str, int]
+    scored: int | None = None  # in the run's last part; None: not written down
 
     @classmethod
     def from_document(cls, document: object) -> RunSummary:
@@ -97,6 +101,8 @@ class RunSummary:
             raise ValueError("it is no object")
         values: dict[str, Any] = {}
         for field in fields(cls):
+            if document.get(field.name) is None and field.default is None:
+                continue
             if field.name not in document:
                 raise ValueError(f"{field.name} is missing")
             values[field.name] = value = document[field.name]
@@ -110,6 +116,7 @@ _KINDS: dict[str, tuple[type, ...]] = {
     "str": (str,),
     "float": (int, float),
     "int": (int,),
+    "int | None": (int,),
     "dict[str, int]": (dict,),
 }
 

@@ -63,7 +63,7 @@ class Row:
     width: int | None = None  # of the image turned upright, in pixels
     height: int | None = None
     area_percent: float | None = None  # of the image, that defects cover; None: no map was asked
-    regions: tuple[Mapping[str, Any], ...] | None = None  # the defects, see the schema
+    regions: tuple[Mapping[str, Any], ...] | None = None  # defects, as sdk.regions.Region has them
     request_id: str | None = None  # as the server's logs and traces have it
     server: str | None = None  # the address that answered
     scored_at: str | None = None  # ISO 8601, in UTC
@@ -82,6 +82,10 @@ class Row:
         **others: Any,
     ) -> Row:
         """Make the row of an inspected image; `pictures` are the files made of it, by field."""
+        if inspection.anomaly_map is not None:
+            size = inspection.size or (facts.height or 1, facts.width or 1)
+            others["area_percent"] = round(inspection.area_percent, 4)
+            others["regions"] = tuple(map(asdict, inspection.regions_at(*size)))
         return cls(
             image=image,
             score=inspection.score if math.isfinite(inspection.score) else None,

@@ -9,7 +9,10 @@ from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import Future, wait
 from dataclasses import dataclass, field, replace
 from functools import partial
+from threading import Event
 from typing import Protocol
+
+import numpy as np
 
 from diffusionad_client import images
 from diffusionad_client.contract import FULL_DEPTH
@@ -20,10 +23,13 @@ from diffusionad_client.errors import (
     DiffusionADError,
     ModelNotFoundError,
     OutputError,
+    ServerBusyError,
+    ServerGoneError,
     ServerUnavailableError,
 )
 from diffusionad_client.images import RGBImage
-from diffusionad_client.scoring.drawing import Drawing, Picture, draw
+from diffusionad_client.scoring.drawing import Drawing, Heatmaps, Picture, draw
+from diffusionad_client.scoring.patience import StoppedError
 from diffusionad_client.scoring.row import FileFacts, Row
 from diffusionad_client.scoring.sources import Source, SourceImage
 from diffusionad_client.scoring.workers import Workers
@@ -37,6 +43,7 @@ _NOT_THE_IMAGES = (
     ContractError,
     DeadlineExceededError,
     ModelNotFoundError,
+    ServerBusyError,
     ServerUnavailableError,
 )
 GIVE_UP_AFTER = 4
@@ -45,6 +52,9 @@ _LISTEN_EVERY_S = 0.5  # Windows tells a Ctrl-C only to those who do not wait fo
 
 # What Pillow and numpy raise for pictures that they cannot make.
 _UNDRAWABLE = (ArithmeticError, MemoryError, OSError, ValueError)
+
+
+GREY = np.full((8, 8, 3), 128, np.uint8)  # an image that no server can fail on
 
 
 class Inspect(Protocol):
@@ -97,8 +107,8 @@ def score_one(image: SourceImage, inspect: Inspect, recipe: Recipe) -> ScoredIma
     try:
         inspection = inspect(
             pixels,
-            anomaly_map=drawing.heatmaps or drawing.maps,
-            reconstruction=drawing.heatmaps,
+            anomaly_map=drawing.needs_map,
+            reconstruction=drawing.heatmaps is not Heatmaps.NONE,
         )
     except _NOT_THE_IMAGES:
         raise
@@ -117,40 +127,58 @@ def score_one(image: SourceImage, inspect: Inspect, recipe: Recipe) -> ScoredIma
 
 
 def score_all(
-    source: Source, score: Callable[[SourceImage], Row], *, concurrency: int
-) -> Generator[Row, None, None]:
+    source: Source,
+    score: Callable[[SourceImage], Row | None],
+    *,
+    concurrency: int,
+    stop: Event | None = None,
+) -> Generator[Row | None, None, None]:
     """Yield the row of every image, in order, with at most `concurrency` of them under way.
 
-    Memory does not grow with the number of images. When the server fails
-    GIVE_UP_AFTER images in a row, and for PATIENCE_S if that may pass by
-    itself, or never answered one, its error is raised. Close the iterator to
-    end it early; what is under way is not waited for.
+    None stands for an image that needed no scoring. Memory does not grow with
+    the number of images. When GIVE_UP_AFTER images in a row fail by what is
+    not theirs, and for PATIENCE_S if that may pass by itself, or none was ever
+    answered, that error is raised. Once `stop` is set only what is under way is
+    finished. Close the iterator to end it early; then nothing is waited for.
     """
+    stop = Event() if stop is None else stop
     workers = Workers(concurrency, "score")
-    under_way: deque[tuple[str, Future[Row]]] = deque()
+    under_way: deque[tuple[str, Future[Row | None]]] = deque()
     to_do = iter(source)
     failures_in_a_row = 0
     last_answer = time.monotonic()
     answered = False
     last_failure: DiffusionADError | None = None
+
+    def unless_stopped(image: SourceImage) -> Row | None:
+        if stop.is_set():
+            raise StoppedError("the run stops")
+        return score(image)
+
     try:
         while True:
-            while len(under_way) < 2 * concurrency:  # the next ones wait for a free thread
+            # The next ones wait for a free thread.
+            while len(under_way) < 2 * concurrency and not stop.is_set():
                 image = next(to_do, None)
                 if image is None:
                     break
-                under_way.append((image.name, workers.submit(partial(score, image))))
+                task = partial(unless_stopped, image)
+                under_way.append((image.name, workers.submit(task)))
             if not under_way:
                 break
-            name, task = under_way.popleft()
+            name, future = under_way.popleft()
             try:
-                while not wait([task], timeout=_LISTEN_EVERY_S).done:
+                while not wait([future], timeout=_LISTEN_EVERY_S).done:
                     pass
-                row = task.result()
-                if row.error_type is None:
+                row = future.result()
+                if row is not None and row.error_type is None:
                     answered = True
                     failures_in_a_row = 0
                     last_answer = time.monotonic()
+            except StoppedError:
+                continue
+            except ServerGoneError:
+                raise
             except _NOT_THE_IMAGES as exc:
                 last_failure = exc
                 failures_in_a_row += 1
@@ -159,7 +187,7 @@ def score_all(
                     raise
                 row = Row.failed(name, exc)
             yield row
-        if last_failure is not None and not answered:
+        if last_failure is not None and not answered and not stop.is_set():
             raise last_failure
     finally:
         workers.stop()

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection
 from contextlib import ExitStack
 from dataclasses import asdict
-from pathlib import Path
 from types import TracebackType
 from typing import Protocol
 
-from diffusionad_client.files import output_errors, write_aside
+from diffusionad_client.files import write_aside
 from diffusionad_client.output_folders import OutputFolder
+from diffusionad_client.scoring.appending import WholeLines
 from diffusionad_client.scoring.results import (
     RESULTS_CSV,
     RESULTS_JSONL,
@@ -49,13 +49,25 @@ TABLES = {Format.CSV: RESULTS_CSV, Format.PARQUET: RESULTS_PARQUET}
 
 
 class FolderSink:
-    """Writes results into an output folder; see `results` for its files."""
+    """Writes results into an output folder; see `results` for its files.
 
-    def __init__(self, output: OutputFolder, formats: Sequence[Format] = (Format.CSV,)) -> None:
+    `goes_on` adds to the whole results that are there, instead of to ones that
+    take their place at the end.
+    """
+
+    def __init__(
+        self,
+        output: OutputFolder,
+        formats: Collection[Format] = (Format.CSV,),
+        *,
+        goes_on: bool = False,
+    ) -> None:
         self._output = output
         self._formats = formats
+        self._goes_on = goes_on
+        self._place = output.whole if goes_on else output.part
         self._stack = ExitStack()
-        self._jsonl = self._stack.enter_context(WholeLines(output.part(RESULTS_JSONL)))
+        self._rows = self._stack.enter_context(WholeLines(self._place(RESULTS_JSONL)))
 
     def __enter__(self) -> FolderSink:
         return self
@@ -71,61 +83,24 @@ class FolderSink:
     @property
     def unfinished(self) -> str:
         """The file of the rows so far."""
-        return str(self._output.part(RESULTS_JSONL))
+        return str(self._place(RESULTS_JSONL))
 
     def put(self, name: str, content: bytes) -> None:
         """Write one picture."""
         folder, _, rest = name.partition("/")
-        write_aside(self._output.part(folder) / rest, content)
+        write_aside(self._place(folder) / rest, content)
 
     def write(self, row: Row) -> None:
-        """Add one image."""
-        self._jsonl.write(json.dumps(row.to_document(), allow_nan=False) + "\n")
+        """Add one row."""
+        self._rows.write(json.dumps(row.to_document(), allow_nan=False) + "\n")
 
     def finish(self, summary: RunSummary) -> None:
         """Make the tables, and put all in the place of the results of an earlier run."""
         self._stack.close()
         for form, name in TABLES.items():
-            if form in self._formats:
-                write_table(self._output.part(RESULTS_JSONL), self._output.part(name), form)
+            is_old = self._goes_on and self._output.whole(name).exists()
+            if form in self._formats or is_old:
+                write_table(self._place(RESULTS_JSONL), self._output.part(name), form)
         text = json.dumps(asdict(summary), indent=2)
         write_aside(self._output.part(RUN_JSON), text.encode())
-        self._output.publish()
-
-
-class WholeLines:
-    """A text file that only ever holds whole lines, so that a run can be watched, or killed.
-
-    When the disk is full the line that did not fit is taken back.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        with output_errors(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = path.open("wb", buffering=0)
-
-    def __enter__(self) -> WholeLines:
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        with output_errors(self._path):
-            self._file.close()
-
-    def write(self, line: str) -> None:
-        """Add a line. Names of files that are not UTF-8 go through as the bytes they are."""
-        content = line.encode("utf-8", "surrogateescape")
-        with output_errors(self._path):
-            end = self._file.tell()
-            try:
-                while content:  # a disk that is nearly full takes a part, and says so next time
-                    content = content[self._file.write(content) :]
-            except OSError:
-                self._file.truncate(end)
-                self._file.seek(end)
-                raise
+        self._output.publish(keep_others=self._goes_on)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import closing
 from dataclasses import fields
 from enum import Enum
@@ -38,7 +38,7 @@ class Format(str, Enum):
         return self.value
 
 
-def check_can_write(formats: Iterator[Format] | tuple[Format, ...]) -> None:
+def check_can_write(formats: Collection[Format]) -> None:
     """Raise `ArgumentError` if a package that a format needs is not installed."""
     from importlib.util import find_spec
 

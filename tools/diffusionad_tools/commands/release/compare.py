@@ -59,6 +59,7 @@ def compare(
     from diffusionad_client.comparison.run import COMPARE_HTML, check_output, compare_models
     from diffusionad_client.pages.rendering import check_can_render
     from diffusionad_client.scoring.batch import Settings
+    from diffusionad_client.scoring.drawing import Heatmaps
     from diffusionad_client.scoring.sources import find_images
 
     if not server.is_made:
@@ -68,7 +69,7 @@ def compare(
     images = find_images(sources, skip=output, timeout=server.timeout)
     settings = Settings(
         output=output,
-        heatmaps=not no_heatmaps,
+        heatmaps=Heatmaps.NONE if no_heatmaps else Heatmaps.ALL,
         overwrite=overwrite,
         concurrency=concurrency,
     )

@@ -352,8 +352,8 @@ class FakeClient:
     def health(self) -> Any:
         return SimpleNamespace(server="triton", version="2.51.0")
 
-    def inspect(self, image: Any, *, encoded: bool = False, **_: Any) -> Any:
-        if encoded:
+    def inspect(self, image: Any, *, decode: str = "client", **_: Any) -> Any:
+        if decode == "server":
             return self._answer(images.load(image), self.encoded)
         alone = self.meeting.acquire(blocking=False)
         time.sleep(0.1)

@@ -99,11 +99,12 @@ def draw_plates(root: Path) -> None:
 
 @pytest.fixture(scope="session")
 def tiny_run(tiny_data: Path, tiny_config: Config, made_once: Callable[..., Path]) -> Path:
-    def make(output: Path) -> None:
+    def make(folder: Path) -> None:
+        output = folder / "plates"
         plan = TrainingPlan(tiny_data, output, tiny_config, held_out_share=0.3, workers=0, seed=3)
         train.train(plan)
 
-    return made_once("run", make)
+    return made_once("runs", make) / "plates"
 
 
 @pytest.fixture

@@ -149,6 +149,7 @@ class DeadlineExceededError(DiffusionADError):
     """The answer did not come in time; the server may still be working on it."""
 
     retryable = True
+    of_server = True  # False: the time was over before a server was asked
 
 
 class CallCancelledError(DiffusionADError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import os
 import socket
 import sys
@@ -16,8 +17,16 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
+from PIL import Image
 
-from diffusionad_client import AsyncClient, Client, DeadlineExceededError, DiffusionADError
+from diffusionad_client import (
+    AsyncClient,
+    Client,
+    DeadlineExceededError,
+    DiffusionADError,
+    ModelNotFoundError,
+)
+from diffusionad_client.sdk.prepared import Prepared
 from diffusionad_client.sdk.servers import Server
 from diffusionad_client.testing import FakeCategory, FakeServer, Fault, Refusal
 
@@ -224,3 +233,40 @@ def test_what_is_known_of_a_server_may_grow_while_it_is_looked_through() -> None
             grows.result()
     finally:
         sys.setswitchinterval(interval)
+
+
+def test_servers_whose_only_categories_differ_are_no_fleet(server: FakeServer) -> None:
+    """Which product a picture is judged as must not depend on which server is free."""
+    with (
+        FakeServer(FakeCategory("bolt", size=16)) as other,
+        Client([server.url, other.url]) as client,
+    ):
+        client.inspect(IMAGE, **SMALL)
+        for _ in range(3):
+            with pytest.raises(ModelNotFoundError, match="serves bolt.*name a category"):
+                client.inspect(IMAGE, **SMALL)
+        assert client.inspect(IMAGE, model="bolt", **SMALL).model == "bolt"
+
+
+def test_a_server_that_was_gone_is_sent_files_again(server: FakeServer) -> None:
+    file = io.BytesIO()
+    Image.fromarray(IMAGE).save(file, "PNG")
+    small = {"decode": "auto", **SMALL}
+    with Client(server.url, "screw", timeout=10) as client:
+        client.inspect(file.getvalue(), **small)
+        with server.failing(Fault.STOPPING), pytest.raises(DiffusionADError):
+            client.inspect(file.getvalue(), timeout=0.2, **small)
+        client.inspect(file.getvalue(), **small)
+    assert server.requests[-1].model == server.requests[0].model == "screw__encoded"
+
+
+def test_a_server_is_not_left_for_what_this_machine_took_the_time(
+    server: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Client(server.url) as client:
+        client.inspect(IMAGE, **SMALL)
+        batch = Prepared.batch
+        monkeypatch.setattr(Prepared, "batch", lambda *given: time.sleep(0.2) or batch(*given))
+        with pytest.raises(DeadlineExceededError):
+            client.inspect(IMAGE, timeout=0.1, **SMALL)
+        assert client.stats().servers[0].up

@@ -44,9 +44,11 @@ class Deadline:
         """Seconds for the next request. Raises `DeadlineExceededError` when there are none."""
         left = self._end - time.monotonic()
         if left <= 0:
-            raise DeadlineExceededError(
+            error = DeadlineExceededError(
                 f"{self._timeout:g} s were over before the next request; {MORE_TIME}"
             )
+            error.of_server = False
+            raise error
         return left
 
     @property

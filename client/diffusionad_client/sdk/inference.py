@@ -94,6 +94,7 @@ def _ask(request: Request, server: Server, deadline: Deadline) -> Steps[Reply]:
         as_file = picture.goes_as_file(size, served_encoded=releases.may_decode(category))
     else:
         as_file = picture.decode == "server"
+    cannot_decode = False
     if as_file:
         try:
             return (
@@ -103,9 +104,11 @@ def _ask(request: Request, server: Server, deadline: Deadline) -> Steps[Reply]:
             if picture.decode != "auto":
                 raise
             picture.stay_here()
-            if not isinstance(exc, ImageError):
-                releases.cannot_decode(category)
-    return (yield from _ask_form(category, request, server, deadline))
+            cannot_decode = not isinstance(exc, ImageError)
+    reply = yield from _ask_form(category, request, server, deadline)
+    if cannot_decode:  # nor was it the server itself that was gone
+        releases.cannot_decode(category)
+    return reply
 
 
 def _ask_form(model: str, request: Request, server: Server, deadline: Deadline) -> Steps[Reply]:

@@ -9,6 +9,7 @@ The methods that ask are steps (steps.py).
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass, field
 from threading import Lock
 
 from diffusionad_client import contract
@@ -28,10 +29,18 @@ CONFIRM_AFTER_S = 30.0
 _DECODES_AGAIN_S = 30.0
 
 
+@dataclass
+class Told:
+    """What the servers of one client have told of together."""
+
+    models: set[str] = field(default_factory=set)  # of all that were ever heard of
+    only: dict[str, str] = field(default_factory=dict)  # a server's address -> its only category
+
+
 class Releases:
     """The releases of one server, as far as they were asked for. Threads may share it."""
 
-    def __init__(self, link: Transport, url: str, told_of: set[str]) -> None:
+    def __init__(self, link: Transport, url: str, told: Told) -> None:
         self._link = link
         self._url = url  # for messages
         self._lock = Lock()
@@ -40,9 +49,8 @@ class Releases:
         self._confirmed: dict[str, float] = {}  # when the newest were heard of, monotonic
         self._answered: dict[str, float] = {}  # when they last answered, monotonic
         self._plain_until: dict[str, float] = {}  # monotonic: until then, no files are sent to it
-        self._only: str | None = None
         self.was_only = ""  # the only category that it was last known to serve
-        self._told_of = told_of  # all servers' of a client: the models that it has heard of
+        self._told = told
 
     def newest(self, model: str, deadline: Deadline) -> Steps[ServedModel]:
         """Give the newest release of a category; ask the server unless it told of it just now.
@@ -115,10 +123,13 @@ class Releases:
         return (yield from self._fetch(model, version, deadline))
 
     def only_category(self, deadline: Deadline) -> Steps[str]:
-        """Name the one category of the server. Raises `ModelNotFoundError` if there are more."""
-        with self._lock:
-            if self._only is not None:
-                return self._only
+        """Name the one category of the server. Raises `ModelNotFoundError` if there are more.
+
+        Also if another server has another one: which of them answers would be chance.
+        """
+        known = self._told.only.get(self._url)
+        if known is not None:
+            return self._agreed(known)
         try:
             names = (yield from self.categories(deadline)).names
         except AccessDeniedError as exc:
@@ -131,9 +142,17 @@ class Releases:
             raise ModelNotFoundError(
                 f"{self._url} serves several categories, name one of them: {', '.join(names)}"
             )
-        with self._lock:
-            self._only = self.was_only = names[0]
-        return names[0]
+        self._told.only[self._url] = self.was_only = names[0]
+        return self._agreed(names[0])
+
+    def _agreed(self, category: str) -> str:
+        for url, other in [*self._told.only.items()]:
+            if other != category:
+                raise ModelNotFoundError(
+                    f"{self._url} serves {category}, and {url} serves {other}; name a category "
+                    "(--model)"
+                )
+        return category
 
     def categories(self, deadline: Deadline) -> Steps[Catalogue]:
         """List the categories of the server's repository."""
@@ -148,8 +167,8 @@ class Releases:
 
     def forget(self, model: str) -> None:
         """Ask anew next time, because another server may stand there by then."""
+        self._told.only.pop(self._url, None)
         with self._lock:
-            self._only = None
             self._newest.pop(model, None)
             self._known = {key: served for key, served in self._known.items() if key[0] != model}
 
@@ -162,7 +181,7 @@ class Releases:
             raise (yield from self.explain_missing(model, exc, deadline)) from exc
         served = read_served(model, version, config, self._url)
         with self._lock:
-            self._told_of.add(model)
+            self._told.models.add(model)
             self._known[model, version] = served
             newest = self._newest.get(model)
             if newest is None or version_number(version) >= version_number(newest.version):

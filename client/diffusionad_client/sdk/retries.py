@@ -166,6 +166,8 @@ _ANSWERS = (InferenceError, ContractError, AccessDeniedError)
 
 def _is_away(exc: DiffusionADError) -> bool:
     """Tell whether a server, or a model on it, is to be left until it is seen to be back."""
+    if isinstance(exc, DeadlineExceededError) and not exc.of_server:
+        return False  # this machine took the time, over an image perhaps
     passes = exc.retryable and not isinstance(exc, ServerBusyError)
     return passes or isinstance(exc, TLSError)  # of a fleet, the others' certificates may be good
 

@@ -24,7 +24,7 @@ from diffusionad_client.errors import (
     TLSError,
 )
 from diffusionad_client.sdk.deadline import Deadline
-from diffusionad_client.sdk.releases import Releases
+from diffusionad_client.sdk.releases import Releases, Told
 from diffusionad_client.sdk.standing import Standing
 from diffusionad_client.sdk.stats import ServerStats, Tally
 from diffusionad_client.sdk.steps import Alongside, Pause, Resolve, Steps, ask, together
@@ -85,7 +85,7 @@ class Servers:
         self._lock = RLock()
         self._closed = False
         self._turns = itertools.count(1)
-        self._told_of: set[str] = set()  # the models that any of them has ever told of
+        self._told = Told()
         self._places = [_Place(url, *_host_of(url)) for url in urls]
         for place in self._places:
             if place.host is None:
@@ -103,7 +103,7 @@ class Servers:
 
     def reached(self, model: str | None = None) -> bool:
         """Tell whether any has ever told of a release: of that model, or of any."""
-        return bool(self._told_of) if model is None else model in self._told_of
+        return bool(self._told.models) if model is None else model in self._told.models
 
     def choose(self, model: str, tried: Collection[Server]) -> Server | None:
         """Choose the server to ask next, rather one that is not among those tried."""
@@ -273,6 +273,7 @@ class Servers:
                 kept.get(url) or self._server(url, name) for url, name in wanted.items()
             ]
         for server in gone:
+            self._told.only.pop(server.url, None)
             _log.info("%s: %s is not one of its servers any more", place.host, server.url)
             yield Alongside(f"close {server.url}", partial(self._retire, server))
 
@@ -284,7 +285,7 @@ class Servers:
 
     def _server(self, url: str, name: str | None = None) -> Server:
         link = self._dial(url, name)
-        return Server(url, link, Releases(link, url, self._told_of))
+        return Server(url, link, Releases(link, url, self._told))
 
 
 @dataclass(eq=False)

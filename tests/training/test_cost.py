@@ -63,8 +63,9 @@ def test_the_standard_preset_trains_on_8_gb() -> None:
 
 
 def test_half_precision_takes_less_memory() -> None:
-    full = changed(STANDARD, {"optimisation.precision": "fp32"})
-    assert training_bytes(STANDARD) < 0.9 * training_bytes(full)
+    assert EDGE.training.optimisation.precision == "fp32"
+    half = changed(EDGE, {"optimisation.precision": "bf16"})
+    assert training_bytes(half) < 0.9 * training_bytes(EDGE)
 
 
 def test_the_command_prints_the_costs_as_table_and_as_json() -> None:

@@ -5,11 +5,13 @@ import subprocess
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
 
 from diffusionad_client.cli import main
+from diffusionad_client.contract import NETWORK_STEPS
 from diffusionad_client.errors import OutputError
 from diffusionad_client.output_folders import claimed
 from diffusionad_training.errors import ConfigError
@@ -172,13 +174,14 @@ def test_a_disk_too_full_to_begin_leaves_the_run_before_it(golden: Path, disk: P
 
 
 def test_a_full_disk_in_export_is_named_and_nothing_is_left_nor_lost(
-    golden: Path, disk: Path
+    tiny_run: Path, traced_before: Any, disk: Path
 ) -> None:
     (disk / "bundle.part").mkdir()
     (disk / "bundle.part" / "mine.txt").touch()
     fill(disk)
-    arguments = ["export", str(golden / "finished"), "--output", str(disk / "bundle")]
-    result = CliRunner().invoke(main, arguments)
+    arguments = ["export", str(tiny_run), "--output", str(disk / "bundle")]
+    with traced_before(*NETWORK_STEPS):
+        result = CliRunner().invoke(main, arguments)
     assert result.exit_code == 1
     assert f"the disk at {disk}" in result.output
     assert sorted(contents(disk)) == ["bundle.part/mine.txt", "filler"]

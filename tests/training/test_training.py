@@ -79,7 +79,7 @@ def test_the_same_seed_trains_the_same_weights(
 
 
 def test_training_lowers_both_losses(tiny_data: Path, tiny_config: Config, tmp_path: Path) -> None:
-    longer = changed(tiny_config, {"optimisation.steps": 60})
+    longer = changed(tiny_config, {"optimisation.steps": 50})
     train.train(TrainingPlan(tiny_data, tmp_path / "run", longer, workers=0))
     lines = (tmp_path / "run" / "logs" / "metrics.csv").read_text().splitlines()
     columns = lines[0].split(",")

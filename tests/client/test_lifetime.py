@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import io
 import os
+import signal
 import socket
 import sys
 import threading
@@ -50,6 +52,13 @@ def by_name(server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> str:
 
     monkeypatch.setattr(socket, "getaddrinfo", look_up)
     return "triton.plant:8001"
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
 
 
 def test_calls_under_way_in_an_event_loop_end_with_an_error_when_it_is_closed(
@@ -270,3 +279,53 @@ def test_a_server_is_not_left_for_what_this_machine_took_the_time(
         with pytest.raises(DeadlineExceededError):
             client.inspect(IMAGE, timeout=0.1, **SMALL)
         assert client.stats().servers[0].up
+
+
+def test_an_interrupt_waits_for_no_server_that_hangs(server: FakeServer) -> None:
+    def interrupt() -> None:
+        wait_for(lambda: server.counts["ServerReady"] > 0)
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)  # type: ignore[arg-type]
+
+    with (
+        FakeServer(FakeCategory(size=16)) as other,
+        Client([server.url, other.url]) as client,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        server.fail(Fault.HANGS, "*")
+        interrupted = pool.submit(interrupt)
+        started = time.monotonic()
+        with pytest.raises(KeyboardInterrupt):
+            client.health(timeout=20)
+        assert time.monotonic() - started < 5
+        interrupted.result()
+
+
+def test_a_client_that_nobody_holds_looks_at_no_server(server: FakeServer) -> None:
+    def upkeep() -> list[threading.Thread]:
+        return [each for each in threading.enumerate() if each.name == "diffusionad upkeep"]
+
+    client = Client(server.url)
+    client.inspect(IMAGE, **SMALL)
+    server.stop()
+    with pytest.raises(DiffusionADError):
+        client.inspect(IMAGE, timeout=0.2, **SMALL)
+    assert len(upkeep()) == 1
+    del client
+    gc.collect()
+    wait_for(lambda: not upkeep())
+
+
+def test_a_client_that_nobody_holds_leaves_no_task(server: FakeServer) -> None:
+    async def run() -> None:
+        client = AsyncClient(server.url)
+        await client.inspect(IMAGE, **SMALL)
+        server.stop()
+        with pytest.raises(DiffusionADError):
+            await client.inspect(IMAGE, timeout=0.2, **SMALL)
+        assert len(asyncio.all_tasks()) == 2
+        del client
+        gc.collect()
+        await asyncio.sleep(0.5)
+        assert len(asyncio.all_tasks()) == 1
+
+    asyncio.run(run())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -11,22 +12,20 @@ from typing import Any, cast
 from diffusionad_client import images
 from diffusionad_client.artifacts.metadata import Thresholds
 from diffusionad_client.contract import Priority
-from diffusionad_client.sdk.arguments import Decode, check_decode, check_transport
+from diffusionad_client.sdk.arguments import Decode, check_decode
 from diffusionad_client.sdk.catalogue import Catalogue
-from diffusionad_client.sdk.client import connection_of
-from diffusionad_client.sdk.connection import CALL_S, Connection
-from diffusionad_client.sdk.credentials import credentials_of
+from diffusionad_client.sdk.client import open_session
+from diffusionad_client.sdk.connection import Connection
 from diffusionad_client.sdk.health import Health
 from diffusionad_client.sdk.inspection import Inspection
 from diffusionad_client.sdk.loop import LoopDriver
 from diffusionad_client.sdk.options import Options
 from diffusionad_client.sdk.probe import Probe
 from diffusionad_client.sdk.served import ServedModel
-from diffusionad_client.sdk.session import Session
 from diffusionad_client.sdk.stats import Stats
 from diffusionad_client.sdk.streams import WINDOW, Outcome, loop_stream
 from diffusionad_client.sdk.transports.aio import AioTransport
-from diffusionad_client.sdk.transports.base import Transport
+from diffusionad_client.sdk.transports.grpc import GrpcTransport
 
 
 class AsyncClient:
@@ -52,26 +51,13 @@ class AsyncClient:
         transport: Any = None,
     ) -> None:
         options = Options(model=model, thresholds=thresholds, priority=priority, retry=retry)
-        if transport is None:
-            connection = connection_of(url, timeout, admin_key)
-            credentials = credentials_of(connection)
-            urls, timeout = connection.servers, connection.timeout
-
-            def dial(url: str, host: str | None) -> Transport:
-                # Steps have its answers awaited: to them it is a transport like any other.
-                return cast(Transport, AioTransport(url, credentials=credentials, host=host))
-
-        else:
-            given = check_transport(transport)
-            urls = (url.address if isinstance(url, Connection) else str(url),)
-
-            def dial(url: str, host: str | None) -> Transport:
-                return given
-
-        self._options = replace(options, timeout=CALL_S if timeout is None else timeout)
-        self._session = Session(urls, dial)
+        # Steps have its answers awaited: to them it is a transport like any other.
+        kind = cast("type[GrpcTransport]", AioTransport)
+        self._session, seconds = open_session(url, timeout, admin_key, transport, kind)
+        self._options = replace(options, timeout=seconds)
         self._driver = LoopDriver()
         self._owner = True
+        weakref.finalize(self._session, self._driver.let_go)
 
     async def __aenter__(self) -> AsyncClient:
         return self

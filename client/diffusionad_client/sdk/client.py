@@ -60,23 +60,8 @@ class Client:
         transport: Transport | None = None,
     ) -> None:
         options = Options(model=model, thresholds=thresholds, priority=priority, retry=retry)
-        if transport is None:
-            connection = connection_of(url, timeout, admin_key)
-            credentials = credentials_of(connection)
-            urls, timeout = connection.servers, connection.timeout
-
-            def dial(url: str, host: str | None) -> Transport:
-                return GrpcTransport(url, credentials=credentials, host=host)
-
-        else:
-            given = check_transport(transport)
-            urls = (url.address if isinstance(url, Connection) else str(url),)
-
-            def dial(url: str, host: str | None) -> Transport:
-                return given
-
-        self._options = replace(options, timeout=CALL_S if timeout is None else timeout)
-        self._session = Session(urls, dial)
+        self._session, seconds = open_session(url, timeout, admin_key, transport, GrpcTransport)
+        self._options = replace(options, timeout=seconds)
         self._driver = ThreadDriver()
         self._owner = True
         # A client that nobody holds any more must not go on looking at servers.
@@ -296,6 +281,30 @@ class Client:
 
     def _run(self, steps: Steps[T]) -> T:
         return self._driver.run(steps)
+
+
+def open_session(
+    url: str | Sequence[str] | Connection,
+    timeout: float | None,
+    admin_key: str | None,
+    transport: Transport | None,
+    kind: type[GrpcTransport],
+) -> tuple[Session, float]:
+    """Give the servers, over `transport` or else lines of a `kind`, and how long a call may take.
+
+    Raises as `Connection` does.
+    """
+    if transport is not None:
+        given = check_transport(transport)
+        place = url.address if isinstance(url, Connection) else str(url)
+        return Session((place,), lambda url, host: given), CALL_S if timeout is None else timeout
+    connection = connection_of(url, timeout, admin_key)
+    credentials = credentials_of(connection)
+
+    def dial(url: str, host: str | None) -> Transport:
+        return kind(url, credentials=credentials, host=host)
+
+    return Session(connection.servers, dial), connection.timeout
 
 
 def connection_of(

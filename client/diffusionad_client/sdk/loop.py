@@ -7,6 +7,7 @@ import os
 import socket
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from diffusionad_client.errors import DiffusionADError
@@ -62,6 +63,14 @@ class LoopDriver:
         pool, self._pool = self._pool, None
         if pool is not None:
             pool.shutdown(wait=False)
+
+    def let_go(self) -> None:
+        """End what runs in the background, of a client that nobody holds any more."""
+        tasks = [*self._alongside.values()]
+        if self._loop is not None and tasks:
+            with suppress(RuntimeError):  # the loop is closed, and its tasks with it
+                for task in tasks:
+                    self._loop.call_soon_threadsafe(task.cancel)
 
     def _check_loop(self) -> None:
         """Keep to one loop: a channel of gRPC's can be used in no other, or never answers there."""

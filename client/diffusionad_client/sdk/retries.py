@@ -123,7 +123,7 @@ def persist(
                 with servers.trying(server, key):
                     return (yield from attempt(server, share))
             except DiffusionADError as exc:
-                _log.debug("%s: %s failed it: %s", about, server.url, exc)
+                _log.debug("%s: %s failed it: %s", about, server.url, str(exc))
                 if not isinstance(exc, _OF_ONE_SERVER):
                     if isinstance(exc, _ANSWERS):
                         servers.heard_of(server, key)

@@ -170,12 +170,13 @@ class Servers:
         with self._lock:
             if not self.reached() and len(self.all()) == 1:
                 return
-            news = server.standing(model).left(why, time.monotonic())
+            # Without its traceback, which would hold a client that nobody else does, as logs do.
+            news = server.standing(model).left(_again(why), time.monotonic())
             for place in self._places:
                 if server in place.servers and place.host is not None:
                     place.resolve_at = min(place.resolve_at, time.monotonic())
         if news:
-            _log.warning("%s is left for now: %s", server.url, why)
+            _log.warning("%s is left for now: %s", server.url, str(why))
 
     def why_away(self, model: str) -> DiffusionADError:
         """Say why none of them is asked."""

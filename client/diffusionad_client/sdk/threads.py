@@ -21,7 +21,7 @@ from diffusionad_client.sdk.steps import (
     Together,
     Work,
 )
-from diffusionad_client.sdk.transports.grpc import cancellation_here
+from diffusionad_client.sdk.transports.grpc import Cancellation, cancellation_here
 
 T = TypeVar("T")
 
@@ -67,8 +67,20 @@ class ThreadDriver:
         if len(step.courses) < 2:
             return [self.run(course) for course in step.courses]
         workers = min(_AT_ONCE, len(step.courses))
+        cancellation = cancellation_here() or Cancellation()
+
+        def take(course: Steps[Any]) -> Any:
+            with cancellation.of_this_thread():
+                return self.run(course)
+
         with ThreadPoolExecutor(workers, thread_name_prefix="diffusionad") as pool:
-            return [*pool.map(self.run, step.courses)]
+            try:
+                came = [pool.submit(take, course) for course in step.courses]
+                return [each.result() for each in came]
+            except BaseException as exc:
+                if not isinstance(exc, Exception):  # an interrupt: nobody waits for the others
+                    cancellation.cancel()
+                raise
 
     def _start(self, step: Alongside) -> None:
         with self._lock:

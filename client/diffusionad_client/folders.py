@@ -12,8 +12,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 from diffusionad_client.errors import SourceError
+from diffusionad_client.sorting import sorted_texts
 
 IMAGE_SUFFIXES = frozenset(
     {
@@ -25,7 +27,7 @@ IMAGE_SUFFIXES = frozenset(
 GOOD = "good"  # the folder of good parts in MVTec AD's layout: test/good, test/scratch, ...
 
 # Kept beside users' files by file systems, network drives and archives; some hold thumbnails.
-_OF_THE_SYSTEM = frozenset(
+OF_THE_SYSTEM = frozenset(
     {
         *("@eadir", "#recycle", "#snapshot", "lost+found", "__macosx"),
         *("$recycle.bin", "system volume information"),
@@ -51,6 +53,8 @@ class Reason(str, Enum):
     SPECIAL = "no regular files"  # pipes, sockets, devices, links to nothing
     AGAIN = "links to folders searched already"
     OURS = "folders of results"
+    OUTSIDE = "names that lead out of where they lie"  # in archives and buckets
+    TWICE = "names that are there before"  # in archives
 
     def __str__(self) -> str:
         return self.value
@@ -139,18 +143,17 @@ def find_images(
     while waiting:
         inside = waiting.pop()
         folders = []
-        entries = _entries(os.path.join(top, inside))
-        visited = visited or {os.path.realpath(top)}
-        for entry in entries:
+        for entry in _entries(os.path.join(top, inside)):
+            visited = visited or {os.path.realpath(top)}
             name = os.path.join(inside, entry.name)
             if is_hidden(entry.name):
                 found.add(Reason.HIDDEN, name)
-            elif _is_folder(entry):
-                if _is_to_be_searched(entry, name, found, visited, skip):
+            elif entry.is_folder:
+                if _is_to_be_searched(top, name, found, visited, skip):
                     folders.append(name)
             elif not is_image(entry.name):
                 found.add(Reason.NO_IMAGE, name)
-            elif not (with_special or _is_file(entry)):
+            elif not (with_special or entry.is_file):
                 found.add(Reason.SPECIAL, name)
             else:
                 yield os.path.join(top, name)
@@ -158,16 +161,16 @@ def find_images(
 
 
 def _is_to_be_searched(
-    entry: os.DirEntry[str],
+    top: str,
     name: str,
     left_out: LeftOut,
     visited: set[str],
     skip: Callable[[str], bool],
 ) -> bool:
-    if entry.name.lower() in _OF_THE_SYSTEM:
+    if os.path.basename(name).lower() in OF_THE_SYSTEM:
         left_out.add(Reason.SYSTEM, name)
         return False
-    real = os.path.realpath(entry.path)
+    real = os.path.realpath(os.path.join(top, name))
     if real in visited:
         left_out.add(Reason.AGAIN, name)
         return False
@@ -180,13 +183,31 @@ def _is_to_be_searched(
     return True
 
 
-def _entries(folder: str) -> list[os.DirEntry[str]]:
+class _Entry(NamedTuple):
+    name: str
+    is_folder: bool
+    is_file: bool
+
+
+def _entries(folder: str) -> Iterator[_Entry]:
+    """Yield what a folder holds, sorted. Of a million entries, most wait on the disk meanwhile."""
     try:
         with os.scandir(folder) as entries:
-            return sorted(entries, key=lambda entry: entry.name)
+            # No name holds a zero byte, so that what follows it does not change their order.
+            texts = sorted_texts(f"{entry.name}\0{_kind(entry)}" for entry in entries)
+            for text in texts:
+                name, _, kind = text.partition("\0")
+                yield _Entry(name, kind == _FOLDER, kind == _FILE)
     except (OSError, ValueError) as exc:  # ValueError: a NUL in the path
         reason = getattr(exc, "strerror", None) or exc
         raise SourceError(f"{folder}: cannot be searched: {reason}") from exc
+
+
+_FOLDER, _FILE, _OTHER = "d", "f", "o"
+
+
+def _kind(entry: os.DirEntry[str]) -> str:
+    return _FOLDER if _is_folder(entry) else _FILE if _is_file(entry) else _OTHER
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

@@ -193,7 +193,7 @@ def score(
     images = find_images(sources, lists=lists, skip=output, timeout=server.timeout)
     for line in images.left_out.described():
         click.echo(f"Left out {line}", err=True)
-    settings.fields.check_matches(images.names)
+    settings.fields.check_matches(image.name for image in images)
     summary = _run(ctx, server, images, settings, report=not no_report, as_json=json_progress)
     _print_summary(summary, settings)
     if not no_report:

@@ -1,4 +1,4 @@
-"""Which images to score: from files, folders, glob patterns and lists of paths.
+"""Which images to score: from files, folders, glob patterns, lists, archives and buckets.
 
 Every image gets a name: its path relative to the folder that all sources have
 in common. Names are unique, hold no "..", and name the files made of an image.
@@ -6,24 +6,15 @@ in common. Names are unique, hold no "..", and name the files made of an image.
 
 from __future__ import annotations
 
-import codecs
-import glob
-import os
-import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from functools import partial
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from diffusionad_client import folders, images, regular_files
 from diffusionad_client.errors import SourceError
-from diffusionad_client.files import PART
 from diffusionad_client.folders import IMAGE_SUFFIXES, LeftOut
-from diffusionad_client.scoring.results import PICTURE_FOLDERS
 
-STDIN = Path("-")  # as a list
-_READ_S = 30.0  # for one file, unless the run says otherwise
+READ_S = 30.0  # for one file, unless the run says otherwise
 
 
 @dataclass(frozen=True)
@@ -42,7 +33,7 @@ class Source(Protocol):
 
     @property
     def root(self) -> str:
-        """Where the names begin: a folder, or the address of a bucket."""
+        """Where the names begin: a folder, an archive, or the address of a bucket."""
 
     @property
     def count(self) -> int | None:
@@ -52,33 +43,12 @@ class Source(Protocol):
         """Go through the images."""
 
 
-@dataclass(frozen=True)
-class ImageSet:
-    """Images in files, in the order of their sources. A `Source`."""
-
-    folder: Path
-    names: tuple[str, ...]  # relative to the folder, with "/" between folders
-    left_out: LeftOut = field(default_factory=LeftOut)
-    timeout: float = _READ_S  # for reading one, in seconds
+class FoundImages(Source, Protocol):
+    """A source that says what it left out, as far as it has been gone through."""
 
     @property
-    def root(self) -> str:
-        """The folder."""
-        return str(self.folder)
-
-    @property
-    def count(self) -> int:
-        """How many images there are."""
-        return len(self.names)
-
-    def __iter__(self) -> Iterator[SourceImage]:
-        for name in self.names:
-            read = partial(images.read_file, self.path(name), timeout=self.timeout)
-            yield SourceImage(name, read)
-
-    def path(self, name: str) -> Path:
-        """Where an image lies."""
-        return self.folder / name
+    def left_out(self) -> LeftOut:
+        """What is no image, by reason."""
 
 
 def find_images(
@@ -86,106 +56,46 @@ def find_images(
     *,
     lists: Sequence[Path] = (),
     skip: Path | None = None,
-    timeout: float = _READ_S,
-) -> ImageSet:
+    timeout: float = READ_S,
+) -> FoundImages:
     """Gather the images of all sources; results in the folder `skip` (the output) are left out.
 
     A source is an image, a folder (searched through and through, by the rules
-    of `folders`), or a glob pattern such as "line1/**/*.png". A list holds one
-    path a line, relative to the working directory; "-" is standard input. What
-    is named but cannot be read, such as a link to nothing or a named pipe, is
-    left to the run, which says so in its row. Raises `SourceError`.
+    of `folders`), a glob pattern such as "line1/**/*.png", a .zip or .tar of
+    images, or an address such as "s3://bucket/line1". A list holds one path a
+    line, relative to the working directory; "-" is standard input. Archives and
+    addresses are not mixed with other sources. What is named but cannot be
+    read, such as a link to nothing or a named pipe, is left to the run, which
+    says so in its row. Raises `SourceError`.
     """
-    roots: list[str] = []
-    paths: dict[str, None] = {}  # a set that keeps the order
-    left_out = LeftOut()
-    output = None if skip is None else os.path.realpath(skip)
-    for source in sources:
-        if os.path.isdir(source):
-            if os.path.realpath(source) == output:
-                raise SourceError(
-                    f"{source}: the images cannot lie in the very folder of the results; "
-                    "choose another output folder, which may be inside this one"
-                )
-            roots.append(os.path.abspath(source))
-            paths |= dict.fromkeys(
-                folders.find_images(
-                    roots[-1], left_out, skip=lambda real: real == output, with_special=True
-                )
-            )
-            continue
-        files = [source] if os.path.lexists(source) else _glob(source, output)
-        for path in map(os.path.abspath, files):
-            roots.append(os.path.dirname(path))
-            paths[path] = None
-    for path in _listed(lists):
-        if not _is_picture_of(output, path):
-            roots.append(os.path.dirname(path))
-            paths[path] = None
+    from diffusionad_client.scoring import archives, local_files, remote
 
-    if not paths:
-        where = ", ".join([*sources, *map(str, lists)])
-        others = "; ".join(left_out.described()) or "no files at all"
-        raise SourceError(
-            f"{where}: no images there ({others}); images end in "
-            + ", ".join(sorted(IMAGE_SUFFIXES))
-        )
-    root = _common_folder(roots)
-    names = tuple(Path(os.path.relpath(path, root)).as_posix() for path in paths)
-    return ImageSet(Path(root), names, left_out, timeout)
+    far = [source for source in sources if remote.is_address(source)]
+    packed = archives.named(sources)
+    if far:
+        _refuse_others("addresses", far, sources, lists)
+        return remote.find(far, timeout)
+    if packed:
+        _refuse_others("archives", packed, sources, lists)
+        return archives.find(packed)
+    return local_files.find(sources, lists, skip, timeout)
 
 
-def _is_picture_of(output: str | None, path: str) -> bool:
-    """Tell whether a file is among the pictures that a run writes to its output folder."""
-    if output is None:
-        return False
-    real = os.path.realpath(path)
-    ours = (name + suffix for name in PICTURE_FOLDERS for suffix in ("", PART))
-    return any(real.startswith(os.path.join(output, name, "")) for name in ours)
-
-
-def _glob(pattern: str, output: str | None) -> list[str]:
-    if not glob.has_magic(pattern):
-        raise SourceError(f"{pattern}: no such file or folder")
-    files = sorted(
-        path
-        for path in glob.glob(pattern, recursive=True)
-        if not os.path.isdir(path) and not _is_picture_of(output, path)
+def nothing_found(where: Sequence[object], left_out: LeftOut) -> SourceError:
+    """Say that there are no images, and what there is instead."""
+    others = "; ".join(left_out.described()) or "no files at all"
+    return SourceError(
+        f"{', '.join(map(str, where))}: no images there ({others}); images end in "
+        + ", ".join(sorted(IMAGE_SUFFIXES))
     )
-    if not files:
-        raise SourceError(f"{pattern}: no file has such a name")
-    return files
 
 
-def _listed(lists: Iterable[Path]) -> Iterator[str]:
-    for path in lists:
-        try:
-            content = sys.stdin.buffer.read() if path == STDIN else regular_files.read(path)
-        except OSError as exc:
-            piped = "; a list from a pipe goes to --list -" if os.path.exists(path) else ""
-            raise SourceError(f"{path}: the list cannot be read: {exc.strerror}{piped}") from exc
-        for number, line in enumerate(_decoded(content, path).splitlines(), start=1):
-            if "\0" in line:
-                raise SourceError(
-                    f"{path}, line {number}: a zero byte, which no path can hold; save the list "
-                    "as UTF-8"
-                )
-            if line.strip():
-                yield os.path.abspath(line.strip())
-
-
-def _decoded(content: bytes, path: Path) -> str:
-    """Read a list as its editor wrote it; names that are not UTF-8 stay the bytes they are."""
-    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        try:
-            return content.decode("utf-16")
-        except UnicodeDecodeError as exc:
-            raise SourceError(f"{path}: the list is damaged UTF-16: {exc}") from exc
-    return content.decode("utf-8-sig", "surrogateescape")
-
-
-def _common_folder(roots: Sequence[str]) -> str:
-    try:
-        return os.path.commonpath(roots)
-    except ValueError as exc:  # Windows: on several drives
-        raise SourceError("the sources lie on several drives; score them one by one") from exc
+def _refuse_others(
+    kind: str, ours: Sequence[str], sources: Sequence[str], lists: Sequence[Path]
+) -> None:
+    others = [source for source in sources if source not in ours]
+    if others or lists:
+        raise SourceError(
+            f"{ours[0]}: {kind} are scored in a run of their own, not together with "
+            + str([*others, *lists][0])
+        )

@@ -410,6 +410,12 @@ def test_a_full_disk_is_named_and_what_was_scored_is_kept(
     assert kept
     assert all(json.loads(line)["verdict"] for line in kept)
     assert f"{len(kept)} of 300 images were scored" in result.stderr
+    subprocess.run(["mount", "-o", "remount,size=64m", str(tiny_disk)], check=True)
+    more_room = score(tmp_path / "many", "--url", triton.url, "--output", output, *options)
+    assert more_room.exit_code == 0, more_room.output
+    written = (output / "results.jsonl").read_text().splitlines()
+    assert written[: len(kept)] == kept
+    assert len(written) == 300
 
 
 def wait_for(condition: Callable[[], object]) -> None:

@@ -29,6 +29,26 @@ concurrency_option = click.option(
     show_default=True,
     help="Images under way at the same time.",
 )
+
+
+class _Concurrency(click.IntRange):
+    """A number of images under way, or auto, which is None."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return "auto" if value == "auto" else super().convert(value, param, ctx)
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
+        return "N|auto"
+
+
+concurrency_or_auto_option = click.option(
+    "--concurrency",
+    type=_Concurrency(min=1, max=256),
+    default=4,
+    show_default=True,
+    callback=lambda ctx, param, value: None if value == "auto" else value,
+    help="Images under way at the same time; auto: as many as make the run faster.",
+)
 _RATE = Number(min=0, max=1, min_open=True, max_open=True)
 
 

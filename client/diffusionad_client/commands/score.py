@@ -12,7 +12,7 @@ from diffusionad_client.cli import EXIT_DEFECTS, EXIT_SERVER_GONE, EXIT_SOME_FAI
 from diffusionad_client.commands.options import (
     SECONDS_OR_NONE,
     Number,
-    concurrency_option,
+    concurrency_or_auto_option,
 )
 from diffusionad_client.commands.server import ServerChoice, model_option, reaches_server
 
@@ -48,7 +48,7 @@ def _parsed(parse: Callable[[str], Any], value: str) -> Any:
 )
 @model_option
 @reaches_server(repository=True)
-@concurrency_option
+@concurrency_or_auto_option
 # verdicts
 @click.option("--accept", type=_SCORE, help="OK below this score; default: the release's.")
 @click.option("--reject", type=_SCORE, help="NG from this score on; default: the release's.")
@@ -128,7 +128,7 @@ def score(
     lists: tuple[Path, ...],
     model: str | None,
     server: ServerChoice,
-    concurrency: int,
+    concurrency: int | None,
     accept: float | None,
     reject: float | None,
     constants: tuple[str, ...],

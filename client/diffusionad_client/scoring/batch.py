@@ -18,7 +18,12 @@ from typing import Any
 
 from diffusionad_client.artifacts.metadata import Verdict
 from diffusionad_client.contract import FULL_DEPTH, Priority
-from diffusionad_client.errors import DeadlineExceededError, DiffusionADError, OutputError
+from diffusionad_client.errors import (
+    DeadlineExceededError,
+    DiffusionADError,
+    OutputError,
+    ServerBusyError,
+)
 from diffusionad_client.output_folders import OutputFolder, claimed
 from diffusionad_client.pages.pictures import PictureFormat
 from diffusionad_client.scoring.beginning import Beginning, Identity, begin
@@ -34,6 +39,7 @@ from diffusionad_client.scoring.run import GREY, Inspect, Recipe, score_all, sco
 from diffusionad_client.scoring.sinks import FolderSink, Sink
 from diffusionad_client.scoring.sources import Source, SourceImage
 from diffusionad_client.scoring.tables import Format
+from diffusionad_client.scoring.window import GrowingWindow
 from diffusionad_client.sdk.client import Client
 from diffusionad_client.sdk.connection import Connection
 
@@ -59,7 +65,7 @@ class Settings:
     fields: FieldRule = field(default_factory=FieldRule)
     overwrite: bool = False
     retry_failed: bool = False
-    concurrency: int = 4
+    concurrency: int | None = 4  # None: as many as make the run faster
     patience: float = 10.0  # how long the server may be away, in seconds
     max_failures: FailureLimit = field(default_factory=FailureLimit)
 
@@ -117,6 +123,7 @@ def score_batch(
                 done=_read_done(output, beginning, judging, settings),
                 listener=listener,
                 stop=threading.Event() if stop is None else stop,
+                overloads=partial(_overloads, client),
             )
             goes_on = beginning is Beginning.WHOLE
             with FolderSink(output, settings.formats, goes_on=goes_on) as sink:
@@ -124,6 +131,12 @@ def score_batch(
             run.tell_gone(read_lines(settings.output / RESULTS_JSONL))
             add(settings.output)
     return summary
+
+
+def _overloads(client: Client) -> int:
+    """Count how often servers had no room in their queues, or did not answer in time."""
+    kinds = (ServerBusyError.__name__, DeadlineExceededError.__name__)
+    return sum(server.errors.get(kind, 0) for server in client.stats().servers for kind in kinds)
 
 
 def _read_done(
@@ -147,6 +160,7 @@ class ScoringRun:
     done: Done = field(default_factory=Done)
     listener: Listener = field(default_factory=Listener)
     stop: threading.Event = field(default_factory=threading.Event)
+    overloads: Callable[[], int] = lambda: 0  # how often the server had too much to do
 
     def finish(self, sink: Sink, identity: Identity) -> RunSummary:
         """Score what is missing, and make what came of it the results."""
@@ -162,7 +176,7 @@ class ScoringRun:
         rows = score_all(
             self.source,
             lambda image: patience.run(lambda: self.score(image, sink)),
-            concurrency=self.settings.concurrency,
+            concurrency=self.settings.concurrency or GrowingWindow(self.overloads),
             stop=self.stop,
         )
         with closing(rows):

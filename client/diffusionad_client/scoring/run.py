@@ -32,6 +32,7 @@ from diffusionad_client.scoring.drawing import Drawing, Heatmaps, Picture, draw
 from diffusionad_client.scoring.patience import StoppedError
 from diffusionad_client.scoring.row import FileFacts, Row
 from diffusionad_client.scoring.sources import Source, SourceImage
+from diffusionad_client.scoring.window import Window
 from diffusionad_client.scoring.workers import Workers
 from diffusionad_client.sdk.inspection import Inspection
 
@@ -130,7 +131,7 @@ def score_all(
     source: Source,
     score: Callable[[SourceImage], Row | None],
     *,
-    concurrency: int,
+    concurrency: int | Window,
     stop: Event | None = None,
 ) -> Generator[Row | None, None, None]:
     """Yield the row of every image, in order, with at most `concurrency` of them under way.
@@ -142,7 +143,8 @@ def score_all(
     finished. Close the iterator to end it early; then nothing is waited for.
     """
     stop = Event() if stop is None else stop
-    workers = Workers(concurrency, "score")
+    window = Window(concurrency) if isinstance(concurrency, int) else concurrency
+    workers = Workers(window.threads, "score")
     under_way: deque[tuple[str, Future[Row | None]]] = deque()
     to_do = iter(source)
     failures_in_a_row = 0
@@ -153,12 +155,13 @@ def score_all(
     def unless_stopped(image: SourceImage) -> Row | None:
         if stop.is_set():
             raise StoppedError("the run stops")
-        return score(image)
+        with window.image():
+            return score(image)
 
     try:
         while True:
             # The next ones wait for a free thread.
-            while len(under_way) < 2 * concurrency and not stop.is_set():
+            while len(under_way) < 2 * window.limit and not stop.is_set():
                 image = next(to_do, None)
                 if image is None:
                     break

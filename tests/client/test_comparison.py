@@ -30,10 +30,10 @@ from diffusionad_client.errors import (
     ReportError,
 )
 from diffusionad_client.output_folders import claimed
-from diffusionad_client.scoring.batch import Settings
 from diffusionad_client.scoring.listener import Listener
 from diffusionad_client.scoring.results import RESULTS, RunSummary
 from diffusionad_client.scoring.row import Row
+from diffusionad_client.scoring.settings import Settings
 from diffusionad_client.scoring.sinks import FolderSink
 from diffusionad_client.scoring.sources import find_images
 from diffusionad_client.testing import Refusal

@@ -23,8 +23,9 @@ from diffusionad_client.cli import main
 from diffusionad_client.pages import pictures
 from diffusionad_client.scoring import batch, run
 from diffusionad_client.scoring.drawing import Drawing, Heatmaps
+from diffusionad_client.scoring.local_files import ImageSet
 from diffusionad_client.scoring.row import Row
-from diffusionad_client.scoring.sources import ImageSet, SourceImage
+from diffusionad_client.scoring.sources import SourceImage
 from diffusionad_client.testing import Fault, Refusal
 
 SaveImage = Callable[..., Path]

@@ -18,10 +18,11 @@ from PIL import Image
 
 from diffusionad_client import Client
 from diffusionad_client.scoring import run
-from diffusionad_client.scoring.batch import ScoringRun, Settings
+from diffusionad_client.scoring.batch import ScoringRun
 from diffusionad_client.scoring.beginning import Identity
 from diffusionad_client.scoring.results import RunSummary
 from diffusionad_client.scoring.row import Row
+from diffusionad_client.scoring.settings import Settings
 from diffusionad_client.scoring.sources import SourceImage
 
 

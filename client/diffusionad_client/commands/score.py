@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,26 +13,15 @@ from diffusionad_client.commands.options import (
     Number,
     concurrency_or_auto_option,
 )
+from diffusionad_client.commands.score_values import parsed, read_fields, read_formats
 from diffusionad_client.commands.server import ServerChoice, model_option, reaches_server
 
 if TYPE_CHECKING:
-    from diffusionad_client.scoring.batch import Settings
-    from diffusionad_client.scoring.path_fields import FieldRule
     from diffusionad_client.scoring.results import RunSummary
-    from diffusionad_client.scoring.tables import Format
+    from diffusionad_client.scoring.settings import Settings
 
 _SCORE = Number(0, 1)  # of a part, by the contract
 _PATIENCE_S = 600.0
-
-
-def _parsed(parse: Callable[[str], Any], value: str) -> Any:
-    """Take a value of the command line, or say that it is wrong usage."""
-    from diffusionad_client.errors import ArgumentError
-
-    try:
-        return parse(value)
-    except ArgumentError as exc:
-        raise click.UsageError(str(exc)) from exc
 
 
 @click.command()
@@ -161,10 +149,10 @@ def score(
     from diffusionad_client.output_folders import check_claim
     from diffusionad_client.pages.pictures import PictureFormat
     from diffusionad_client.pages.rendering import check_can_render
-    from diffusionad_client.scoring.batch import Settings
     from diffusionad_client.scoring.drawing import Heatmaps
     from diffusionad_client.scoring.limits import FailureLimit
     from diffusionad_client.scoring.results import REPORT_HTML, RESULTS
+    from diffusionad_client.scoring.settings import Settings
     from diffusionad_client.scoring.sources import find_images
 
     if not (sources or lists):
@@ -177,14 +165,14 @@ def score(
         heatmaps=Heatmaps.NONE if no_heatmaps else Heatmaps(heatmaps),
         picture_format=PictureFormat(picture_format),
         save_maps=save_maps,
-        formats=_formats(formats),
-        fields=_field_rule(constants, path_pattern),
+        formats=read_formats(formats),
+        fields=read_fields(constants, path_pattern),
         overwrite=overwrite,
         retry_failed=retry_failed,
         concurrency=concurrency,
         patience=patience,
         max_failures=(
-            FailureLimit() if max_failures is None else _parsed(FailureLimit.parse, max_failures)
+            FailureLimit() if max_failures is None else parsed(FailureLimit.parse, max_failures)
         ),
     )
     if not no_report:
@@ -244,30 +232,6 @@ def _exit_code(summary: RunSummary, fail_on: str | None) -> int:
     if any(summary.verdicts.get(verdict) for verdict in bad):
         return EXIT_DEFECTS
     return EXIT_SOME_FAILED if summary.failed else 0
-
-
-def _formats(text: str) -> tuple[Format, ...]:
-    from diffusionad_client.scoring.tables import Format, check_can_write
-
-    try:
-        formats = tuple(Format(name.strip()) for name in text.split(","))
-    except ValueError as exc:
-        known = ", ".join(form.value for form in Format)
-        raise click.UsageError(f"--format {text!r}: not a list of {known}") from exc
-    check_can_write(formats)
-    return formats
-
-
-def _field_rule(constants: tuple[str, ...], pattern: str | None) -> FieldRule:
-    from diffusionad_client.scoring.path_fields import FieldRule, PathPattern, check_field_name
-
-    fields = {}
-    for text in constants:
-        name, is_given, value = text.partition("=")
-        if not is_given:
-            raise click.UsageError(f"--field {text!r}: give NAME=VALUE, such as lot=4711")
-        fields[_parsed(check_field_name, name)] = value
-    return FieldRule(fields, None if pattern is None else _parsed(PathPattern, pattern))
 
 
 def _print_summary(summary: RunSummary, settings: Settings) -> None:

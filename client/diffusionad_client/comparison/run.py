@@ -22,8 +22,9 @@ from diffusionad_client.comparison.pairing import ClassCounts, Comparison, Side,
 from diffusionad_client.errors import ContractError
 from diffusionad_client.files import write_aside
 from diffusionad_client.output_folders import Kind, check_claim, claimed
-from diffusionad_client.scoring.batch import Settings, score_batch
+from diffusionad_client.scoring.batch import score_batch
 from diffusionad_client.scoring.listener import Listener
+from diffusionad_client.scoring.settings import Settings
 from diffusionad_client.scoring.sources import Source
 from diffusionad_client.sdk.client import Client
 from diffusionad_client.sdk.connection import Connection

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import json
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Generator
+from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
@@ -25,20 +24,16 @@ from diffusionad_client.errors import (
     ServerBusyError,
 )
 from diffusionad_client.output_folders import OutputFolder, claimed
-from diffusionad_client.pages.pictures import PictureFormat
 from diffusionad_client.scoring.beginning import Beginning, Identity, begin
 from diffusionad_client.scoring.done import FAILED, Done, Judging
-from diffusionad_client.scoring.drawing import Drawing, Heatmaps
-from diffusionad_client.scoring.limits import FailureLimit
 from diffusionad_client.scoring.listener import Listener
-from diffusionad_client.scoring.path_fields import FieldRule
 from diffusionad_client.scoring.patience import Patience
 from diffusionad_client.scoring.results import RESULTS, RESULTS_JSONL, RunSummary, read_lines
 from diffusionad_client.scoring.row import Row
-from diffusionad_client.scoring.run import GREY, Inspect, Recipe, score_all, score_one
+from diffusionad_client.scoring.run import GREY, Inspect, score_all, score_one
+from diffusionad_client.scoring.settings import Settings
 from diffusionad_client.scoring.sinks import FolderSink, Sink
 from diffusionad_client.scoring.sources import Source, SourceImage
-from diffusionad_client.scoring.tables import Format
 from diffusionad_client.scoring.window import GrowingWindow
 from diffusionad_client.sdk.client import Client
 from diffusionad_client.sdk.connection import Connection
@@ -48,43 +43,6 @@ _GONE_NAMED = 5  # images that are no longer there, in a message
 
 # What a file system says to a name that it cannot hold; all else is the folder's.
 _NAME_REFUSED = (errno.EILSEQ, errno.EINVAL, errno.ENAMETOOLONG)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """What the user chose for a run."""
-
-    output: Path
-    model: str | None = None  # None: the server's only category
-    accept: float | None = None  # None: the release's
-    reject: float | None = None
-    heatmaps: Heatmaps = Heatmaps.ALL
-    picture_format: PictureFormat = PictureFormat.PNG  # of the heat maps
-    save_maps: bool = False
-    formats: Collection[Format] = (Format.JSONL, Format.CSV)
-    fields: FieldRule = field(default_factory=FieldRule)
-    overwrite: bool = False
-    retry_failed: bool = False
-    concurrency: int | None = 4  # None: as many as make the run faster
-    patience: float = 10.0  # how long the server may be away, in seconds
-    max_failures: FailureLimit = field(default_factory=FailureLimit)
-
-    def recipe(self, depth: int) -> Recipe:
-        """What of it concerns each image, of a product whose images have that depth."""
-        drawing = Drawing(
-            heatmaps=self.heatmaps, maps=self.save_maps, heatmap_format=self.picture_format
-        )
-        return Recipe(accept=self.accept, reject=self.reject, depth=depth, drawing=drawing)
-
-    @property
-    def digest(self) -> str:
-        """Name what of it changes a result, beside the thresholds: which pictures there are."""
-        document = {
-            "heatmaps": self.heatmaps.value,
-            "format": None if self.heatmaps is Heatmaps.NONE else self.picture_format.value,
-            "maps": self.save_maps,
-        }
-        return hashlib.sha256(json.dumps(document).encode()).hexdigest()[:16]
 
 
 def score_batch(

@@ -58,8 +58,8 @@ def compare(
     from diffusionad_client.commands.progress import scoring_progress
     from diffusionad_client.comparison.run import COMPARE_HTML, check_output, compare_models
     from diffusionad_client.pages.rendering import check_can_render
-    from diffusionad_client.scoring.batch import Settings
     from diffusionad_client.scoring.drawing import Heatmaps
+    from diffusionad_client.scoring.settings import Settings
     from diffusionad_client.scoring.sources import find_images
 
     if not server.is_made:

@@ -72,7 +72,7 @@ def wait_until(condition: Callable[[], bool], within: float = 30.0) -> None:
         pytest.param("image_decoding_32", signal.SIGKILL, DOWN_WITHIN_S,
                      "the process of image_decoding_32 version 1 (process", id="a decoder"),
         pytest.param("", signal.SIGSEGV, 20.0,
-                     "Triton stopped: it was killed by signal 11", id="the server"),
+                     "was killed by signal 11", id="the server"),
         pytest.param("widget__segmentation", signal.SIGSTOP, 5.0,
                      "has stood still for 3 s", id="a stopped step"),
     ],

@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from in_memory import InMemory
 from PIL import Image
 
 from diffusionad_client import (
@@ -24,7 +25,7 @@ from diffusionad_client import (
 )
 from diffusionad_client.artifacts.metadata import ReleaseMetadata
 from diffusionad_client.sdk import releases
-from diffusionad_client.sdk.transports.base import About, Answer, IndexEntry, ModelConfig
+from diffusionad_client.sdk.transports.base import IndexEntry, ModelConfig
 
 SIZE = 32
 
@@ -395,52 +396,6 @@ def test_an_answer_that_does_not_come_in_time_is_an_error(triton: Any) -> None:
     triton.slow_s = 0.4
     with Client(triton.url) as client, pytest.raises(DeadlineExceededError):
         client.inspect(red(1), timeout=0.2)
-
-
-class InMemory:
-    """A transport without a network: a model that finds nothing."""
-
-    def __init__(self, metadata: ReleaseMetadata) -> None:
-        self.metadata = metadata
-        self.closed = False
-
-    def ready(self, *, timeout: float) -> bool:
-        return True
-
-    def about(self, *, timeout: float) -> About:
-        return About(server="memory", version="0")
-
-    def model_ready(self, model: str, *, timeout: float) -> bool:
-        return True
-
-    def index(self, *, timeout: float) -> list[IndexEntry]:
-        return [IndexEntry(self.metadata.category, "7", ready=True)]
-
-    def versions(self, model: str, *, timeout: float) -> list[str]:
-        return ["7"]
-
-    def config(self, model: str, version: str, *, timeout: float) -> ModelConfig:
-        return ModelConfig(
-            batched=True,
-            signature=contract.ensemble_signature(self.metadata.size, self.metadata.contract),
-            parameters={contract.METADATA_PARAMETER: self.metadata.to_json()},
-        )
-
-    def infer(
-        self,
-        model: str,
-        image: np.ndarray[Any, Any],
-        outputs: Sequence[str],
-        *,
-        priority: contract.Priority,
-        timeout: float,
-        request_id: str,
-        headers: Any,
-    ) -> Answer:
-        return Answer("7", {contract.SCORE: np.zeros((len(image), 1), np.float32)})
-
-    def close(self) -> None:
-        self.closed = True
 
 
 def test_a_client_works_over_any_transport(make_metadata: Callable[..., ReleaseMetadata]) -> None:

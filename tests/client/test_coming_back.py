@@ -3,26 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import grpc
 import numpy as np
 import pytest
+from waiting import wait_for
 
 from diffusionad_client import Client, ModelNotFoundError
 from diffusionad_client.testing import Fault, Refusal
 
 IMAGE = np.zeros((8, 8, 3), np.uint8)
 NOT_THIS_ONE = "Request for unknown model: 'screw' version 1 is not at ready state"
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.02)
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ import grpc
 import numpy as np
 import pytest
 from PIL import Image
+from waiting import wait_for
 
 from diffusionad_client import (
     Client,
@@ -42,13 +43,6 @@ KEY = "k" * 20
 def server() -> Iterator[FakeServer]:
     with FakeServer(FakeCategory(size=16)) as server:
         yield server
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 10) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.01)
 
 
 def test_one_line_serves_a_category() -> None:

@@ -6,7 +6,7 @@ import asyncio
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from threading import Event, Thread
@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import trustme
 from click.testing import CliRunner
+from waiting import wait_for
 
 from diffusionad_client import (
     AsyncClient,
@@ -49,13 +50,6 @@ def fleet() -> Iterator[list[FakeServer]]:
 
 def urls(fleet: list[FakeServer]) -> list[str]:
     return [server.url for server in fleet]
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 10) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.01)
 
 
 def answered(fleet: list[FakeServer]) -> list[int]:

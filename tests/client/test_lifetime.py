@@ -20,6 +20,7 @@ import grpc
 import numpy as np
 import pytest
 from PIL import Image
+from waiting import wait_for
 
 from diffusionad_client import (
     AsyncClient,
@@ -52,13 +53,6 @@ def by_name(server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> str:
 
     monkeypatch.setattr(socket, "getaddrinfo", look_up)
     return "triton.plant:8001"
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.01)
 
 
 def test_calls_under_way_in_an_event_loop_end_with_an_error_when_it_is_closed(

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import inspect
 import json
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from in_memory import InMemory
 from PIL import Image
 
 import diffusionad_client
@@ -26,9 +27,7 @@ from diffusionad_client import (
     Inspection,
     ReleaseMetadata,
     Thresholds,
-    contract,
 )
-from diffusionad_client.sdk.transports.base import About, Answer, IndexEntry, ModelConfig
 
 IMAGE = np.zeros((8, 8, 3), np.uint8)
 
@@ -161,52 +160,6 @@ def test_every_public_method_and_each_of_its_arguments_is_in_the_table() -> None
             thing = getattr(thing, part)
         wanted = set(inspect.signature(thing).parameters) - {"self"}
         assert wanted == set(arguments), name
-
-
-class InMemory:
-    """A server that finds nothing, in this process."""
-
-    def __init__(self, metadata: ReleaseMetadata) -> None:
-        self.metadata = metadata
-
-    def ready(self, *, timeout: float) -> bool:
-        return True
-
-    def about(self, *, timeout: float) -> About:
-        return About(server="memory", version="0")
-
-    def model_ready(self, model: str, *, timeout: float) -> bool:
-        return True
-
-    def index(self, *, timeout: float) -> list[IndexEntry]:
-        return [IndexEntry(self.metadata.category, "7", ready=True)]
-
-    def versions(self, model: str, *, timeout: float) -> list[str]:
-        return ["7"]
-
-    def config(self, model: str, version: str, *, timeout: float) -> ModelConfig:
-        return ModelConfig(
-            batched=True,
-            signature=contract.ensemble_signature(self.metadata.size, self.metadata.contract),
-            parameters={contract.METADATA_PARAMETER: self.metadata.to_json()},
-        )
-
-    def infer(self, model: str, batch: Any, outputs: Sequence[str], **options: Any) -> Answer:
-        specs = contract.ensemble_signature(self.metadata.size, 1).outputs
-        tensors = {
-            spec.name: np.zeros((1, *spec.dims), np.float32 if spec.dtype == "FP32" else np.uint8)
-            for spec in specs
-        }
-        return Answer("7", {name: tensors[name] for name in outputs})
-
-    def load(self, model: str, *, timeout: float) -> None:
-        pass
-
-    def unload(self, model: str, *, timeout: float) -> None:
-        pass
-
-    def close(self) -> None:
-        pass
 
 
 class InMemoryOfALoop(InMemory):

@@ -14,12 +14,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
 from click.testing import CliRunner, Result
+from waiting import wait_for as wait_for_seconds
 
 from diffusionad_client.cli import main
 from diffusionad_client.commands import progress
@@ -28,6 +30,8 @@ from diffusionad_client.output_folders import claimed
 from diffusionad_client.scoring.results import RESULTS, read_rows, read_summary
 from diffusionad_client.scoring.sinks import FolderSink
 from diffusionad_client.testing import Refusal
+
+wait_for = partial(wait_for_seconds, seconds=30)
 
 SaveImage = Callable[..., Path]
 FAULTS = Path(__file__).parents[3] / "shared" / "faults" / "results"
@@ -416,13 +420,6 @@ def test_a_full_disk_is_named_and_what_was_scored_is_kept(
     written = (output / "results.jsonl").read_text().splitlines()
     assert written[: len(kept)] == kept
     assert len(written) == 300
-
-
-def wait_for(condition: Callable[[], object]) -> None:
-    end = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.02)
 
 
 def test_off_a_terminal_a_plain_line_says_now_and_then_how_far_the_run_is(

@@ -6,11 +6,12 @@ import asyncio
 import gc
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import numpy as np
 import pytest
+from waiting import wait_for
 
 from diffusionad_client import (
     ArgumentError,
@@ -33,13 +34,6 @@ def server() -> Iterator[FakeServer]:
     category = FakeCategory(size=16, score=lambda picture: float(picture.mean()) / 255)
     with FakeServer(category, threads=32) as server:
         yield server
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.01)
 
 
 def scores_of(values: list[int]) -> list[float]:

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from threading import Event, Thread
@@ -10,6 +9,7 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
+from waiting import wait_for
 
 from diffusionad_client import Client, Connection, Priority, contract, errors
 from diffusionad_client.sdk.connection import check_url
@@ -262,13 +262,6 @@ def test_a_server_on_this_machine_is_reached_past_the_proxy(
 )
 def test_only_this_machines_own_addresses_go_past_the_proxy(url: str, past: bool) -> None:
     assert (("grpc.enable_http_proxy", 0) in channel_options(url)) is past
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.02)
 
 
 def test_answers_of_more_than_4_megabytes_arrive(triton: Any, make_category: Any) -> None:

@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -20,6 +21,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from PIL import Image
+from waiting import wait_for as wait_for_seconds
 
 from diffusionad_client import (
     Client,
@@ -31,6 +33,8 @@ from diffusionad_client import (
 from diffusionad_client.cli import main
 from diffusionad_client.sdk.admin_key import ensure_admin_key
 from diffusionad_tools.server.process import ExplicitControl, ServerSettings, running_server
+
+wait_for = partial(wait_for_seconds, seconds=30)
 
 pytestmark = pytest.mark.server
 
@@ -49,13 +53,6 @@ def port() -> int:
         free.bind(("127.0.0.1", 0))
         number: int = free.getsockname()[1]
         return number
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.02)
 
 
 def test_no_call_is_lost_while_a_server_stops_and_starts_again(

@@ -14,6 +14,7 @@ import struct
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from tritonclient.grpc import service_pb2, service_pb2_grpc
+from waiting import wait_for as wait_for_seconds
 
 from diffusionad_client import Client, contract
 from diffusionad_client.sdk.admin_key import ADMIN_METADATA
@@ -33,6 +35,8 @@ from diffusionad_tools.server.process import (
     TritonProcess,
     running_server,
 )
+
+wait_for = partial(wait_for_seconds, seconds=20)
 
 pytestmark = pytest.mark.server
 
@@ -282,10 +286,3 @@ def test_a_process_that_died_is_told_in_tritons_words(
     pair.process.kill()  # in order, it would wait for the dead process
     assert real[0] == "INTERNAL"
     assert fake == real
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.05)

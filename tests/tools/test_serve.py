@@ -7,13 +7,14 @@ import re
 import signal
 import socket
 import tempfile
-import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from waiting import wait_for
 
 from diffusionad_client.cli import main
 from diffusionad_client.errors import ServeError
@@ -21,6 +22,8 @@ from diffusionad_client.local_server import READY_PREFIX
 from diffusionad_client.sdk.client import Client
 from diffusionad_tools.server import site, supervisor
 from diffusionad_tools.server.site import Site
+
+wait_until = partial(wait_for, seconds=20)
 
 SHARED_MEMORY = Path("/dev/shm")
 
@@ -305,10 +308,3 @@ def test_a_missing_repository_is_one_line_and_exit_code_1(tmp_path: Path) -> Non
     assert result.exit_code == 1
     assert "nowhere: no such model repository" in result.stderr
     assert "Traceback" not in result.output
-
-
-def wait_until(condition: Callable[[], bool], timeout: float = 20.0) -> None:
-    end = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < end, f"not so within {timeout:g} s"
-        time.sleep(0.1)

@@ -9,14 +9,16 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
+from waiting import wait_for
 
 from diffusionad_client import Client, errors
 from diffusionad_client.cli import main
@@ -29,6 +31,8 @@ from diffusionad_tools.server.process import (
     TritonProcess,
     running_server,
 )
+
+wait_until = partial(wait_for, seconds=30)
 
 IMAGE = np.zeros((32, 32, 3), np.uint8)
 ADMIN_KEY = "k" * 20
@@ -196,13 +200,6 @@ def is_ready(client: Client) -> bool:
         return client.health(timeout=1).ready
     except errors.ServerUnavailableError:
         return False
-
-
-def wait_until(condition: Callable[[], bool], within: float = 30.0) -> None:
-    end = time.monotonic() + within
-    while not condition():
-        assert time.monotonic() < end, f"not so within {within:g} s"
-        time.sleep(0.05)
 
 
 def _is_triton(pid: int) -> bool:

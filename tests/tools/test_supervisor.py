@@ -6,18 +6,21 @@ import io
 import os
 import signal
 import time
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
+from waiting import wait_for
 
 from diffusionad_client import Client, errors
 from diffusionad_client.local_server import READY_PREFIX
 from diffusionad_client.sdk.admin_key import ensure_admin_key
 from diffusionad_tools.server.supervisor import Restarts
+
+wait_until = partial(wait_for, seconds=30)
 
 IMAGE = np.zeros((32, 32, 3), np.uint8)
 DOWN_WITHIN_S = 1.0  # of a death; standing still takes longer to tell
@@ -55,13 +58,6 @@ def is_ready(client: Client) -> bool:
         return False
 
 
-def wait_until(condition: Callable[[], bool], within: float = 30.0) -> None:
-    end = time.monotonic() + within
-    while not condition():
-        assert time.monotonic() < end, f"not so within {within:g} s"
-        time.sleep(0.05)
-
-
 @pytest.mark.server
 @pytest.mark.parametrize(
     ("victim", "number", "noticed_within", "said"),
@@ -90,7 +86,7 @@ def test_a_server_that_loses_a_process_is_not_ready_until_it_serves_again_at_the
     with Client(url, timeout=30) as client:
         before = client.inspect(IMAGE)
         os.kill(process_of(command, victim), number)
-        wait_until(lambda: not is_ready(client), noticed_within)
+        wait_until(lambda: not is_ready(client), seconds=noticed_within)
         wait_until(lambda: is_ready(client))
         for encoded in (False, True, True, True):  # of two decoders none may be dead
             assert client.inspect(IMAGE).score == before.score
@@ -154,7 +150,7 @@ def test_under_explicit_control_what_was_loaded_is_loaded_again_and_unloading_is
         config = repository / "nut__segmentation" / "config.pbtxt"
         config.write_text(config.read_text().replace("dims: 1\n", "dims: 2\n"))
         os.kill(process_of(command, "bolt__segmentation"), signal.SIGKILL)
-        wait_until(lambda: not is_ready(client), DOWN_WITHIN_S + 1.5)
+        wait_until(lambda: not is_ready(client), seconds=DOWN_WITHIN_S + 1.5)
         wait_until(lambda: is_ready(client))
 
         assert client.inspect(IMAGE, model="bolt").model == "bolt"

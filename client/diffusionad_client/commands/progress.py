@@ -157,11 +157,11 @@ def _bar(console: Console, images: int | None, title: str) -> Iterator[_Spoken]:
     with Progress(*columns, console=console) as bar:
         task = bar.add_task("", total=images, rate=0.0, counts="")
 
-        class Bar(_Spoken):
+        class Drawn(_Spoken):
             def advance(self) -> None:
                 bar.update(task, advance=1, rate=self.pace.rate(), counts=self.pace.counts())
 
-        yield Bar(console, images)
+        yield Drawn(console, images)
 
 
 class _JsonLines(Listener):

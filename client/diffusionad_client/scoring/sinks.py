@@ -6,7 +6,6 @@ import json
 from collections.abc import Collection
 from contextlib import ExitStack
 from dataclasses import asdict
-from types import TracebackType
 from typing import Protocol
 
 from diffusionad_client.files import write_aside
@@ -72,12 +71,7 @@ class FolderSink:
     def __enter__(self) -> FolderSink:
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exc_info: object) -> None:
         self._stack.close()
 
     @property

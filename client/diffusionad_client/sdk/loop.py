@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from diffusionad_client.errors import DiffusionADError
 from diffusionad_client.sdk.steps import (
+    AT_ONCE,
     Alongside,
     Ask,
     Pause,
@@ -24,8 +25,6 @@ from diffusionad_client.sdk.steps import (
 from diffusionad_client.sdk.threads import addresses
 
 T = TypeVar("T")
-
-_AT_ONCE = 16
 
 
 class LoopDriver:
@@ -103,7 +102,7 @@ class LoopDriver:
         return self._pool
 
     async def _together(self, step: Together) -> list[Any]:
-        room = asyncio.Semaphore(_AT_ONCE)
+        room = asyncio.Semaphore(AT_ONCE)
 
         async def take(course: Steps[Any]) -> Any:
             async with room:

@@ -33,4 +33,5 @@ class Options:
 
     def but(self, **changes: Any) -> Options:
         """Give the same with those changes that are not None."""
-        return replace(self, **{name: v for name, v in changes.items() if v is not None})
+        given = {name: value for name, value in changes.items() if value is not None}
+        return replace(self, **given) if given else self  # which is checked: calls ask each time

@@ -56,7 +56,7 @@ class Server:
     def standing(self, model: str) -> Standing:
         """Give how a model fares on it; "" stands for calls that name none."""
         found = self._standings.get(model)
-        return found or self._standings.setdefault(model, Standing(self.url, model))
+        return found or self._standings.setdefault(model, Standing(model))
 
     def away(self) -> list[Standing]:
         """Give what is sent no calls."""

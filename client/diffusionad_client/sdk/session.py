@@ -7,6 +7,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from threading import Lock
 from typing import TypeVar
 
@@ -135,9 +136,8 @@ class Session:
         """Load a category, or load it anew, on every server."""
         deadline = Deadline(options.timeout)
         model = check_form(model)
-        yield from self.servers.begin(deadline)
-        courses = [self._load(model, server, deadline) for server in self.servers.all()]
-        return (yield from together(courses))[0]
+        loaded = yield from self._everywhere(partial(self._load, model), deadline)
+        return loaded[0]
 
     def _load(self, model: str, server: Server, deadline: Deadline) -> Steps[ServedModel]:
         yield from load_when_settled(server.link, model, deadline)
@@ -154,10 +154,7 @@ class Session:
         """Unload a category from every server."""
         deadline = Deadline(options.timeout)
         model = check_form(model)
-        yield from self.servers.begin(deadline)
-        yield from together(
-            [self._unload(model, server, deadline) for server in self.servers.all()]
-        )
+        yield from self._everywhere(partial(self._unload, model), deadline)
 
     def _unload(self, model: str, server: Server, deadline: Deadline) -> Steps[None]:
         yield from ask(lambda: server.link.unload(model, timeout=deadline.left()))
@@ -173,11 +170,10 @@ class Session:
         """Send a grey image through a category, or through all, of every server."""
         deadline = Deadline(options.timeout)
         chosen = options.model if model is None else check_form(model)
-        yield from self.servers.begin(deadline)
-        courses = [self._probe(server, chosen, deadline) for server in self.servers.all()]
-        return [found for each in (yield from together(courses)) for found in each]
+        probes = yield from self._everywhere(partial(self._probe, chosen), deadline)
+        return [found for each in probes for found in each]
 
-    def _probe(self, server: Server, model: str | None, deadline: Deadline) -> Steps[list[Probe]]:
+    def _probe(self, model: str | None, server: Server, deadline: Deadline) -> Steps[list[Probe]]:
         if model is not None:
             return [(yield from probe(server, model, deadline))]
         catalogue = yield from server.releases.categories(deadline)
@@ -195,6 +191,14 @@ class Session:
             latencies=tally.latencies(),
             servers=servers,
         )
+
+    def _everywhere(
+        self, course: Callable[[Server, Deadline], Steps[T]], deadline: Deadline
+    ) -> Steps[list[T]]:
+        """Take a course with every server, at once."""
+        yield from self.servers.begin(deadline)
+        courses = [course(server, deadline) for server in self.servers.all()]
+        return (yield from together(courses))
 
     @contextmanager
     def _counted(self) -> Iterator[None]:

@@ -19,7 +19,6 @@ _TRIALS = 1  # calls at once to what came back, until one is answered
 class Standing:
     """A circuit breaker: up, away, or on trial."""
 
-    url: str
     model: str
     away: DiffusionADError | None = None  # why no call is sent
     on_trial: bool = False  # it says that it is ready, but has not answered yet

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from threading import Lock
 from typing import Any
 
@@ -55,24 +55,14 @@ class Stats:
 
     def to_dict(self) -> dict[str, Any]:
         """Give all of it as a document for JSON; None stands where there is no number."""
-        return {
-            "calls": self.calls,
-            "tries": self.tries,
-            "answers": self.answers,
-            "errors": dict(self.errors),
-            "latencies": _numbers(self.latencies),
-            "servers": [
-                {
-                    **{name: getattr(server, name) for name in _OF_A_SERVER},
-                    "errors": dict(server.errors),
-                    "latencies": _numbers(server.latencies),
-                }
-                for server in self.servers
-            ],
-        }
-
-
-_OF_A_SERVER = ("url", "up", "under_way", "tries", "answers")
+        document = asdict(self)
+        document["servers"] = [*document["servers"]]
+        for part in (document, *document["servers"]):
+            part["latencies"] = {
+                name: None if math.isnan(value) else value
+                for name, value in part["latencies"].items()
+            }
+        return document
 
 
 @dataclass
@@ -126,8 +116,3 @@ def _quantile(bins: list[tuple[int, int]], count: int, q: float, longest: float)
         if seen >= rank:
             return min(_FINEST_S * math.exp((number - 0.5) * _STEP), longest)
     return math.nan
-
-
-def _numbers(latencies: Latencies) -> dict[str, float | int | None]:
-    values = {name: getattr(latencies, name) for name in latencies.__dataclass_fields__}
-    return {name: None if math.isnan(value) else value for name, value in values.items()}

@@ -45,9 +45,12 @@ class Pause:
     seconds: float
 
 
+AT_ONCE = 16  # of the courses that are taken together
+
+
 @dataclass(frozen=True)
 class Together:
-    """Take several courses at once; the answer is the list of theirs."""
+    """Take several courses at once, AT_ONCE of them; the answer is the list of theirs."""
 
     courses: Sequence[Steps[Any]]
 

@@ -40,7 +40,7 @@ class Outcome:
         return self.inspection
 
 
-class Window:
+class Order:
     """Which outcomes may be given now: in the order of their images, or as they come."""
 
     def __init__(self, *, ordered: bool) -> None:
@@ -69,7 +69,7 @@ def thread_stream(
     """Score images in threads. Wrong arguments are errors at once, not when it is drawn on."""
     width = _check_window(window)
     _check_sources(sources, Iterable)
-    return _ThreadStream(inspect, iter(sources), width, _window(ordered)).run()
+    return _ThreadStream(inspect, iter(sources), width, _order(ordered)).run()
 
 
 class _ThreadStream:
@@ -78,12 +78,12 @@ class _ThreadStream:
         inspect: Callable[..., Inspection],
         sources: Iterator[ImageSource],
         width: int,
-        window: Window,
+        order: Order,
     ) -> None:
         self._inspect = inspect
         self._sources = sources
         self._width = width
-        self._window = window
+        self._order = order
         self._room = threading.Semaphore(width)
         self._came: queue.SimpleQueue[Outcome | _End] = queue.SimpleQueue()
         self._cancellation = Cancellation()
@@ -104,7 +104,7 @@ class _ThreadStream:
                 if isinstance(came, _End):
                     end = came
                     continue
-                for outcome in self._window.take(came):
+                for outcome in self._order.take(came):
                     yield outcome
                     self._check_process()
                     given += 1
@@ -168,14 +168,14 @@ def loop_stream(
     """Score images in tasks of the event loop that is running; as `thread_stream` otherwise."""
     width = _check_window(window)
     _check_sources(sources, (Iterable, AsyncIterable))
-    return _loop_stream(inspect, sources, width, _window(ordered))
+    return _loop_stream(inspect, sources, width, _order(ordered))
 
 
 async def _loop_stream(
     inspect: Callable[..., Awaitable[Inspection]],
     sources: Iterable[ImageSource] | AsyncIterable[ImageSource],
     width: int,
-    order: Window,
+    order: Order,
 ) -> AsyncIterator[Outcome]:
     room = asyncio.Semaphore(width)
     came: asyncio.Queue[Outcome | _End] = asyncio.Queue()
@@ -250,8 +250,8 @@ async def _drawn(
             yield source
 
 
-def _window(ordered: bool) -> Window:
-    return Window(ordered=check_flag("ordered", ordered))
+def _order(ordered: bool) -> Order:
+    return Order(ordered=check_flag("ordered", ordered))
 
 
 def _check_sources(sources: object, kinds: Any) -> None:

@@ -12,6 +12,7 @@ from contextlib import suppress
 from typing import Any, TypeVar
 
 from diffusionad_client.sdk.steps import (
+    AT_ONCE,
     Alongside,
     Ask,
     Pause,
@@ -24,8 +25,6 @@ from diffusionad_client.sdk.steps import (
 from diffusionad_client.sdk.transports.grpc import Cancellation, cancellation_here
 
 T = TypeVar("T")
-
-_AT_ONCE = 16
 
 
 class ThreadDriver:
@@ -66,7 +65,7 @@ class ThreadDriver:
     def _together(self, step: Together) -> list[Any]:
         if len(step.courses) < 2:
             return [self.run(course) for course in step.courses]
-        workers = min(_AT_ONCE, len(step.courses))
+        workers = min(AT_ONCE, len(step.courses))
         cancellation = cancellation_here() or Cancellation()
 
         def take(course: Steps[Any]) -> Any:

@@ -10,6 +10,7 @@ import grpc
 import numpy as np
 from numpy.typing import NDArray
 
+from diffusionad_client.sdk.transports.messages import packed
 from diffusionad_client.testing.faults import RefusedError, named
 from diffusionad_client.testing.models import MOST_AT_ONCE, Model
 
@@ -56,7 +57,7 @@ def write_outputs(response: Any, outputs: dict[str, NDArray[Any]]) -> Any:
     """Write named arrays into a response, and return it."""
     for name, array in outputs.items():
         response.outputs.add(name=name, datatype=_KINDS[array.dtype.kind], shape=array.shape)
-        response.raw_output_contents.append(_packed(array))
+        response.raw_output_contents.append(packed(array))
     return response
 
 
@@ -69,14 +70,8 @@ def replace_output(response: Any, name: str, array: NDArray[Any] | None) -> None
             del response.outputs[number], response.raw_output_contents[number]
         else:
             output.shape[:] = array.shape
-            response.raw_output_contents[number] = _packed(array)
+            response.raw_output_contents[number] = packed(array)
         return
-
-
-def _packed(array: NDArray[Any]) -> bytes:
-    if array.dtype.kind == "O":
-        return b"".join(_LENGTH.pack(len(e)) + e for e in array.reshape(-1).tolist())
-    return array.tobytes()
 
 
 def _content(request: Any) -> bytes:

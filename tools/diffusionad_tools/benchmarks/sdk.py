@@ -23,6 +23,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,7 @@ def overhead(rounds: int, images: int, url: str | None, model: str) -> None:
     """
     at = nullcontext(url) if url else _server()
     with at as url, Client(url, model) as client, _bare(url, model) as bare:
-        ask = lambda: client.inspect(_IMAGE, **_ONLY_SCORE)  # noqa: E731
+        ask = partial(client.inspect, _IMAGE, **_ONLY_SCORE)
         ways: dict[str, Callable[[], float]] = {
             "bare, 1": lambda: _in_threads(bare, 1, images),
             "sdk, 1": lambda: _in_threads(ask, 1, images),

@@ -27,25 +27,21 @@ class AioTransport(Methods):
         credentials: Credentials | None = None,
         host: str | None = None,
     ) -> None:
-        self._line = Line(url, admin_key, credentials, host)
-        self._channel: Any = None  # made on its event loop
-        self._methods: dict[str, Any] = {}
+        self._line = Line(grpc.aio, url, admin_key=admin_key, credentials=credentials, host=host)
 
     async def close(self) -> None:
         """Let go of the connection; calls under way end with an error."""
         self._line.closed = True
-        if self._channel is not None:
-            await self._channel.close()
+        if self._line.channel is not None:
+            await self._line.channel.close()
 
     def _send(self, message: Message[T], timeout: float) -> Any:
         return self._sent(message, timeout)
 
     async def _sent(self, message: Message[T], timeout: float) -> T:
         line, started = self._line, time.monotonic()
-        if line.closed:
-            raise line.closed_error()
         try:
-            method = self._method(message.method)
+            method = line.method(message.method)
             metadata = line.metadata(message)
             response = await method(message.request, timeout=timeout, metadata=metadata)
         except asyncio.CancelledError:
@@ -65,24 +61,6 @@ class AioTransport(Methods):
             raise line.closed_error() from exc
         line.answered = True
         return message.read(response)
-
-    def _method(self, name: str) -> Any:
-        if self._line.renewed():
-            self._dial()
-        method = self._methods.get(name)
-        if method is None:
-            method = self._methods[name] = self._channel.unary_unary(*self._line.method(name))
-        return method
-
-    def _dial(self) -> None:
-        """Make the channel; gRPC closes an old one when the last call lets go of it."""
-        secret = self._line.credentials.channel_credentials()
-        target, options = self._line.target, self._line.options
-        if secret is None:
-            self._channel = grpc.aio.insecure_channel(target, options=options)
-        else:
-            self._channel = grpc.aio.secure_channel(target, secret, options=options)
-        self._methods = {}
 
 
 def _is_cancelled() -> bool:

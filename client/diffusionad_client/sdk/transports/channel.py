@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import threading
+from types import ModuleType
 from typing import Any
 
 from tritonclient.grpc import service_pb2
@@ -44,55 +46,82 @@ def channel_options(url: str) -> list[tuple[str, int | str]]:
     return [*_CHANNEL_OPTIONS, _PAST_THE_PROXY] if local else [*_CHANNEL_OPTIONS]
 
 
-_SERVICE = "/inference.GRPCInferenceService/"
+_SERVICE = service_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"]
+
+
+def _form(name: str) -> tuple[str, Any, Any]:
+    """Give a method's path, and how its messages become bytes and back."""
+    method = _SERVICE.methods_by_name[name]
+    request = getattr(service_pb2, method.input_type.name)
+    response = getattr(service_pb2, method.output_type.name)
+    return f"/{_SERVICE.full_name}/{name}", request.SerializeToString, response.FromString
 
 
 class Line:
-    """One channel's address, and what is said of its calls.
+    """A channel to one server, and what is said of its calls. Threads may share it.
 
-    `host` is the name that the server's certificate holds, where its address
-    was looked up from one.
+    `dialler` is `grpc` or `grpc.aio`, whose channels it is of. The channel is
+    made when it is first used, and anew when the files of its credentials
+    change; calls under way end on the old one. `host` is the name that the
+    server's certificate holds, where its address was looked up from one.
     """
 
     def __init__(
-        self, url: str, admin_key: str | None, credentials: Credentials | None, host: str | None
+        self,
+        dialler: ModuleType,
+        url: str,
+        *,
+        admin_key: str | None,
+        credentials: Credentials | None,
+        host: str | None,
     ) -> None:
         if credentials is None:
             credentials = credentials_of(Connection(url, admin_key=admin_key))
-        self.target = url
-        self.options = channel_options(url)
+        self.closed = False
+        self.answered = False  # on the channel that there is now
+        self.channel: Any = None
+        self._dialler = dialler
+        self._target = url
+        self._options = channel_options(url)
         if host is not None:
-            self.options += [
+            self._options += [
                 ("grpc.default_authority", host),
                 ("grpc.ssl_target_name_override", host),
             ]
-        self.credentials = credentials
-        self.closed = False
-        self.answered = False  # on the channel that there is now
+        self._credentials = credentials
+        self._methods: dict[str, Any] = {}
+        self._lock = threading.Lock()
         self._called = url if host is None else f"{host}:{url.rpartition(':')[2]}"
         self._stamp: Stamp | None = None
 
-    def renewed(self) -> bool:
-        """Tell whether a channel has to be made: there is none, or a file of TLS has changed."""
-        stamp = self.credentials.stamp()
-        if stamp == self._stamp or self.closed:
-            return False
-        self._stamp, self.answered = stamp, False
-        return True
-
     def metadata(self, message: Message[Any]) -> Headers:
         """Give the headers of a call."""
-        admin = self.credentials.admin_metadata() if message.of_repository else ()
-        return [*self.credentials.metadata(), *message.headers, *admin]
+        admin = self._credentials.admin_metadata() if message.of_repository else ()
+        return [*self._credentials.metadata(), *message.headers, *admin]
 
-    def method(self, name: str) -> tuple[str, Any, Any]:
-        """Give a method's path, and how its messages become bytes and back."""
-        method = service_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].methods_by_name[
-            name
-        ]
-        request = getattr(service_pb2, method.input_type.name)
-        response = getattr(service_pb2, method.output_type.name)
-        return _SERVICE + name, request.SerializeToString, response.FromString
+    def method(self, name: str) -> Any:
+        """Give what calls a method of Triton's. Raises a `DiffusionADError` once it is closed."""
+        with self._lock:
+            if self.closed:
+                raise self.closed_error()
+            stamp = self._credentials.stamp()
+            if stamp != self._stamp:
+                self._stamp, self.answered = stamp, False
+                self._dial()
+            method = self._methods.get(name)
+            if method is None:
+                method = self._methods[name] = self.channel.unary_unary(*_form(name))
+            return method
+
+    def _dial(self) -> None:
+        """Make the channel; gRPC closes an old one when the last call lets go of it."""
+        secret = self._credentials.channel_credentials()
+        target, options = self._target, self._options
+        if secret is None:
+            self.channel = self._dialler.insecure_channel(target, options)
+        else:
+            self.channel = self._dialler.secure_channel(target, secret, options)
+        self._methods = {}
 
     def error(
         self, code: Any, details: str | None, message: Message[Any], timeout: float
@@ -110,11 +139,11 @@ class Line:
     def why(self, details: str, message: Message[Any], timeout: float) -> DiffusionADError | None:
         """Find out, within `timeout` s, whether TLS is why; it blocks."""
         about = self._about(message)
-        return ask_why(details, self._called, self.credentials, about, timeout)
+        return ask_why(details, self._called, self._credentials, about, timeout)
 
     def _about(self, message: Message[Any]) -> str:
-        return self.target if message.model is None else f"{message.model} on {self.target}"
+        return self._target if message.model is None else f"{message.model} on {self._target}"
 
     def closed_error(self) -> DiffusionADError:
         """Say that this channel is closed."""
-        return DiffusionADError(f"{self.target}: this client is closed; make a new one")
+        return DiffusionADError(f"{self._target}: this client is closed; make a new one")

@@ -19,10 +19,10 @@ T = TypeVar("T")
 
 
 class GrpcTransport(Methods):
-    """A `Transport` over one channel, made anew when the files of its credentials change.
+    """A `Transport` over one channel.
 
-    Calls under way end on the old one. Without `credentials` the server is
-    reached in plain text; `admin_key` goes with calls on the repository alone.
+    Without `credentials` the server is reached in plain text; `admin_key` goes
+    with calls on the repository alone.
     """
 
     def __init__(
@@ -33,21 +33,18 @@ class GrpcTransport(Methods):
         credentials: Credentials | None = None,
         host: str | None = None,
     ) -> None:
-        self._line = Line(url, admin_key, credentials, host)
-        self._lock = threading.Lock()
-        self._channel: Any = None
-        self._methods: dict[str, Any] = {}
-        self._dial()
+        self._line = Line(grpc, url, admin_key=admin_key, credentials=credentials, host=host)
 
     def close(self) -> None:
         """Let go of the connection; calls under way end with an error."""
         self._line.closed = True
-        self._channel.close()
+        if self._line.channel is not None:
+            self._line.channel.close()
 
     def _send(self, message: Message[T], timeout: float) -> T:
         line, started = self._line, time.monotonic()
         try:
-            method = self._method(message.method)
+            method = line.method(message.method)
             response = _respond(method, message.request, timeout, line.metadata(message))
         except grpc.RpcError as exc:
             error = line.error(exc.code(), exc.details(), message, timeout)
@@ -61,29 +58,6 @@ class GrpcTransport(Methods):
             raise line.closed_error() from exc
         line.answered = True
         return message.read(response)
-
-    def _method(self, name: str) -> Any:
-        self._dial()
-        methods = self._methods
-        if name not in methods:
-            methods[name] = self._channel.unary_unary(*self._line.method(name))
-        return methods[name]
-
-    def _dial(self) -> None:
-        """Make the channel if there is none yet, or if its files have changed.
-
-        gRPC closes an old one when the last call lets go of it.
-        """
-        with self._lock:
-            if not self._line.renewed():
-                return
-            secret = self._line.credentials.channel_credentials()
-            target, options = self._line.target, self._line.options
-            if secret is None:
-                self._channel = grpc.insecure_channel(target, options)
-            else:
-                self._channel = grpc.secure_channel(target, secret, options)
-            self._methods = {}
 
 
 class Cancellation:

@@ -12,7 +12,7 @@ from tritonclient.grpc import model_config_pb2, service_pb2
 
 from diffusionad_client.contract import IMAGE, IMAGE_BYTES, Priority, Signature, TensorSpec
 from diffusionad_client.errors import ContractError
-from diffusionad_client.sdk.transports.base import Answer, Batch, IndexEntry, ModelConfig
+from diffusionad_client.sdk.transports.base import About, Answer, Batch, IndexEntry, ModelConfig
 from diffusionad_client.sdk.transports.errors import without_trace
 
 _LENGTH = struct.Struct("<I")  # before each element of a BYTES tensor
@@ -38,12 +38,9 @@ def infer_request(
     then nobody waits for any more, and it is dropped there.
     """
     request = service_pb2.ModelInferRequest(model_name=model, id=request_id)
-    if batch.dtype == np.uint8:
-        name, kind, content = IMAGE, "UINT8", batch.tobytes()
-    else:
-        name, kind, content = IMAGE_BYTES, "BYTES", _packed(batch)
+    name, kind = (IMAGE, "UINT8") if batch.dtype == np.uint8 else (IMAGE_BYTES, "BYTES")
     request.inputs.add(name=name, datatype=kind, shape=batch.shape)
-    request.raw_input_contents.append(content)
+    request.raw_input_contents.append(packed(batch))
     for output in outputs:
         request.outputs.add(name=output)
     request.parameters["priority"].uint64_param = int(priority)
@@ -58,6 +55,11 @@ def infer_answer(response: Any) -> Answer:
         version=response.model_version,
         outputs={tensor.name: _array(tensor, content) for tensor, content in tensors},
     )
+
+
+def about(response: Any) -> About:
+    """Read what a server says of itself."""
+    return About(response.name, response.version)
 
 
 def index_entries(response: Any) -> list[IndexEntry]:
@@ -103,8 +105,11 @@ def _array(tensor: Any, content: bytes) -> NDArray[Any]:
         ) from exc
 
 
-def _packed(batch: Batch) -> bytes:
-    return b"".join(_LENGTH.pack(len(file)) + file for file in batch.reshape(-1).tolist())
+def packed(array: NDArray[Any]) -> bytes:
+    """Write a tensor's content; of bytes objects, each with its length before it."""
+    if array.dtype == np.object_:
+        return b"".join(_LENGTH.pack(len(e)) + e for e in array.reshape(-1).tolist())
+    return array.tobytes()
 
 
 def _unpacked(content: bytes) -> list[bytes]:

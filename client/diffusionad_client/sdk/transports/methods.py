@@ -55,8 +55,7 @@ class Methods(ABC):
     def about(self, *, timeout: float) -> About:
         """Ask for the server's name and version."""
         request = service_pb2.ServerMetadataRequest()
-        read = lambda r: About(r.name, r.version)  # noqa: E731  as short as it is clear
-        return self._send(Message("ServerMetadata", request, read), timeout)
+        return self._send(Message("ServerMetadata", request, messages.about), timeout)
 
     def model_ready(self, model: str, *, timeout: float) -> bool:
         """Ask whether a version of a model is ready."""

@@ -143,7 +143,7 @@ def test_a_time_budget_ends_the_run_early(
 ) -> None:
     endless = changed(tiny_config, {"optimisation.steps": 100_000})
     module = train.train(
-        TrainingPlan(tiny_data, tmp_path / "run", endless, workers=0, time_budget=3)
+        TrainingPlan(tiny_data, tmp_path / "run", endless, workers=0, time_budget=6)
     )
     assert 0 < module.global_step < 100_000
     assert module.optimizers().optimizer.param_groups[0]["lr"] < 1e-4  # decayed to the end

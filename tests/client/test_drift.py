@@ -235,6 +235,21 @@ def test_a_threshold_is_held_against_the_rate_it_was_calibrated_to(
     assert "was calibrated to 1.00%" in found.meanings[0].sentence
 
 
+def test_rates_of_a_release_are_held_against_good_parts_alone() -> None:
+    now = [0.9] * 40 + [0.1] * 960
+    promised = Asked(false_reject_rate=0.01)
+    for folder, asked in (("good", 0.01), ("line", None)):
+        found = drift(rows(drawn(500), folder), rows(now, folder), calibrated_to=promised)
+        assert found.meanings[0].asked == asked
+    found = drift(
+        rows(drawn(500)),
+        rows(now),
+        asked=Asked(false_reject_rate=0.05),
+        calibrated_to=Asked(false_reject_rate=0.01, review_rate=0.02),
+    )
+    assert [meaning.asked for meaning in found.meanings] == [0.05, 0.02]
+
+
 # The command
 
 Write = Callable[[str, list[Row]], Path]

@@ -179,6 +179,9 @@ def test_a_bucket_of_a_real_s3_server_is_scored_and_gone_on_with(
         "torn.png": None,
     }
     assert records["lot-2/a.png"]["fields"] == {"lot": "lot-2", "part": "a"}
+    listed = bucket.list_objects_v2(Bucket="line-1", Prefix="today/")["Contents"]
+    etags = {entry["Key"].removeprefix("today/"): entry["ETag"].strip('"') for entry in listed}
+    assert {name: record["etag"] for name, record in records.items()} == etags
     asked = len(triton.requests)
     assert subprocess.run(command, capture_output=True, check=False).returncode == 3
     assert len(triton.requests) == asked

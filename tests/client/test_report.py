@@ -229,6 +229,15 @@ def test_images_in_a_bucket_are_not_linked(results: Path) -> None:
     assert page_data((results / "report.html").read_text())["pictures"]["image"] is None
 
 
+def test_the_speed_of_a_run_that_went_on_is_that_of_its_last_part(results: Path) -> None:
+    summary = json.loads((results / "run.json").read_text())
+    changed = summary | {"images": 12_000, "scored": 500, "seconds": 10.0}
+    (results / "run.json").write_text(json.dumps(changed))
+    assert CliRunner().invoke(main, ["report", str(results)]).exit_code == 0
+    page = (results / "report.html").read_text()
+    assert "12,000 images, 500 of them in 10.0 s (50.0 images/s)" in page
+
+
 @pytest.mark.parametrize("failed", [0, 3])
 def test_a_run_of_which_nothing_was_scored_has_a_page_that_says_so(
     results: Path, failed: int

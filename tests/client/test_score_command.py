@@ -21,10 +21,11 @@ from diffusionad_client import Client, images
 from diffusionad_client.artifacts.metadata import Thresholds
 from diffusionad_client.cli import main
 from diffusionad_client.pages import pictures
-from diffusionad_client.scoring import batch, run
+from diffusionad_client.scoring import batch, giving_up, run
 from diffusionad_client.scoring.drawing import Drawing, Heatmaps
 from diffusionad_client.scoring.local_files import ImageSet
 from diffusionad_client.scoring.row import Row
+from diffusionad_client.scoring.score_one import Recipe, score_one
 from diffusionad_client.scoring.sources import SourceImage
 from diffusionad_client.testing import Fault, Refusal
 
@@ -338,7 +339,7 @@ def test_a_refusal_ends_the_run_without_patience(
     result = score(tmp_path / "parts", "--url", triton.url, "--output", tmp_path / "out")
     assert result.exit_code == 1
     assert "access refused" in result.stderr
-    assert time.monotonic() - started < run.PATIENCE_S
+    assert time.monotonic() - started < giving_up.PATIENCE_S
 
 
 def test_a_picture_whose_name_is_too_long_is_a_failed_row(
@@ -465,11 +466,11 @@ def test_images_under_way_are_bounded_however_many_there_are(
     names = tuple(f"{i:03}.png" for i in range(100))
     for name in names:
         save_image(tmp_path / name, size=(8, 8))
-    recipe = run.Recipe(drawing=Drawing(heatmaps=Heatmaps.NONE))
+    recipe = Recipe(drawing=Drawing(heatmaps=Heatmaps.NONE))
     with Client(triton.url, "screw") as client:
 
         def score_row(image: SourceImage) -> Row:
-            return run.score_one(image, client.inspect, recipe).row
+            return score_one(image, client.inspect, recipe).row
 
         rows = run.score_all(ImageSet(tmp_path, names), score_row, concurrency=2)
         first = next(rows)

@@ -19,7 +19,7 @@ from click.testing import CliRunner, Result
 from diffusionad_client.cli import main
 from diffusionad_client.output_folders import claimed
 from diffusionad_client.scoring.appending import WholeLines
-from diffusionad_client.scoring.results import RESULTS, read_rows
+from diffusionad_client.scoring.results import RESULTS, read_rows, read_summary
 from diffusionad_client.testing import Fault
 
 SaveImage = Callable[..., Path]
@@ -108,6 +108,15 @@ def test_what_other_settings_or_another_release_gave_is_scored_anew(
     assert len(list(read_rows(tmp_path / "out"))) == 12
     assert score(*command, *change).exit_code == 0
     assert len(triton.requests) == asked + 12
+
+
+def test_the_results_say_what_their_thresholds_were_calibrated_to(
+    command: tuple[object, ...], tmp_path: Path
+) -> None:
+    for own, rates in (((), (0.01, 0.05)), (("--reject", "0.7"), (None, 0.05))):
+        assert score(*command, *own).exit_code == 0
+        summary = read_summary(tmp_path / "out")
+        assert (summary.false_reject_rate, summary.review_rate) == rates
 
 
 def test_failures_are_tried_again_only_if_asked_for(

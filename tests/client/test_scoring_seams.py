@@ -17,11 +17,15 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from diffusionad_client import Client
+from diffusionad_client.artifacts.metadata import Thresholds
 from diffusionad_client.scoring import run
-from diffusionad_client.scoring.batch import ScoringRun
 from diffusionad_client.scoring.beginning import Identity
+from diffusionad_client.scoring.done import Done, Judging
+from diffusionad_client.scoring.engines import Threads
 from diffusionad_client.scoring.results import RunSummary
 from diffusionad_client.scoring.row import Row
+from diffusionad_client.scoring.score_one import Recipe, score_one
+from diffusionad_client.scoring.scoring_run import ScoringRun
 from diffusionad_client.scoring.settings import Settings
 from diffusionad_client.scoring.sources import SourceImage
 
@@ -40,10 +44,12 @@ class Bucket:
     asked: list[str] = field(default_factory=list)
     root: str = "s3://line-1"
     count: int | None = None
+    has_etags: bool = False
 
     def __iter__(self) -> Iterator[SourceImage]:
-        for name in self.files:
-            yield SourceImage(name, lambda name=name: self.read(name))  # type: ignore[misc]
+        for name, content in self.files.items():
+            etag = hashlib.md5(content).hexdigest() if self.has_etags else None
+            yield SourceImage(name, lambda name=name: self.read(name), etag)  # type: ignore[misc]
 
     def read(self, name: str) -> bytes:
         self.asked.append(name)
@@ -90,7 +96,7 @@ def test_images_from_anywhere_are_scored_into_anything(client: Client) -> None:
     source = Bucket({"a/1.png": png_file(20), "a/2.png": png_file(250), "b.png": b"no image"})
     table = Table()
     settings = Settings(output=Path("nowhere"))
-    whole = ScoringRun(source=source, inspect=client.inspect, settings=settings)
+    whole = ScoringRun(source=source, engine=Threads(inspect=client.inspect), settings=settings)
     summary = whole.finish(table, Identity("screw", source.root, "here", "2026-01-01"))
     assert [(row.image, row.verdict) for row in table.rows] == [
         ("a/1.png", "OK"),
@@ -105,16 +111,50 @@ def test_images_from_anywhere_are_scored_into_anything(client: Client) -> None:
     assert (summary.root, summary.images, summary.failed) == ("s3://line-1", 3, 1)
 
 
+@pytest.mark.parametrize("has_etags", [True, False])
+def test_what_is_done_is_read_again_only_where_the_store_does_not_say_what_it_is(
+    client: Client, has_etags: bool
+) -> None:
+    source = Bucket({"a.png": png_file(20), "b.png": b"no image"}, has_etags=has_etags)
+    table, identity = Table(), Identity("screw", source.root, "here", "2026-01-01")
+    judging = Judging("a" * 64, Thresholds(0.3, 0.6), Settings(output=Path()).digest)
+
+    def go_on() -> None:
+        source.asked.clear()
+        whole = ScoringRun(
+            source=source,
+            engine=Threads(inspect=client.inspect),
+            settings=Settings(output=Path()),
+            judging=judging,
+            done=Done.of(table.rows),
+        )
+        table.rows = []
+        whole.finish(table, identity)
+
+    go_on()
+    first = table.rows
+    assert source.asked == ["a.png", "b.png"]
+    table.rows = first
+    go_on()
+    assert table.rows == []
+    assert source.asked == ([] if has_etags else ["a.png", "b.png"])
+    source.files["a.png"] = png_file(250)
+    table.rows = first
+    go_on()
+    assert [(row.image, row.verdict) for row in table.rows] == [("a.png", "NG")]
+    assert "a.png" in source.asked
+
+
 def test_every_row_has_the_hash_of_its_file_whether_scored_or_not(client: Client) -> None:
     for content in (png_file(20), b"no image"):
         image = SourceImage("a.png", lambda content=content: content)  # type: ignore[misc]
-        row = run.score_one(image, client.inspect, run.Recipe()).row
+        row = score_one(image, client.inspect, Recipe()).row
         assert row.sha256 == hashlib.sha256(content).hexdigest()
 
 
 def test_scoring_one_image_twice_gives_the_same_row_and_pictures(client: Client) -> None:
     image = SourceImage("a.png", lambda: png_file(200))
-    first, second = (run.score_one(image, client.inspect, run.Recipe()) for _ in range(2))
+    first, second = (score_one(image, client.inspect, Recipe()) for _ in range(2))
     assert first.pictures == second.pictures
     assert (first.row.score, first.row.verdict) == (second.row.score, second.row.verdict)
 
@@ -122,7 +162,7 @@ def test_scoring_one_image_twice_gives_the_same_row_and_pictures(client: Client)
 def test_an_image_is_read_when_its_turn_comes(client: Client) -> None:
     source = Bucket({f"{number:03}.png": png_file(20) for number in range(50)})
     rows = run.score_all(
-        source, lambda image: run.score_one(image, client.inspect, run.Recipe()).row, concurrency=1
+        source, lambda image: score_one(image, client.inspect, Recipe()).row, concurrency=1
     )
     next(rows)
     rows.close()

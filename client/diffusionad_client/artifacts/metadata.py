@@ -26,6 +26,9 @@ _WITHOUT_CONTRACT = 1
 # The float32 above 1: what calibration gives if a good part's own score is 1.
 _NO_SCORE_REACHES = 1 + 2**-23  # nor a pixel
 
+# How the warning of a calibration begins whose thresholds were changed since.
+SET_BY_HAND = "thresholds set by hand"
+
 _RELEASE_DIGITS = 12  # of the digest that names a release
 
 
@@ -132,6 +135,11 @@ class Calibration:
     miss_rate: float | None = None  # share of defective parts allowed to be OK
     miss_bound: float | None = None  # as for false_reject_bound
     warning: str | None = None  # set when there were too few images for the rates asked for
+
+    @property
+    def is_overruled(self) -> bool:
+        """Whether thresholds were set by hand since, so that the rates are not theirs."""
+        return self.warning is not None and self.warning.startswith(SET_BY_HAND)
 
 
 @dataclass(frozen=True)

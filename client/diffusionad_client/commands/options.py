@@ -55,7 +55,8 @@ _RATE = Number(min=0, max=1, min_open=True, max_open=True)
 def calibrated_to(command: Callable[..., Any]) -> Callable[..., Any]:
     """Let a command be told the rates that thresholds were calibrated to."""
     for name, what in (("--review-rate", "REVIEW or NG"), ("--false-reject-rate", "NG")):
-        text = f"Share of good parts that calibration let be {what}.  [default: the baseline's]"
+        text = f"Share of good parts that calibration let be {what}."
+        text += "  [default: the release's if good parts are compared, else the baseline's]"
         command = click.option(name, type=_RATE, help=text)(command)
     return command
 

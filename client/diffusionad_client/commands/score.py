@@ -19,6 +19,7 @@ from diffusionad_client.commands.server import ServerChoice, model_option, reach
 if TYPE_CHECKING:
     from diffusionad_client.scoring.results import RunSummary
     from diffusionad_client.scoring.settings import Settings
+    from diffusionad_client.sdk.arguments import Decode
 
 _SCORE = Number(0, 1)  # of a part, by the contract
 _PATIENCE_S = 600.0
@@ -37,6 +38,14 @@ _PATIENCE_S = 600.0
 @model_option
 @reaches_server(repository=True)
 @concurrency_or_auto_option
+@click.option(
+    "--decode",
+    type=click.Choice(["client", "server", "auto"]),
+    default="client",
+    show_default=True,
+    help="Who decodes the images, to the same scores; auto: the server, of those that are "
+    "smaller as files than as pixels.",
+)
 # verdicts
 @click.option("--accept", type=_SCORE, help="OK below this score; default: the release's.")
 @click.option("--reject", type=_SCORE, help="NG from this score on; default: the release's.")
@@ -117,6 +126,7 @@ def score(
     model: str | None,
     server: ServerChoice,
     concurrency: int | None,
+    decode: Decode,
     accept: float | None,
     reject: float | None,
     constants: tuple[str, ...],
@@ -170,6 +180,7 @@ def score(
         overwrite=overwrite,
         retry_failed=retry_failed,
         concurrency=concurrency,
+        decode=decode,
         patience=patience,
         max_failures=(
             FailureLimit() if max_failures is None else parsed(FailureLimit.parse, max_failures)
@@ -241,7 +252,7 @@ def _print_summary(summary: RunSummary, settings: Settings) -> None:
 
     counts = "   ".join(f"{name} {count}" for name, count in summary.verdicts.items())
     scored = summary.images if summary.scored is None else summary.scored
-    rate = scored / summary.seconds if summary.seconds else 0.0
+    rate = summary.images_per_second or 0.0
     click.echo(f"{summary.images} images, {summary.model}: {counts}   failed {summary.failed}")
     if scored < summary.images:
         click.echo(f"{scored} of them now, {summary.images - scored} before")

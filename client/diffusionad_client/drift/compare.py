@@ -22,7 +22,7 @@ from diffusionad_client.drift.shifts import (
 )
 from diffusionad_client.errors import ReportError
 from diffusionad_client.scoring.gathered import Gathered, gather
-from diffusionad_client.scoring.results import read_rows
+from diffusionad_client.scoring.results import read_rows, read_summary
 
 MAX_GROUPS = 500  # of a field that nobody named: more, such as serial numbers, are no groups
 _NAMED = 5  # groups that a sentence names
@@ -92,7 +92,17 @@ def compare_folders(
         if name not in later.fields:
             known = ", ".join(later.fields) or "none: nothing was scored"
             raise ReportError(f"{current}: no image has a field {name!r}; there are: {known}")
-    return compare(earlier, later, limit=limit, fields=fields, asked=asked)
+    rates = rates_of(current)
+    return compare(earlier, later, limit=limit, fields=fields, asked=asked, calibrated_to=rates)
+
+
+def rates_of(results: Path) -> Asked:
+    """Give the rates that the thresholds of results were calibrated to, as far as they say so."""
+    try:
+        summary = read_summary(results)
+    except ReportError:  # rows are enough to tell a drift
+        return Asked()
+    return Asked(false_reject_rate=summary.false_reject_rate, review_rate=summary.review_rate)
 
 
 def compare(
@@ -102,13 +112,16 @@ def compare(
     limit: float = LIMIT,
     fields: Sequence[str] | None = None,
     asked: Asked | None = None,
+    calibrated_to: Asked | None = None,
 ) -> Drift:
     """Judge the drift of scores, and of what the current run's thresholds mean.
 
     `limit` is what the population stability index may reach. `fields` are those to group by;
     None: all of the user's own that have at most MAX_GROUPS values. Where a folder is called
     good on both sides, only good parts are compared: how many parts are defective is no drift.
-    Raises `ReportError` for runs of different products.
+    `asked` are the rates that thresholds are held against. Where those are not given, and good
+    parts are compared, it is `calibrated_to`: that was a promise about good parts. Raises
+    `ReportError` for runs of different products.
     """
     if baseline.models and current.models and not baseline.models & current.models:
         raise ReportError(
@@ -117,9 +130,10 @@ def compare(
         )
     before, now = Sample.of(baseline), Sample.of(current)
     good_before, good_now = before.good, now.good
-    parts = "parts"
+    parts, rates = "parts", asked or Asked()
     if len(good_before.scores) and len(good_now.scores):
         before, now, parts = good_before, good_now, "good parts"
+        rates = rates.completed(calibrated_to or Asked())
     if fields is None:
         fields = [name for name in now.own_fields if len(now.values(name)) <= MAX_GROUPS]
     thresholds = current.thresholds
@@ -129,9 +143,7 @@ def compare(
         overall=shift("all", before, now, limit=limit),
         fields={name: by_field(name, before, now, limit=limit) for name in fields},
         over_time=over_time(before, now, limit=limit),
-        meanings=[]
-        if thresholds is None
-        else meanings(before, now, thresholds, asked or Asked(), parts),
+        meanings=[] if thresholds is None else meanings(before, now, thresholds, rates, parts),
         notes=_notes(baseline, current, parts),
     )
 

@@ -20,6 +20,13 @@ class Asked:
     false_reject_rate: float | None = None  # may be NG
     review_rate: float | None = None  # may be REVIEW or NG
 
+    def completed(self, other: Asked) -> Asked:
+        """Give these rates, with those of another where they are not known."""
+        return Asked(
+            false_reject_rate=_first(self.false_reject_rate, other.false_reject_rate),
+            review_rate=_first(self.review_rate, other.review_rate),
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class Meaning:
@@ -95,6 +102,10 @@ def _meaning(
         baseline_of=before_of,
         sentence=f"{now}; {then}: {conclusion}.",
     )
+
+
+def _first(*rates: float | None) -> float | None:
+    return next((rate for rate in rates if rate is not None), None)
 
 
 def _against_rate(rate: float, low: float, high: float, asked: float) -> Status:

@@ -7,7 +7,7 @@ import hashlib
 from pathlib import Path
 
 from diffusionad_client import __version__
-from diffusionad_client.drift.compare import compare
+from diffusionad_client.drift.compare import compare, rates_of
 from diffusionad_client.drift.meaning import Asked
 from diffusionad_client.files import write_aside
 from diffusionad_client.pages.rendering import check_can_render, render
@@ -38,7 +38,8 @@ def write_report(
     page reads pictures from where they lie; with `embed` it holds those of a
     bounded choice of images, and can be sent alone. With `baseline`, the results
     of an earlier run, it tells the drift from them; `asked` are the rates that
-    the thresholds were calibrated to. Raises `ReportError` or `OutputError`.
+    the thresholds were calibrated to, if the results do not say so. Raises
+    `ReportError` or `OutputError`.
     """
     check_can_render()
     summary = read_summary(output)
@@ -47,7 +48,8 @@ def write_report(
     data, embedded, drift, earlier = "null", "{}", None, None
     if baseline is not None:
         before = gather(read_rows(baseline))
-        drift, earlier = compare(before, run, asked=asked), before.finite()
+        drift = compare(before, run, asked=asked, calibrated_to=rates_of(output))
+        earlier = before.finite()
     if run.names:
         images = None if root is None else embedding.address(root, output)
         data = document.as_script(document.document(run, images=images, baseline=earlier))

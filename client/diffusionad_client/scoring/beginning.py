@@ -40,6 +40,8 @@ class Identity:
     root: str  # that the images' names are relative to
     server: str
     started: str  # ISO 8601, with the zone
+    false_reject_rate: float | None = None  # see RunSummary
+    review_rate: float | None = None
 
     def write(self, output: OutputFolder) -> None:
         """Say it in the folder, before the first row does."""

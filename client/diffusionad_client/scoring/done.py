@@ -1,7 +1,9 @@
 """What is done already, so that a run that goes on does only what is missing.
 
 An image is done if its last row is of the same content, release, thresholds
-and settings. A file of millions of rows becomes some forty bytes each.
+and settings. A store that names the content of its objects, as buckets do by
+their ETag, spares reading what is done. Of millions of rows 34 bytes each are
+kept.
 """
 
 from __future__ import annotations
@@ -31,43 +33,71 @@ class Judging:
     release: str
     thresholds: Thresholds
     settings: str  # digest of those that change a result
+    retry_failed: bool = False
 
-    def key(self, image: str, sha256: str | None) -> str:
-        """Name the result of an image that is scored now."""
+    def covers(self, earlier: Earlier | None, image: str, *, sha256: str | None) -> bool:
+        """Tell whether an image of that content needs no scoring. None: it cannot be read."""
+        return earlier is not None and self._wants(earlier, image, sha256) == earlier.key
+
+    def covers_unread(self, earlier: Earlier | None, image: str, etag: str | None) -> bool:
+        """Tell the same by what the store says of the content; None: nothing."""
+        if earlier is None or etag is None or earlier.by_etag == _NEVER:
+            return False
+        key = self._wants(earlier, image, _named_by(etag))
+        return key is not None and key[0] == earlier.by_etag
+
+    def _wants(self, earlier: Earlier, image: str, content: str | None) -> tuple[int, int] | None:
+        if earlier.is_failure:
+            return None if self.retry_failed else _key(image, content)
         limits = self.thresholds
-        return _key(image, sha256, self.release, limits.accept, limits.reject, self.settings)
+        return _key(image, content, self.release, limits.accept, limits.reject, self.settings)
 
 
-def _key(*parts: object) -> str:
-    return "\0".join("" if part is None else str(part) for part in parts)
+@dataclass(frozen=True)
+class Earlier:
+    """What is known of the earlier row of one image."""
+
+    key: tuple[int, int]  # of the image, its content, and what it was judged by
+    by_etag: int  # the same of the store's word for the content; _NEVER: there is none
+    is_failure: bool
+
+
+_NEVER = 0
+
+
+def _key(*parts: object) -> tuple[int, int]:
+    return digest("\0".join("" if part is None else str(part) for part in parts))
+
+
+def _named_by(etag: str) -> str:
+    return f"etag {etag}"
 
 
 @dataclass
 class Done:
-    """The images of earlier rows. Threads may ask at once."""
+    """The images of earlier rows."""
 
-    judging: Judging | None = None
-    retry_failed: bool = False
     _names: NDArray[np.uint64] = field(default_factory=lambda: np.zeros(0, np.uint64))  # sorted
     _keys: NDArray[np.uint64] = field(default_factory=lambda: np.zeros((0, 2), np.uint64))
+    _etags: NDArray[np.uint64] = field(default_factory=lambda: np.zeros(0, np.uint64))
     _states: NDArray[np.int8] = field(default_factory=lambda: np.zeros(0, np.int8))
     _seen: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, bool))
 
     @classmethod
-    def of(cls, rows: Iterable[Row], judging: Judging, *, retry_failed: bool = False) -> Done:
+    def of(cls, rows: Iterable[Row]) -> Done:
         """Gather rows, of which each is the last of its image."""
-        names, keys, states = array("Q"), array("Q"), array("b")
+        names, keys, etags, states = array("Q"), array("Q"), array("Q"), array("b")
         for row in rows:
             names.append(digest(row.image)[0])
-            keys.extend(_key_of(row))
+            keys.extend(_key_of(row, row.sha256))
+            etags.append(_NEVER if row.etag is None else _key_of(row, _named_by(row.etag))[0])
             state = FAILED if row.verdict is None else row.verdict
             states.append(_STATES.index(state))
         order = np.argsort(np.frombuffer(names, np.uint64), kind="stable")
         return cls(
-            judging,
-            retry_failed,
             np.frombuffer(names, np.uint64)[order],
             np.frombuffer(keys, np.uint64).reshape(-1, 2)[order],
+            np.frombuffer(etags, np.uint64)[order],
             np.frombuffer(states, np.int8)[order],
             np.zeros(len(order), bool),
         )
@@ -85,25 +115,15 @@ class Done:
         place = self._place(image)
         return None if place is None else _STATES[self._states[place]]
 
-    def see(self, image: str) -> bool:
-        """Note that an image is still there; tell whether there is an earlier row of it."""
+    def see(self, image: str) -> Earlier | None:
+        """Note that an image is still there, and give what is known of an earlier row of it."""
         place = self._place(image)
-        if place is not None:
-            self._seen[place] = True
-        return place is not None
-
-    def covers(self, image: str, sha256: str | None) -> bool:
-        """Tell whether an image of that content needs no scoring. None: it cannot be read."""
-        place = self._place(image)
-        if place is None or self.judging is None:
-            return False
-        if _STATES[self._states[place]] != FAILED:
-            wanted = self.judging.key(image, sha256)
-        elif self.retry_failed:
-            return False
-        else:
-            wanted = _key(image, sha256)
-        return bool(np.array_equal(self._keys[place], np.array(digest(wanted), np.uint64)))
+        if place is None:
+            return None
+        self._seen[place] = True
+        high, low = map(int, self._keys[place])
+        is_failure = _STATES[self._states[place]] == FAILED
+        return Earlier((high, low), int(self._etags[place]), is_failure)
 
     @property
     def gone(self) -> int:
@@ -123,9 +143,10 @@ class Done:
         return place if place < len(self._names) and self._names[place] == name else None
 
 
-def _key_of(row: Row) -> tuple[int, int]:
+def _key_of(row: Row, content: str | None) -> tuple[int, int]:
     if row.verdict is not None:
-        key = _key(row.image, row.sha256, row.release, row.accept, row.reject, row.settings)
         # The rows of before there were settings cannot tell by which they were made.
-        return digest(key) if row.settings is not None else (0, 0)
-    return (0, 0) if row.error_type == _AGAIN else digest(_key(row.image, row.sha256))
+        if row.settings is None:
+            return (_NEVER, _NEVER)
+        return _key(row.image, content, row.release, row.accept, row.reject, row.settings)
+    return (_NEVER, _NEVER) if row.error_type == _AGAIN else _key(row.image, content)

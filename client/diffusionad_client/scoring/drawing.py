@@ -56,19 +56,22 @@ class Picture:
 
 
 def draw(
-    name: str, pixels: RGBImage, inspection: Inspection, drawing: Drawing
+    name: str, pixels: RGBImage | None, inspection: Inspection, drawing: Drawing
 ) -> dict[str, Picture]:
-    """Make the pictures of one image, by the field of its row that names them."""
+    """Make the pictures of one image, by the field of its row that names them.
+
+    `pixels` are None of an image that has no heat map.
+    """
     made: dict[str, Picture] = {}
-    is_shown = drawing.shows(inspection.verdict)
-    if is_shown and inspection.anomaly_map is not None:
-        drawn = pictures.heat_map(pixels, inspection.anomaly_map, inspection.pixel_threshold)
+    over = pixels if drawing.shows(inspection.verdict) else None
+    if over is not None and inspection.anomaly_map is not None:
+        drawn = pictures.heat_map(over, inspection.anomaly_map, inspection.pixel_threshold)
         kind = drawing.heatmap_format
         file = f"{HEATMAPS}/{name}{kind.suffix}"
         made["heatmap"] = Picture(file, pictures.encode(drawn, kind))
-    if is_shown and inspection.reconstruction is not None:
+    if over is not None and inspection.reconstruction is not None:
         normal = Image.fromarray(np.ascontiguousarray(inspection.reconstruction))
-        normal = normal.resize(pictures.picture_size(pixels), Image.Resampling.BILINEAR)
+        normal = normal.resize(pictures.picture_size(over), Image.Resampling.BILINEAR)
         made["reconstruction"] = Picture(f"{RECONSTRUCTIONS}/{name}.jpg", pictures.jpeg(normal))
     if drawing.maps and inspection.anomaly_map is not None:
         content = pictures.map_png(inspection.anomaly_map)

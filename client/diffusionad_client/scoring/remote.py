@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -60,12 +60,13 @@ class RemoteImages:
         files, path = _opened(self.address)
         left_out = LeftOut()
         try:
-            for base, place in _places(files, path):
+            for base, entry in _entries(files, path):
+                place = str(entry["name"])
                 name = place[len(base) :].strip("/")
                 reason = reason_to_leave_out(name)
                 if reason is None:
                     read = partial(_read, files, place, self.timeout)
-                    yield SourceImage(name, read)
+                    yield SourceImage(name, read, _etag(entry))
                 else:
                     left_out.add(reason, name)
         except GeneratorExit:
@@ -99,25 +100,36 @@ def _opened(address: str) -> tuple[Any, str]:
     return files, path
 
 
-def _places(files: Any, path: str) -> Iterator[tuple[str, str]]:
-    """Yield each file's path, with the beginning of it that is no part of its name."""
+def _entries(files: Any, path: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield what is said of each file, and the beginning of its path that is not in its name."""
     is_web = "http" in files.protocol
     if any(sign in path for sign in ("*[" if is_web else "*?[")):
         base = re.split(r"[*?\[]", path)[0].rpartition("/")[0]
-        for place in sorted(files.glob(path)):
-            yield base, place
+        found = files.glob(path, detail=True)
+        for place in sorted(found):
+            yield base, {**found[place], "name": place}
     elif folders.is_image(path) or (not is_web and files.isfile(path)):
-        yield path.rpartition("/")[0], path
+        about = {} if is_web else files.info(path)
+        yield path.rpartition("/")[0], {**about, "name": path}
     else:
         waiting = [path.rstrip("/") + "/" if is_web else path]
         while waiting:
             below = []
             for entry in sorted(files.ls(waiting.pop(), detail=True), key=lambda e: str(e["name"])):
                 if entry["type"] != "directory":
-                    yield path, entry["name"]
+                    yield path, entry
                 elif entry["name"].startswith(path):  # pages of the web also link elsewhere
                     below.append(entry["name"])
             waiting.extend(reversed(below))
+
+
+def _etag(entry: Mapping[str, Any]) -> str | None:
+    """Give what the store says of an object's content: S3's ETag, and that of others.
+
+    Weak ones are no promise of the same bytes. A date is none at all.
+    """
+    found = entry.get("ETag") or entry.get("etag")
+    return found.strip('"') if isinstance(found, str) and not found.startswith("W/") else None
 
 
 def _read(files: Any, place: str, timeout: float) -> bytes:

@@ -93,6 +93,16 @@ class RunSummary:
     failed: int
     verdicts: dict[str, int]
     scored: int | None = None  # in the run's last part; None: not written down
+    # Shares of good parts that the thresholds were calibrated to let be NG, and be REVIEW or NG;
+    # None: not known, or the run had a threshold of its own.
+    false_reject_rate: float | None = None
+    review_rate: float | None = None
+
+    @property
+    def images_per_second(self) -> float | None:
+        """How fast the last part of the run was; None if it did nothing."""
+        scored = self.images if self.scored is None else self.scored
+        return scored / self.seconds if scored and self.seconds else None
 
     @classmethod
     def from_document(cls, document: object) -> RunSummary:
@@ -117,6 +127,7 @@ _KINDS: dict[str, tuple[type, ...]] = {
     "float": (int, float),
     "int": (int,),
     "int | None": (int,),
+    "float | None": (int, float),
     "dict[str, int]": (dict,),
 }
 

@@ -33,6 +33,7 @@ class FileFacts:
 
     sha256: str | None = None
     size: int | None = None  # bytes
+    etag: str | None = None  # what a store says of the content
     width: int | None = None  # pixels, turned upright
     height: int | None = None
 
@@ -68,6 +69,7 @@ class Row:
     server: str | None = None  # the address that answered
     scored_at: str | None = None  # ISO 8601, in UTC
     settings: str | None = None  # digest of the settings that change a result
+    etag: str | None = None  # of a bucket's object: another content has another
     fields: Mapping[str, str] = field(default_factory=dict)  # the user's, such as lot and serial
 
     @classmethod
@@ -122,7 +124,7 @@ class Row:
     @property
     def facts(self) -> FileFacts:
         """What is known of the image's file."""
-        return FileFacts(sha256=self.sha256, size=self.size, width=self.width, height=self.height)
+        return FileFacts(**{name: getattr(self, name) for name in FileFacts.__dataclass_fields__})
 
     def to_document(self) -> dict[str, Any]:
         """Give the JSON form: timings, thresholds and error as objects, null where not known."""
@@ -189,7 +191,7 @@ _TEXTS = tuple(
     if name not in (*_NUMBERS, *_WHOLE, "regions", "fields")
 )
 _AFTER_THE_ERROR = (
-    *("sha256", "size", "width", "height", "area_percent"),
+    *("sha256", "size", "etag", "width", "height", "area_percent"),
     *("request_id", "server", "scored_at", "settings"),
 )
 

@@ -1,135 +1,38 @@
-"""The run itself: many images through a client, a bounded number at a time, in order."""
+"""The run itself: many images through a few threads, a bounded number at a time, in order."""
 
 from __future__ import annotations
 
-import hashlib
-import time
 from collections import deque
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, wait
-from dataclasses import dataclass, field, replace
 from functools import partial
 from threading import Event
-from typing import Protocol
+from typing import Protocol, TypeVar
 
-import numpy as np
-
-from diffusionad_client import images
-from diffusionad_client.contract import FULL_DEPTH
-from diffusionad_client.errors import (
-    AccessDeniedError,
-    ContractError,
-    DeadlineExceededError,
-    DiffusionADError,
-    ModelNotFoundError,
-    OutputError,
-    ServerBusyError,
-    ServerGoneError,
-    ServerUnavailableError,
-)
-from diffusionad_client.images import RGBImage
-from diffusionad_client.scoring.drawing import Drawing, Heatmaps, Picture, draw
+from diffusionad_client.errors import DiffusionADError
+from diffusionad_client.scoring.giving_up import Losses
 from diffusionad_client.scoring.patience import StoppedError
-from diffusionad_client.scoring.row import FileFacts, Row
-from diffusionad_client.scoring.sources import Source, SourceImage
+from diffusionad_client.scoring.row import Row
 from diffusionad_client.scoring.window import Window
 from diffusionad_client.scoring.workers import Workers
-from diffusionad_client.sdk.inspection import Inspection
 
-# Errors that are the server's or the drive's, not the image's. So many in a row end the run, if
-# they cannot pass by themselves or nothing has been answered for so long: a dead
-# server must not turn a hundred thousand images into failures, one by one.
-_NOT_THE_IMAGES = (
-    AccessDeniedError,
-    ContractError,
-    DeadlineExceededError,
-    ModelNotFoundError,
-    ServerBusyError,
-    ServerUnavailableError,
-)
-GIVE_UP_AFTER = 4
-PATIENCE_S = 10.0
 _LISTEN_EVERY_S = 0.5  # Windows tells a Ctrl-C only to those who do not wait for ever
 
-# What Pillow and numpy raise for pictures that they cannot make.
-_UNDRAWABLE = (ArithmeticError, MemoryError, OSError, ValueError)
+
+class Named(Protocol):
+    """What is scored: an image, with or without what else is known of it."""
+
+    @property
+    def name(self) -> str:
+        """The image's."""
 
 
-GREY = np.full((8, 8, 3), 128, np.uint8)  # an image that no server can fail on
-
-
-class Inspect(Protocol):
-    """What `score_one` asks of a client: `Client.inspect`, with the model given."""
-
-    def __call__(
-        self, image: RGBImage, /, *, anomaly_map: bool, reconstruction: bool
-    ) -> Inspection:
-        """Score one image. Raises a `DiffusionADError`."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Recipe:
-    """How images are judged, and what is drawn of them."""
-
-    accept: float | None = None  # None: that of the release that answers
-    reject: float | None = None
-    depth: int = FULL_DEPTH  # bits a pixel of grey images that have more than 8 and do not say
-    drawing: Drawing = field(default_factory=Drawing)
-
-
-@dataclass(frozen=True)
-class ScoredImage:
-    """The row of an image, with the pictures that it names."""
-
-    row: Row
-    pictures: Mapping[str, Picture] = field(default_factory=dict)  # field of the row -> picture
-
-
-def score_one(image: SourceImage, inspect: Inspect, recipe: Recipe) -> ScoredImage:
-    """Score one image. What is wrong with it comes back in its row.
-
-    Nothing is written: the answer depends on the image's bytes, the model and
-    the recipe alone. Raises the errors that are not the image's: the server's,
-    and that its file was not there in time.
-    """
-    facts = FileFacts()
-    try:
-        content = image.read()
-        facts = FileFacts(sha256=hashlib.sha256(content).hexdigest(), size=len(content))
-        started = time.perf_counter()
-        pixels = images.load(content, depth=recipe.depth, name=image.name)
-        decode_s = time.perf_counter() - started
-        facts = replace(facts, height=pixels.shape[0], width=pixels.shape[1])
-    except DeadlineExceededError:  # a drive that is gone is no better than a server that is
-        raise
-    except DiffusionADError as exc:
-        return ScoredImage(Row.failed(image.name, exc, facts))
-    drawing = recipe.drawing
-    try:
-        inspection = inspect(
-            pixels,
-            anomaly_map=drawing.needs_map,
-            reconstruction=drawing.heatmaps is not Heatmaps.NONE,
-        )
-    except _NOT_THE_IMAGES:
-        raise
-    except DiffusionADError as exc:
-        return ScoredImage(Row.failed(image.name, exc, facts))
-    thresholds = inspection.thresholds.with_changes(accept=recipe.accept, reject=recipe.reject)
-    inspection = inspection.judged_by(thresholds)
-    try:
-        pictures = draw(image.name, pixels, inspection, drawing)
-    except _UNDRAWABLE as exc:
-        error = OutputError(f"its pictures cannot be drawn: {exc}")
-        return ScoredImage(Row.failed(image.name, error, facts))
-    names = {kind: picture.name for kind, picture in pictures.items()}
-    row = Row.scored(image.name, inspection, decode_s=decode_s, facts=facts, pictures=names)
-    return ScoredImage(row, pictures)
+Image = TypeVar("Image", bound=Named)
 
 
 def score_all(
-    source: Source,
-    score: Callable[[SourceImage], Row | None],
+    images: Iterable[Image],
+    score: Callable[[Image], Row | None],
     *,
     concurrency: int | Window,
     stop: Event | None = None,
@@ -139,20 +42,18 @@ def score_all(
     None stands for an image that needed no scoring. Memory does not grow with
     the number of images. When GIVE_UP_AFTER images in a row fail by what is
     not theirs, and for PATIENCE_S if that may pass by itself, or none was ever
-    answered, that error is raised. Once `stop` is set only what is under way is
-    finished. Close the iterator to end it early; then nothing is waited for.
+    answered, that error is raised; see `giving_up`. Once `stop` is set only
+    what is under way is finished. Close the iterator to end it early; then
+    nothing is waited for.
     """
     stop = Event() if stop is None else stop
     window = Window(concurrency) if isinstance(concurrency, int) else concurrency
     workers = Workers(window.threads, "score")
     under_way: deque[tuple[str, Future[Row | None]]] = deque()
-    to_do = iter(source)
-    failures_in_a_row = 0
-    last_answer = time.monotonic()
-    answered = False
-    last_failure: DiffusionADError | None = None
+    to_do = iter(images)
+    losses = Losses()
 
-    def unless_stopped(image: SourceImage) -> Row | None:
+    def unless_stopped(image: Image) -> Row | None:
         if stop.is_set():
             raise StoppedError("the run stops")
         with window.image():
@@ -174,23 +75,13 @@ def score_all(
                 while not wait([future], timeout=_LISTEN_EVERY_S).done:
                     pass
                 row = future.result()
-                if row is not None and row.error_type is None:
-                    answered = True
-                    failures_in_a_row = 0
-                    last_answer = time.monotonic()
+                losses.came(row)
             except StoppedError:
                 continue
-            except ServerGoneError:
-                raise
-            except _NOT_THE_IMAGES as exc:
-                last_failure = exc
-                failures_in_a_row += 1
-                may_pass = exc.retryable and time.monotonic() - last_answer < PATIENCE_S
-                if failures_in_a_row >= GIVE_UP_AFTER and not may_pass:
-                    raise
-                row = Row.failed(name, exc)
+            except DiffusionADError as exc:
+                row = losses.failed(name, exc)
             yield row
-        if last_failure is not None and not answered and not stop.is_set():
-            raise last_failure
+        if not stop.is_set():
+            losses.end()
     finally:
         workers.stop()

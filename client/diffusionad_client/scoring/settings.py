@@ -12,8 +12,9 @@ from diffusionad_client.pages.pictures import PictureFormat
 from diffusionad_client.scoring.drawing import Drawing, Heatmaps
 from diffusionad_client.scoring.limits import FailureLimit
 from diffusionad_client.scoring.path_fields import FieldRule
-from diffusionad_client.scoring.run import Recipe
+from diffusionad_client.scoring.score_one import Recipe
 from diffusionad_client.scoring.tables import Format
+from diffusionad_client.sdk.arguments import Decode
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +33,7 @@ class Settings:
     overwrite: bool = False
     retry_failed: bool = False
     concurrency: int | None = 4  # None: as many as make the run faster
+    decode: Decode = "client"  # who decodes the images; to the same scores
     patience: float = 10.0  # how long the server may be away, in seconds
     max_failures: FailureLimit = field(default_factory=FailureLimit)
 
@@ -40,7 +42,13 @@ class Settings:
         drawing = Drawing(
             heatmaps=self.heatmaps, maps=self.save_maps, heatmap_format=self.picture_format
         )
-        return Recipe(accept=self.accept, reject=self.reject, depth=depth, drawing=drawing)
+        return Recipe(
+            accept=self.accept,
+            reject=self.reject,
+            depth=depth,
+            drawing=drawing,
+            decode=self.decode,
+        )
 
     @property
     def digest(self) -> str:

@@ -23,6 +23,7 @@ class SourceImage:
 
     name: str  # unique in its source, with "/" between folders and no ".."
     read: Callable[[], bytes]  # raises a DiffusionADError, and never waits for ever
+    etag: str | None = None  # what a store says of the content: another one has another
 
 
 class Source(Protocol):

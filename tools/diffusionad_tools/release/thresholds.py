@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from diffusionad_client.artifacts.metadata import ReleaseMetadata
+from diffusionad_client.artifacts.metadata import SET_BY_HAND, ReleaseMetadata
 from diffusionad_client.contract import Step
 from diffusionad_tools.errors import ReleaseError
 from diffusionad_tools.release import durable, model_config
@@ -80,7 +80,7 @@ def _with_thresholds(
     if changed == metadata:
         return metadata
     note = (
-        f"thresholds set by hand after release {metadata.release}; the rates are those that its "
+        f"{SET_BY_HAND} after release {metadata.release}; the rates are those that its "
         "calibration aimed at"
     )
     return replace(changed, calibration=replace(metadata.calibration, warning=note))

@@ -74,7 +74,15 @@ def test_an_old_run_keeps_every_setting_but_those_that_are_gone(old: Path) -> No
     now = values(load_run(old / "finished").config)
     gone = {"synthesis.area_share", "synthesis.finish_share"}
     moved = {"noise_network.snr_cap": "loss.snr_cap"}
-    younger = {"depth": 16}
+    younger = {
+        "depth": 16,
+        "guidance.large_reduction": 1,
+        "features.backbone": "none",
+        "features.compare": False,
+        "features.enlarge": 1,
+        "features.memory": 0,
+        "synthesis.component_share": 0.0,
+    }
     assert now == younger | {
         moved.get(path, path): one for path, one in flat.items() if path not in gone
     }

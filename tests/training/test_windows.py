@@ -98,8 +98,8 @@ def test_a_training_that_ends_by_time_leaves_the_crops_in_time(cropping: Config)
 
 
 def test_a_crop_that_the_networks_cannot_halve_is_refused(tiny_config: Config) -> None:
-    for side in (20, 96):
-        with pytest.raises(ConfigError, match=rf"crop_side \({side}\) must be a multiple of"):
+    for side, said in ((20, "a multiple of 8, the stride of Noise"), (96, "at most the size")):
+        with pytest.raises(ConfigError, match=rf"crop_side \({side}\) must be {said}"):
             changed(tiny_config, {"optimisation.crop_side": side})
 
 

@@ -27,3 +27,7 @@ class ExportError(DiffusionADError):
 
 class RoiError(DiffusionADError):
     """A region of interest cannot be read, is too small, or is not the detector's."""
+
+
+class PretrainedError(DiffusionADError):
+    """Weights that come with a package are missing, damaged or of another version."""

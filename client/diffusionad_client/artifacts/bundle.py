@@ -8,6 +8,7 @@ BUNDLE/
   references.npz             a few images with the scores and maps that are expected
   agreement.npz              fp16, int8: images with float32's scores, see AgreementSet
   roi.png                    if a part of the image is inspected only: that part, white
+  NOTICE                     if the graphs hold weights of others: whose, and their licence
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ METADATA_FILE = "metadata.json"
 REFERENCES_FILE = "references.npz"
 AGREEMENT_FILE = "agreement.npz"
 ROI_FILE = "roi.png"
+NOTICE_FILE = "NOTICE"
 
 # What numpy raises for a file that is not one of its archives, or lacks an array.
 _UNREADABLE = (

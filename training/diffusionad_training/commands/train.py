@@ -183,9 +183,11 @@ def train(
     from diffusionad_training.config.settings import with_settings
     from diffusionad_training.fit.plan import TrainingPlan
     from diffusionad_training.fit.train import train as carry_out
+    from diffusionad_training.networks import pretrained
 
     if resume and overwrite:
         raise click.UsageError("give --resume or --overwrite, not both")
+    lacking = pretrained.missing()
     on_part, on_texture = (
         with_settings(
             customised(
@@ -195,12 +197,15 @@ def train(
                 batch=batch,
                 flip=flip,
                 with_textures=textures is not None,
+                with_features=lacking is None,
                 on_texture=is_texture,
             ),
             settings,
         )
         for is_texture in (False, True)
     )
+    if lacking is not None and customised(preset, with_textures=True).detector.features.is_on:
+        click.echo(f"Without features of a backbone: {lacking}", err=True)
     plan = TrainingPlan(
         data,
         output,

@@ -15,10 +15,12 @@ from typing import Any, get_type_hints
 from diffusionad_training.config.checks import require
 from diffusionad_training.config.detector import (
     DetectorConfig,
+    FeaturesConfig,
     GuidanceConfig,
     NoiseNetworkConfig,
     ScheduleConfig,
     SegmentationNetworkConfig,
+    require_multiple,
 )
 from diffusionad_training.config.migration import SCHEMA_VERSION, migrated
 from diffusionad_training.config.training import (
@@ -34,6 +36,7 @@ __all__ = [
     "AugmentationConfig",
     "Config",
     "DetectorConfig",
+    "FeaturesConfig",
     "GuidanceConfig",
     "LossConfig",
     "NoiseNetworkConfig",
@@ -55,12 +58,8 @@ class Config:
 
     def __post_init__(self) -> None:
         crop, size = self.training.optimisation.crop_side, self.detector.size
-        for network in (self.detector.noise_network, self.detector.segmentation_network):
-            require(
-                crop % network.stride == 0 and crop <= size,
-                f"crop_side ({crop}) must be a multiple of {network.stride}, the stride of "
-                f"{type(network).__name__}, and at most the size ({size})",
-            )
+        require(crop <= size, f"crop_side ({crop}) must be at most the size ({size})")
+        require_multiple("crop_side", crop, self.detector)
 
     def to_json(self) -> str:
         """Render as JSON."""

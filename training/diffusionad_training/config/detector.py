@@ -20,6 +20,13 @@ RestorationName = Literal["diffusion", "autoencoder"]
 RESTORATIONS: tuple[str, ...] = get_args(RestorationName)
 
 
+Backbone = Literal["none", "efficientnet-lite0"]
+BACKBONES: tuple[str, ...] = get_args(Backbone)
+
+
+MEMORY_STRIDE = 8  # of a memory's patches, in pixels of what the backbone sees
+
+
 @dataclass(frozen=True, kw_only=True)
 class ScheduleConfig:
     """The linear noise schedule of Eq. 1. Steps count from 0."""
@@ -51,6 +58,9 @@ class GuidanceConfig:
     # Beyond the paper: training draws t_s and t_b within so many steps of those of inference
     # instead, all that a small network has to know. 0 for the paper's ranges.
     spread: int = 0
+    # Beyond the paper: the large step is computed on the image at 1/k of its side. At t_b noise
+    # has eaten the fine detail anyway, and a pass at half the side is a quarter of the work.
+    large_reduction: int = 1
 
     def __post_init__(self) -> None:
         require(
@@ -63,6 +73,10 @@ class GuidanceConfig:
             f"tau ({self.tau}) must lie in [0, last_step={self.last_step})",
         )
         require(self.weight >= 0, f"weight ({self.weight}) must not be negative")
+        require(
+            self.large_reduction >= 1,
+            f"large_reduction ({self.large_reduction}) must be at least 1",
+        )
         require(
             0 <= self.spread <= min(self.small_step, self.last_step - self.large_step),
             f"spread ({self.spread}) must not be negative, nor lead below step 0 or beyond "
@@ -152,9 +166,50 @@ class SegmentationNetworkConfig:
         require(self.unshuffle >= 1, f"unshuffle ({self.unshuffle}) must be at least 1")
 
     @property
+    def strides(self) -> tuple[int, ...]:
+        """Of its levels, pixels."""
+        return tuple(self.unshuffle * 2**level for level in range(len(self.widths)))
+
+    @property
     def stride(self) -> int:
         """The image's side must be a multiple of this many pixels."""
-        return int(self.unshuffle * 2 ** (len(self.widths) - 1))
+        return self.strides[-1]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeaturesConfig:
+    """Beyond the paper: what frozen features tell the segmentation network besides pixels."""
+
+    backbone: Backbone = "none"  # trained on ImageNet by others; its weights stay as they are
+    # Features of the reconstruction too, and how they differ from the image's.
+    compare: bool = False
+    enlarge: int = 1  # times the image's side that the backbone sees: small defects need more
+    # Patches of good features that are remembered; the distance to the nearest is a feature of
+    # its own. 0 for none.
+    memory: int = 0
+
+    def __post_init__(self) -> None:
+        require(
+            self.backbone in BACKBONES,
+            f"backbone must be one of {BACKBONES}, not {self.backbone!r}",
+        )
+        require(self.enlarge in (1, 2), f"enlarge ({self.enlarge}) must be 1 or 2")
+        require(self.memory >= 0, f"memory ({self.memory}) must not be negative")
+
+    @property
+    def memory_stride(self) -> int:
+        """Of the memory's patches, pixels of the image."""
+        return MEMORY_STRIDE // self.enlarge
+
+    @property
+    def is_on(self) -> bool:
+        """Whether there are any."""
+        return self.backbone != "none"
+
+    @property
+    def stride(self) -> int:
+        """The image's side must be a multiple of this many pixels."""
+        return 16 // self.enlarge if self.is_on else 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,6 +231,7 @@ class DetectorConfig:
     segmentation_network: SegmentationNetworkConfig = field(
         default_factory=SegmentationNetworkConfig
     )
+    features: FeaturesConfig = field(default_factory=FeaturesConfig)
 
     def __post_init__(self) -> None:
         require(
@@ -190,19 +246,43 @@ class DetectorConfig:
             0 <= self.map_smoothing <= self.size / 8,
             f"map_smoothing ({self.map_smoothing}) must lie in [0, size / 8 = {self.size / 8:g}]",
         )
-        for network in (self.noise_network, self.segmentation_network):
-            require(
-                self.size > 0 and self.size % network.stride == 0,
-                f"size ({self.size}) must be a positive multiple of {network.stride}, "
-                f"the stride of {type(network).__name__}",
-            )
+        require_multiple("size", self.size, self)
+        require(self.size > 0, f"size ({self.size}) must be positive")
         require(
             self.guidance.last_step < self.schedule.steps,
             f"last_step ({self.guidance.last_step}) must lie below the schedule's "
             f"{self.schedule.steps} steps",
         )
 
+        if self.features.is_on and self.features.memory:
+            strides = self.segmentation_network.strides
+            require(
+                self.features.memory_stride in strides,
+                f"the memory's stride ({self.features.memory_stride}) must be one of the "
+                f"segmentation network's {strides}",
+            )
+
+    @property
+    def strides(self) -> dict[str, int]:
+        """What the side of an image or a window of one must be a multiple of, and why."""
+        reduction = self.guidance.large_reduction if self.guidance.weight > 0 else 1
+        reduced = f", at 1/{reduction} of the side" if reduction > 1 else ""
+        return {
+            f"NoiseNetworkConfig{reduced}": reduction * self.noise_network.stride,
+            "SegmentationNetworkConfig": self.segmentation_network.stride,
+            "FeaturesConfig": self.features.stride,
+        }
+
     @property
     def stride(self) -> int:
         """The side of an image or a window of one must be a multiple of this many pixels."""
-        return math.lcm(self.noise_network.stride, self.segmentation_network.stride)
+        return math.lcm(*self.strides.values())
+
+
+def require_multiple(name: str, side: int, detector: DetectorConfig) -> None:
+    """Raise a `ConfigError` if images with a side of so many pixels do not fit the networks."""
+    for network, stride in detector.strides.items():
+        require(
+            side % stride == 0,
+            f"{name} ({side}) must be a multiple of {stride}, the stride of {network}",
+        )

@@ -177,13 +177,15 @@ def customised(
     batch: int | None = None,
     flip: bool | None = None,
     with_textures: bool,
+    with_features: bool = True,
     on_texture: bool = False,
 ) -> Config:
     """Adapt a preset to one run; None leaves a setting as it is.
 
     Windows and smoothing keep their share of the `size`, and a `batch` its share of synthetic
-    anomalies. Without textures their share goes to the other sources. `on_texture` starts from
-    what the preset is for surfaces that are one. Raises `ConfigError`.
+    anomalies. Without textures their share goes to the other sources, without features the
+    segmentation network sees pixels alone. `on_texture` starts from what the preset is for
+    surfaces that are one. Raises `ConfigError`.
     """
     if preset not in PRESETS:
         raise ConfigError(f"no preset {preset!r}; there are {', '.join(PRESETS)}")
@@ -203,6 +205,8 @@ def customised(
         settings["optimisation.crop_side"] = _scaled_crop(config, size)
     if not with_textures:
         settings["synthesis.texture_share"] = 0.0
+    if not with_features:
+        settings["features.backbone"] = "none"
     if flip is not None:
         settings["augmentation.flip"] = flip
     return changed(config, settings)

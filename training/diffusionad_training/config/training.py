@@ -51,6 +51,8 @@ class SynthesisConfig:
     # Of all anomalies: pieces of the image moved, no A at all. On a texture it teaches
     # nothing: what is moved there looks like any other piece.
     relocation_share: float = 0.0
+    # Of all anomalies, before any other: a whole component missing, turned, mirrored or elsewhere.
+    component_share: float = 0.0
     perlin_share: float = 1.0  # masks of thresholded Perlin noise
     stroke_share: float = 0.0  # masks of thin curved strokes and small spots
     # An anomaly is made in a part of the image as in a whole one, its sides from this share of
@@ -77,6 +79,10 @@ class SynthesisConfig:
         require(
             0 <= self.relocation_share <= 1,
             f"relocation_share ({self.relocation_share}) must lie in [0, 1]",
+        )
+        require(
+            0 <= self.component_share <= 1,
+            f"component_share ({self.component_share}) must lie in [0, 1]",
         )
         require(
             0 <= self.patchy_share <= 1, f"patchy_share ({self.patchy_share}) must lie in [0, 1]"

@@ -6,7 +6,8 @@ depends on the seed and k alone, whichever worker makes it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any, TypedDict
 
 import numpy as np
@@ -19,6 +20,7 @@ from diffusionad_training.config import AugmentationConfig, Config
 from diffusionad_training.synthesis.anomalies import AnomalySynthesiser
 from diffusionad_training.synthesis.windows import Window, choose_window
 
+_AT_ONCE = 16  # images whose features are computed together
 _OF_BATCHES, _OF_EPOCHS = 1, 2  # streams of random numbers that share nothing
 
 
@@ -29,6 +31,7 @@ class Batch(TypedDict):
     clean: Tensor  # (N, H, W, 3) uint8, the same without the anomalies
     masks: Tensor  # (N, 1, H, W) float, 1 where the anomaly is
     anomalous: Tensor  # (N,) bool
+    sources: Tensor  # (N,) int64, which of the training images, or which group of them, each is of
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
@@ -38,13 +41,34 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
         clean=batch["clean"].to(device),
         masks=batch["masks"].to(device),
         anomalous=batch["anomalous"].to(device),
+        sources=batch["sources"].to(device),
     )
+
+
+@dataclass(frozen=True)
+class GoodImages:
+    """The good images of a training as they are, in every orientation that they may have."""
+
+    images: NDArray[np.uint8]  # (N, H, W, 3)
+    sources: NDArray[np.int64]  # (N,), the group that each belongs to
+    augmentation: AugmentationConfig
+
+    def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield pictures (B, 3, H, W) in [0, 1] and their sources (B,)."""
+        axes = ((), (0,), (1,), (0, 1)) if self.augmentation.flip else ((),)
+        for start in range(0, len(self.images), _AT_ONCE):
+            some = self.images[start : start + _AT_ONCE]
+            sources = torch.from_numpy(self.sources[start : start + _AT_ONCE])
+            for turned in axes:
+                pictures = np.flip(some, [1 + axis for axis in turned]).copy()
+                yield torch.from_numpy(pictures).permute(0, 3, 1, 2) / 255, sources
 
 
 class TrainingBatches(Dataset[Batch]):
     """`count` seeded batches over good images (N, H, W, 3) uint8 held in memory.
 
-    `foregrounds` (N, H, W), if given, is where the product is in each image.
+    `foregrounds` (N, H, W), if given, is where the product is in each image, `sources` (N,) the
+    group that it belongs to, itself otherwise.
     The first `crop_share` of them are made of windows of the images, where the
     config says so; `progress` tells a training's that ends by time how much of
     it is over, and must live in shared memory.
@@ -59,9 +83,11 @@ class TrainingBatches(Dataset[Batch]):
         count: int,
         seed: int,
         foregrounds: NDArray[np.bool_] | None = None,
+        sources: NDArray[np.int64] | None = None,
         progress: Tensor | None = None,
     ) -> None:
         self._images = images
+        self._sources = np.arange(len(images)) if sources is None else sources
         self._foregrounds = foregrounds
         self._synthesiser = AnomalySynthesiser(config.training.synthesis, textures)
         self._augmentation = config.training.augmentation
@@ -87,7 +113,8 @@ class TrainingBatches(Dataset[Batch]):
         if self._at_random:
             anomalous = rng.random(total) < self._synthetic / total
         images, clean, masks = [], [], []
-        for chosen, is_anomalous in zip(self._draw(index, total), anomalous, strict=True):
+        drawn = self._draw(index, total)
+        for chosen, is_anomalous in zip(drawn, anomalous, strict=True):
             turn = orientation(self._augmentation, rng)
             normal = jitter(turn(self._images[chosen]), self._augmentation, rng)
             foreground = None if self._foregrounds is None else turn(self._foregrounds[chosen])
@@ -109,6 +136,7 @@ class TrainingBatches(Dataset[Batch]):
             clean=torch.from_numpy(np.stack(clean)),
             masks=torch.from_numpy(np.stack(masks)[:, np.newaxis]),
             anomalous=torch.from_numpy(anomalous),
+            sources=torch.from_numpy(self._sources[drawn]),
         )
 
     def _is_cropped(self, index: int) -> bool:
@@ -118,7 +146,7 @@ class TrainingBatches(Dataset[Batch]):
             return False
         return (index + 1) / self._count <= self._crop_share  # the last one never is
 
-    def _draw(self, index: int, total: int) -> Sequence[int]:
+    def _draw(self, index: int, total: int) -> list[int]:
         """Walk through seeded shuffles of the images, so that each is seen equally often."""
         chosen = []
         for position in range(index * total, (index + 1) * total):

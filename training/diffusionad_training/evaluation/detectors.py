@@ -47,7 +47,7 @@ def of_run(
         return Detector(run.weights_digest, title, own, roi)
     scorers = {
         way if len(noise_seeds) == 1 else f"{way}, noise {seed}": TorchScorer(
-            model, Denoising(way), noise=draw_noise(model.config.size, seed)
+            model, Denoising(way), noise=draw_noise(model.config, seed)
         )
         for way in ways
         for seed in noise_seeds

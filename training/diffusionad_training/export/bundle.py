@@ -16,6 +16,7 @@ from diffusionad_client.artifacts import roi
 from diffusionad_client.artifacts.bundle import (
     AGREEMENT_FILE,
     METADATA_FILE,
+    NOTICE_FILE,
     REFERENCES_FILE,
     ROI_FILE,
     graph_path,
@@ -32,7 +33,7 @@ from diffusionad_client.contract import NETWORK_STEPS, check_category
 from diffusionad_client.files import PART, output_errors
 from diffusionad_training.errors import ExportError
 from diffusionad_training.export.detector import Rates, ServedDetector, in_float32, in_precision
-from diffusionad_training.export.graphs import trace_step
+from diffusionad_training.export.graphs import notice, trace_step
 from diffusionad_training.export.parity import Parity, check_parity
 from diffusionad_training.export.samples import GOOD_REFERENCES, draw_samples
 from diffusionad_training.run.checkpoint import Run
@@ -97,7 +98,7 @@ def export(
             precision, traced, drawn, rates, float32=(detector, answers), roi=inspected
         )
     metadata = _describe(run, category, precision, inspected, detector, metrics or {})
-    _write(output, metadata, detector, inspected)
+    _write(output, metadata, detector, inspected, notice(run.model))
     return Exported(output, metadata, parity)
 
 
@@ -144,7 +145,11 @@ def _describe(
 
 
 def _write(
-    output: Path, metadata: ReleaseMetadata, detector: ServedDetector, inspected: roi.Mask | None
+    output: Path,
+    metadata: ReleaseMetadata,
+    detector: ServedDetector,
+    inspected: roi.Mask | None,
+    of_others: str,
 ) -> None:
     with output_errors(output):
         output.parent.mkdir(parents=True, exist_ok=True)
@@ -152,6 +157,8 @@ def _write(
         partial = Path(tempfile.mkdtemp(prefix=f"{output.name}{PART}-", dir=output.parent))
         try:
             _write_into(partial, metadata, detector, inspected)
+            if of_others:
+                (partial / NOTICE_FILE).write_text(of_others + "\n", encoding="utf-8")
             partial.chmod(0o777 & ~_umask())  # as of any folder; a temporary one is its owner's
             partial.rename(output)
         except BaseException:

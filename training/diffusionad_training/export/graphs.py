@@ -24,6 +24,7 @@ from diffusionad_training.method.model import (
     Reconstruction,
     Segmentation,
 )
+from diffusionad_training.networks.pretrained import EFFICIENTNET_LITE0
 
 OPSET = 20
 IR_VERSION = 10
@@ -50,12 +51,22 @@ def trace_step(model: DiffusionAD, step: Step) -> onnx.ModelProto:
     arguments = tuple(
         torch.zeros(2, *spec.dims, dtype=_TORCH_DTYPES[spec.dtype]) for spec in signature.inputs
     )
-    return _trace(
+    graph = _trace(
         module,
         arguments,
         [spec.name for spec in signature.inputs],
         [spec.name for spec in signature.outputs],
     )
+    graph.doc_string = notice(model) if step is Step.SEGMENTATION else ""
+    return graph
+
+
+def notice(model: DiffusionAD) -> str:
+    """What has to be said of weights in a model's graphs that others made; "" without any.
+
+    It stands in the graph itself, so that it goes wherever that goes.
+    """
+    return "" if model.features is None else EFFICIENTNET_LITE0.notice
 
 
 def serialise(traced: onnx.ModelProto, step: Step) -> bytes:
@@ -123,7 +134,6 @@ def _name_by_content(graph: onnx.ModelProto) -> None:
 def _strip(graph: onnx.ModelProto) -> None:
     """Remove what the exporter notes down beside the computation: stack traces, with paths."""
     del graph.metadata_props[:]
-    graph.doc_string = ""
     _strip_graph(graph.graph)
     for function in graph.functions:
         function.doc_string = ""

@@ -28,6 +28,7 @@ class TrainingData:
     """All that a training takes from disk, in memory."""
 
     images: NDArray[np.uint8]  # (N, S, S, 3), trained on
+    groups: NDArray[np.int64]  # (N,), a number for each group of images
     foregrounds: Masks | None
     held_out: NDArray[np.uint8]  # (M, S, S, 3), never trained on
     held_out_foregrounds: Masks | None
@@ -82,8 +83,11 @@ def read_training_data(plan: TrainingPlan, report: Report) -> TrainingData:
     _warn_of_constant(everything, report)
     where, masks = _foregrounds(plan.foreground, data_set, [*kept, *held], everything, report)
     count = len(kept)
+    held_places = set(chosen)
+    grouped = [group for place, group in enumerate(together) if place not in held_places]
     return TrainingData(
         images=everything[:count],
+        groups=np.unique(grouped, return_inverse=True)[1].astype(np.int64),
         foregrounds=None if masks is None else masks[:count],
         held_out=everything[count:],
         held_out_foregrounds=None if masks is None else masks[count:],

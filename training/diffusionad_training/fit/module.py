@@ -18,12 +18,13 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
 from diffusionad_training.config import Config
-from diffusionad_training.data.batches import Batch
+from diffusionad_training.data.batches import Batch, GoodImages
 from diffusionad_training.errors import TrainingError
 from diffusionad_training.fit import rates
 from diffusionad_training.method import losses
 from diffusionad_training.method.model import DiffusionAD
 from diffusionad_training.method.restoration import TrainingImages
+from diffusionad_training.networks.pretrained import load_backbone
 from diffusionad_training.run.initial_weights import InitialWeights
 from diffusionad_training.run.resume import ResumeState, restore_optimiser, tensors_of
 
@@ -36,8 +37,8 @@ class TrainingModule(lightning.LightningModule):
     With a `time_budget` in seconds the learning rate decays with the time
     spent where that runs out before the steps do, and `spent`, if given, is kept
     at the share of the time that is over. `devices` train together (see parallel).
-    `initial` is what to begin with in place of random weights, `resumed` where an earlier
-    training stopped.
+    `initial` is what to begin with in place of random weights, `normal` what features of good
+    parts are learnt from, `resumed` where an earlier training stopped.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class TrainingModule(lightning.LightningModule):
         time_budget: float | None = None,
         spent: Tensor | None = None,
         initial: InitialWeights | None = None,
+        normal: GoodImages | None = None,
         resumed: ResumeState | None = None,
     ) -> None:
         super().__init__()
@@ -57,6 +59,9 @@ class TrainingModule(lightning.LightningModule):
         self.model = DiffusionAD(config.detector, noise_seed=seed)
         if initial is not None:
             self.model.load_state_dict(self.model.state_dict() | initial.tensors)
+        if self.model.features is not None and normal is not None and resumed is None:
+            self.model.features.backbone = load_backbone()
+            self.model.features.learn(normal.batches(), seed)
         self.averaged = (
             AveragedModel(self.model, multi_avg_fn=self._average, use_buffers=True)
             if self._optimisation.ema_decay > 0
@@ -140,7 +145,7 @@ class TrainingModule(lightning.LightningModule):
         reconstruction, noise_loss = self.model.restoration.train(self.model, images, loss)
         if not segmented:
             return noise_loss, torch.zeros_like(noise_loss)
-        logits = self.model.segmentation_network(x0, reconstruction).float()
+        logits = self.model.segment(x0, reconstruction, batch["sources"]).float()
         return noise_loss, losses.mask_loss(batch["masks"], logits, loss)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:

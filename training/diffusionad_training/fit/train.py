@@ -22,7 +22,7 @@ from diffusionad_client.files import output_errors
 from diffusionad_client.output_folders import OutputFolder
 from diffusionad_training.config import Config, OptimisationConfig
 from diffusionad_training.config.settings import changes, differences
-from diffusionad_training.data.batches import TrainingBatches
+from diffusionad_training.data.batches import GoodImages, TrainingBatches
 from diffusionad_training.data.structure import is_texture
 from diffusionad_training.errors import CheckpointError
 from diffusionad_training.fit import parallel
@@ -32,6 +32,7 @@ from diffusionad_training.fit.module import TrainingModule
 from diffusionad_training.fit.plan import TrainingPlan
 from diffusionad_training.fit.throughput import Throughput, TimedLoader
 from diffusionad_training.fit.validation import ValidationSet
+from diffusionad_training.networks.pretrained import EFFICIENTNET_LITE0
 from diffusionad_training.run import resume
 from diffusionad_training.run.checkpoint import (
     LOGS_FOLDER,
@@ -100,6 +101,7 @@ def _carry_out(
         count=optimisation.steps * optimisation.accumulate * plan.devices,
         seed=plan.seed,
         foregrounds=data.foregrounds,
+        sources=data.groups,
         progress=spent,
     )
     first = start.steps * optimisation.accumulate * plan.devices + rank
@@ -113,6 +115,7 @@ def _carry_out(
         time_budget=plan.time_budget,
         spent=spent,
         initial=start.initial,
+        normal=GoodImages(data.images, data.groups, config.training.augmentation),
         resumed=start.state,
     )
     checkpoints = Checkpoints(
@@ -190,11 +193,15 @@ def _begin(
     if folder is not None:
         held_out_digest = start_run(folder, data.held_out)
     begun_from = None if initial is None else initial.digest
-    return _Start(_origin(plan, data, held_out_digest, begun_from), initial=initial)
+    return _Start(_origin(plan, config, data, held_out_digest, begun_from), initial=initial)
 
 
 def _origin(
-    plan: TrainingPlan, data: TrainingData, held_out_digest: str, begun_from: str | None
+    plan: TrainingPlan,
+    config: Config,
+    data: TrainingData,
+    held_out_digest: str,
+    begun_from: str | None,
 ) -> Origin:
     return Origin(
         data=plan.data.resolve().name,
@@ -210,6 +217,7 @@ def _origin(
         devices=plan.devices,
         foreground=data.foreground,
         begun_from=begun_from,
+        pretrained=EFFICIENTNET_LITE0.notice if config.detector.features.is_on else None,
     )
 
 
@@ -228,7 +236,7 @@ def _same_origin(plan: TrainingPlan, config: Config, data: TrainingData) -> Orig
             "or train anew into another folder"
         )
     before = run.record.origin
-    now = _origin(plan, data, before.held_out_digest, before.begun_from)
+    now = _origin(plan, config, data, before.held_out_digest, before.begun_from)
     for name in ("seed", "held_out", "data_digest", "textures_digest", "foreground", "devices"):
         if getattr(before, name) != getattr(now, name):
             raise CheckpointError(

@@ -39,14 +39,14 @@ class Cost:
     noise_network_parameters: int
     segmentation_network_parameters: int
     noise_pass_flop: int  # of one image at one noise scale
-    noise_passes: int  # of one image
+    restoration_flop: int  # of one image: the noise network at all scales that it needs
     segmentation_pass_flop: int  # of one image
     training_bytes: int  # estimated peak of one training step, see `training_bytes`
 
     @property
     def inference_flop(self) -> int:
         """Of one image: its noise scales, one segmentation."""
-        return self.noise_passes * self.noise_pass_flop + self.segmentation_pass_flop
+        return self.restoration_flop + self.segmentation_pass_flop
 
 
 @cache
@@ -59,9 +59,9 @@ def cost(config: Config) -> Cost:
     return Cost(
         noise_network_parameters=_parameters(model.noise_network),
         segmentation_network_parameters=_parameters(model.segmentation_network),
-        noise_passes=model.restoration.passes,
+        restoration_flop=_flop(lambda: model.restoration.restore(model, image)),
         noise_pass_flop=_flop(lambda: model.noise_network(image, step)),
-        segmentation_pass_flop=_flop(lambda: model.segmentation_network(image, image)),
+        segmentation_pass_flop=_flop(lambda: model.segment(image, image)),
         training_bytes=training_bytes(config),
     )
 
@@ -103,6 +103,7 @@ def blank_batch(config: Config) -> Batch:
         clean=torch.zeros(count, size, size, 3, dtype=torch.uint8),
         masks=torch.zeros(count, 1, size, size),
         anomalous=torch.arange(count) >= normal,
+        sources=torch.arange(count),
     )
 
 

@@ -8,6 +8,7 @@ from 0. Nothing here holds weights, reads files or draws noise.
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -105,6 +106,33 @@ def norm_guided_reconstruction(x_ts: Tensor, noise_g: Tensor, alpha_bar_s: Tenso
     returns        (N, C, H, W)   not clamped
     """
     return predict_x0(x_ts, noise_g, alpha_bar_s)
+
+
+def reduced(images: Tensor, k: int) -> Tensor:
+    """Average blocks of k x k pixels: (N, C, H, W) -> (N, C, H / k, W / k).
+
+    Of an image that was perturbed with `coarse` noise this is Eq. 1 on the reduced image, at the
+    same alpha_bar.
+    """
+    return images if k == 1 else F.avg_pool2d(images, k)
+
+
+def coarse(noise: Tensor, k: int) -> Tensor:
+    """Let each block of k x k pixels have the noise of its first: (N, C, H, W) -> the same.
+
+    Independent noise would average out when the image is reduced; this stays standard normal.
+    """
+    if k == 1:
+        return noise
+    blocks = noise[..., ::k, ::k]
+    return blocks.repeat_interleave(k, dim=-2).repeat_interleave(k, dim=-1)
+
+
+def enlarged(images: Tensor, k: int) -> Tensor:
+    """Interpolate to k times the side, bilinearly: (N, C, H, W) -> (N, C, k H, k W)."""
+    if k == 1:
+        return images
+    return F.interpolate(images, scale_factor=k, mode="bilinear", align_corners=False)
 
 
 def signal_to_noise(alpha_bar: Tensor) -> Tensor:

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from diffusionad_client.contract import TOP_PIXELS
 from diffusionad_training.config import DetectorConfig
 from diffusionad_training.method import diffusion
-from diffusionad_training.method.restoration import Estimate, way_to_restore
+from diffusionad_training.method.features import NormalFeatures
+from diffusionad_training.method.restoration import LARGE, Estimate, way_to_restore
 from diffusionad_training.method.smoothing import smooth
 from diffusionad_training.networks.noise_unet import NoiseUNet
 from diffusionad_training.networks.segmentation_unet import SegmentationUNet
@@ -30,13 +31,15 @@ class Detection:
     reconstruction: Tensor  # (N, H, W, 3) uint8
 
 
-def draw_noise(size: int, seed: int) -> Tensor:
+def draw_noise(config: DetectorConfig, seed: int) -> Tensor:
     """Draw the fixed noise of inference, of both scales: (2, 3, size, size) float16.
 
     Half precision, exactly: as a constant of the served graph it is half the size.
     """
     generator = torch.Generator().manual_seed(seed)
-    return torch.randn(2, 3, size, size, generator=generator).half()
+    noise = torch.randn(2, 3, config.size, config.size, generator=generator)
+    noise[LARGE] = diffusion.coarse(noise[LARGE], config.guidance.large_reduction)
+    return noise.half()
 
 
 class DiffusionAD(nn.Module):
@@ -51,12 +54,17 @@ class DiffusionAD(nn.Module):
         self.config = config
         self.restoration = way_to_restore(config)
         self.noise_network = NoiseUNet(self.restoration.network)
-        self.segmentation_network = SegmentationUNet(config.segmentation_network)
+        features = config.features
+        self.features = NormalFeatures(features) if features.is_on else None
+        self.segmentation_network = SegmentationUNet(
+            config.segmentation_network,
+            NormalFeatures.channels(features) if features.is_on else None,
+        )
         schedule = config.schedule
         table = diffusion.alpha_bar_table(schedule.steps, schedule.beta_first, schedule.beta_last)
         # Computed in double precision, kept in single: not every device has doubles.
         self.register_buffer("alpha_bar", table.to(torch.float32), persistent=False)
-        self.register_buffer("noise", draw_noise(config.size, noise_seed))
+        self.register_buffer("noise", draw_noise(config, noise_seed))
         self.register_buffer("roi", None, persistent=False)  # chosen at export, not trained
 
     def restrict_to(self, roi: Tensor | None) -> None:
@@ -79,8 +87,7 @@ class DiffusionAD(nn.Module):
 
     def to_picture(self, x: Tensor) -> Tensor:
         """(N, 3, H, W) in the model's range -> (N, H, W, 3) uint8."""
-        unit = (x + 1) / 2 if self.config.signed_range else x
-        return (unit.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
+        return (self.to_unit(x).clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
 
     def alpha_bar_at(self, t: Tensor) -> Tensor:
         """Share of signal at steps t (N,) -> (N,) float32."""
@@ -93,6 +100,21 @@ class DiffusionAD(nn.Module):
         if self.config.noise_network.parametrisation == "x0":
             return Estimate(diffusion.noise_from_x0(x_t, output, alpha_bar), output)
         return Estimate(output, diffusion.predict_x0(x_t, output, alpha_bar))
+
+    def to_unit(self, x: Tensor) -> Tensor:
+        """The model's range -> [0, 1]."""
+        return (x + 1) / 2 if self.config.signed_range else x
+
+    def segment(self, x0: Tensor, reconstruction: Tensor, sources: Tensor | None = None) -> Tensor:
+        """Images and their reconstructions (N, 3, H, W) -> logits of the map (N, 1, H, W).
+
+        `sources` (N,) says of which training images they are, see `NormalFeatures`.
+        """
+        features = None
+        if self.features is not None:
+            features = self.features(self.to_unit(x0), self.to_unit(reconstruction), sources)
+        logits: Tensor = self.segmentation_network(x0, reconstruction, features)
+        return logits
 
     def forward(self, images: Tensor) -> Detection:
         """(N, H, W, 3) uint8 -> the detection, with the fixed steps and noise."""
@@ -147,7 +169,7 @@ class Segmentation(nn.Module):
     def forward(self, images: Tensor, reconstruction: Tensor) -> tuple[Tensor, Tensor]:
         """(N, H, W, 3) uint8 and (N, 3, H, W) -> map (N, H, W) and score (N, 1)."""
         x0 = self.model.normalise(images)
-        logits = self.model.segmentation_network(x0, reconstruction)
+        logits = self.model.segment(x0, reconstruction)
         anomaly_map = torch.sigmoid(logits).squeeze(1)
         if self.model.roi is not None:
             anomaly_map = torch.where(self.model.roi, anomaly_map, 0.0)

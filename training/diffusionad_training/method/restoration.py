@@ -61,11 +61,6 @@ class Restoration(ABC):
     def steps(self) -> tuple[int, ...]:
         """The fixed noise steps of inference that it is trained for: the small, then the large."""
 
-    @property
-    def passes(self) -> int:
-        """Passes of the network that one image costs."""
-        return len(self.steps)
-
     @abstractmethod
     def train(
         self, model: DiffusionAD, images: TrainingImages, loss: LossConfig
@@ -114,12 +109,46 @@ class _OneStep(Restoration):
 
 
 class NormGuided(_OneStep):
-    """Norm-guided one-step denoising, Sec. 4.2: the small step pulled towards the large one's."""
+    """Norm-guided one-step denoising, Sec. 4.2: the small step pulled towards the large one's.
+
+    With a `large_reduction` of k the network sees the large step on the image at 1/k of its
+    side; its x0 there, enlarged, is the x0 that its noise stands for. All equations hold as
+    they are.
+    """
 
     @property
     def steps(self) -> tuple[int, ...]:
         """t_s and t_b of inference."""
         return (self.config.guidance.small_step, self.config.guidance.large_step)
+
+    def predict_noise(self, model: DiffusionAD, x0: Tensor) -> tuple[Tensor, Tensor]:
+        """Eq. 1 with the fixed noise, and what the network takes for it at both scales."""
+        if self.config.guidance.large_reduction == 1:
+            return super().predict_noise(model, x0)
+        count = x0.shape[0]  # not len(): the exporter would take that for a constant
+        t_s, t_b = (torch.tensor([step], device=x0.device).expand(count) for step in self.steps)
+        noise_s, noise_b = model.noise.to(torch.float32).unbind()
+        x_ts = diffusion.add_noise(x0, noise_s, model.alpha_bar_at(t_s))
+        x_tb = diffusion.add_noise(x0, noise_b, model.alpha_bar_at(t_b))
+        both = self.estimate(model, x_ts, t_s, x_tb, t_b)
+        return torch.stack([x_ts, x_tb], dim=1), torch.stack([one.noise for one in both], dim=1)
+
+    def estimate(
+        self, model: DiffusionAD, x_ts: Tensor, t_s: Tensor, x_tb: Tensor, t_b: Tensor
+    ) -> tuple[Estimate, Estimate]:
+        """Eq. 6 at both scales, the large one on the reduced image."""
+        k = self.config.guidance.large_reduction
+        if k == 1:
+            count = len(x_ts)
+            # Both scales in one pass: the batch is twice as large, the network the same.
+            both = model.estimate(torch.cat([x_ts, x_tb]), torch.cat([t_s, t_b]))
+            return (
+                Estimate(both.noise[:count], both.x0[:count]),
+                Estimate(both.noise[count:], both.x0[count:]),
+            )
+        x0_b = diffusion.enlarged(model.estimate(diffusion.reduced(x_tb, k), t_b).x0, k)
+        noise_b = diffusion.noise_from_x0(x_tb, x0_b, model.alpha_bar_at(t_b))
+        return model.estimate(x_ts, t_s), Estimate(noise_b, x0_b)
 
     def guide(
         self, model: DiffusionAD, x_ts: Tensor, noise_s: Tensor, x0_b: Tensor, alpha_bar_s: Tensor
@@ -134,18 +163,15 @@ class NormGuided(_OneStep):
         self, model: DiffusionAD, images: TrainingImages, loss: LossConfig
     ) -> tuple[Tensor, Tensor]:
         """Eqs. 1 and 6 to 9 at random steps of both scales."""
-        x0, guidance, count = images.x0, self.config.guidance, len(images.x0)
+        x0, guidance = images.x0, self.config.guidance
         t_s = _random_steps(guidance.small_steps, x0)
         t_b = _random_steps(guidance.large_steps, x0)
-        noise_s, noise_b = torch.randn_like(x0), torch.randn_like(x0)
+        noise_s = torch.randn_like(x0)
+        noise_b = diffusion.coarse(torch.randn_like(x0), guidance.large_reduction)
         alpha_bar_s, alpha_bar_b = model.alpha_bar_at(t_s), model.alpha_bar_at(t_b)
         x_ts = diffusion.add_noise(x0, noise_s, alpha_bar_s)  # Eq. 1
         x_tb = diffusion.add_noise(x0, noise_b, alpha_bar_b)
-
-        # Both scales in one pass: the batch is twice as large, the network the same.
-        both = model.estimate(torch.cat([x_ts, x_tb]), torch.cat([t_s, t_b]))  # Eq. 6
-        estimate_s = Estimate(both.noise[:count], both.x0[:count])
-        estimate_b = Estimate(both.noise[count:], both.x0[count:])
+        estimate_s, estimate_b = self.estimate(model, x_ts, t_s, x_tb, t_b)  # Eq. 6
         reconstruction = self.guide(model, x_ts, estimate_s.noise, estimate_b.x0, alpha_bar_s)
         noise_loss = losses.noise_loss(  # Eq. 9
             _error(self.network, images, x_ts, estimate_s, alpha_bar_s, loss),
@@ -222,11 +248,6 @@ class Autoencoder(Restoration):
     def steps(self) -> tuple[int, ...]:
         """None: nothing is noisy."""
         return ()
-
-    @property
-    def passes(self) -> int:
-        """One."""
-        return 1
 
     def train(
         self, model: DiffusionAD, images: TrainingImages, loss: LossConfig

@@ -6,6 +6,8 @@ The architecture is that of DRAEM's discriminative network (Zavrtanik et al.,
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 
@@ -15,9 +17,15 @@ INPUT_CHANNELS = 6  # image and reconstruction, three each
 
 
 class SegmentationUNet(nn.Module):
-    """Compare an image with its reconstruction, pixel by pixel and in context."""
+    """Compare an image with its reconstruction, pixel by pixel and in context.
 
-    def __init__(self, config: SegmentationNetworkConfig) -> None:
+    `features` are channels of frozen features by their stride; those of a stride that a level
+    has are added there. At first they have no say.
+    """
+
+    def __init__(
+        self, config: SegmentationNetworkConfig, features: Mapping[int, int] | None = None
+    ) -> None:
         super().__init__()
         factor, widths = config.unshuffle, config.widths
         self.unshuffle = nn.PixelUnshuffle(factor)
@@ -26,6 +34,14 @@ class SegmentationUNet(nn.Module):
         inputs = (INPUT_CHANNELS * factor**2, *widths[:-1])
         self.encoder = nn.ModuleList(
             _double_conv(cin, cout) for cin, cout in zip(inputs, widths, strict=True)
+        )
+        self.strides = config.strides
+        self.adapters = nn.ModuleDict(
+            {
+                str(stride): _adapter(features[stride], width)
+                for stride, width in zip(self.strides, widths, strict=True)
+                if features and stride in features
+            }
         )
         self.upsamplers = nn.ModuleList()
         self.decoder = nn.ModuleList()
@@ -38,12 +54,19 @@ class SegmentationUNet(nn.Module):
             channels = narrowed
         self.last = nn.Conv2d(channels, factor**2, 3, padding=1)
 
-    def forward(self, image: Tensor, reconstruction: Tensor) -> Tensor:
-        """Both (N, 3, H, W), in the model's range -> logits (N, 1, H, W)."""
+    def forward(
+        self, image: Tensor, reconstruction: Tensor, features: Mapping[int, Tensor] | None = None
+    ) -> Tensor:
+        """Both (N, 3, H, W), in the model's range -> logits (N, 1, H, W).
+
+        `features` (N, C, H / s, W / s) by stride s, if it was made for some.
+        """
         h = self.unshuffle(torch.cat([image, reconstruction], dim=1))
         skips: list[Tensor] = []
         for depth, block in enumerate(self.encoder):
             h = block(h if depth == 0 else self.pool(h))
+            if features and (stride := str(self.strides[depth])) in self.adapters:
+                h = h + self.adapters[stride](features[self.strides[depth]])
             skips.append(h)
         skips.pop()  # the deepest is where the way up begins
         for upsample, block in zip(self.upsamplers, self.decoder, strict=True):
@@ -63,4 +86,19 @@ def _double_conv(cin: int, cout: int) -> nn.Sequential:
 def _upsample_conv(cin: int, cout: int) -> nn.Sequential:
     return nn.Sequential(
         nn.Upsample(scale_factor=2, mode="bilinear", align_corners=True), *_conv(cin, cout)
+    )
+
+
+def _adapter(cin: int, cout: int) -> nn.Sequential:
+    """From features to a level of the encoder; it begins by adding nothing."""
+    last = nn.Conv2d(cout, cout, 3, padding=1)
+    nn.init.zeros_(last.weight)
+    assert last.bias is not None
+    nn.init.zeros_(last.bias)
+    return nn.Sequential(
+        nn.BatchNorm2d(cin),
+        nn.Conv2d(cin, cout, 1),
+        nn.BatchNorm2d(cout),
+        nn.ReLU(inplace=True),
+        last,
     )

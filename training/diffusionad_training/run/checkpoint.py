@@ -78,6 +78,7 @@ class Origin:
     devices: int = 1  # that shared each step
     foreground: str = "none"  # where anomalies were put: none (anywhere), auto or folder
     begun_from: str | None = None  # digest of the weights begun with, None: random ones
+    pretrained: str | None = None  # of others' weights in it: whose, their licence and digest
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,6 +9,7 @@ from scipy import ndimage
 from diffusionad_training.config import SynthesisConfig
 from diffusionad_training.errors import ConfigError
 from diffusionad_training.synthesis import masks, sources
+from diffusionad_training.synthesis.components import misplace
 from diffusionad_training.synthesis.relocation import relocate
 from diffusionad_training.synthesis.windows import Window, choose_window
 
@@ -98,10 +99,14 @@ class AnomalySynthesiser:
         foreground: NDArray[np.bool_] | None,
     ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
         """Make one anomaly anywhere in an image, of the `least` contrast (H, W)."""
-        if rng.random() < self._config.relocation_share:
-            anomalous, moved = relocate(image, rng, foreground)
-            if moved.any():
-                return anomalous, moved
+        for share, change in (
+            (self._config.component_share, misplace),
+            (self._config.relocation_share, relocate),
+        ):
+            if share and rng.random() < share:
+                anomalous, moved = change(image, rng, foreground)
+                if moved.any():
+                    return anomalous, moved
         height, width = image.shape[:2]
         for _ in range(TRIES):
             mask = self._mask(height, width, rng, foreground)

@@ -42,7 +42,7 @@ def relocate(
         moved = original.copy()
         for _ in range(rng.integers(PIECES[0], PIECES[1] + 1)):
             _move_piece(moved, original, scale, rng)
-        mask = _visible(moved, original, scale)
+        mask = looks_different(moved, original, scale)
         if foreground is not None and 2 * (mask & foreground).sum() < mask.sum():
             continue
         if mask.sum() >= MIN_VISIBLE_PIXELS * scale**2:
@@ -92,7 +92,7 @@ def _soft_shape(
     return blurred
 
 
-def _visible(moved: Image, original: Image, scale: float) -> NDArray[np.bool_]:
+def looks_different(moved: Image, original: Image, scale: float) -> NDArray[np.bool_]:
     """Where two images look different, small gaps closed."""
     difference = np.abs(moved - original).mean(axis=-1)
     seen = ndimage.gaussian_filter(difference, 1.2 * scale) > VISIBLE

@@ -40,7 +40,9 @@ class FixedLogits(torch.nn.Module):
         super().__init__()
         self.logits = logits
 
-    def forward(self, image: torch.Tensor, reconstruction: torch.Tensor) -> torch.Tensor:
+    def forward(
+        self, image: torch.Tensor, reconstruction: torch.Tensor, features: None
+    ) -> torch.Tensor:
         return self.logits.expand(len(image), 1, SIZE, SIZE)
 
 

@@ -324,6 +324,35 @@ def test_a_name_stands_for_all_of_its_addresses(
         assert fleet[0].url not in {client.inspect(IMAGE, **SMALL).server for _ in range(6)}
 
 
+def test_a_resolver_that_hangs_keeps_no_server_from_being_taken_back(
+    fleet: list[FakeServer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ports = [int(server.url.rpartition(":")[2]) for server in fleet]
+    answers = [(socket.AF_INET, 1, 6, "", ("127.0.0.1", port)) for port in ports]
+    hangs, over = Event(), Event()
+
+    def look_up(host: str, port: int, **options: Any) -> list[Any]:
+        if hangs.is_set():
+            over.wait(30)
+        return answers
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    with Client("triton.plant:8001") as client:
+        client.inspect(IMAGE, **SMALL)
+        hangs.set()
+        fleet[0].stop()
+        wait_for(lambda: client.inspect(IMAGE, **SMALL) and len(_up(client)) == 2)
+        fleet[0].start()
+        back = time.monotonic()
+        wait_for(lambda: client.inspect(IMAGE, **SMALL) and len(_up(client)) == 3)
+        assert time.monotonic() - back < 2
+        over.set()
+
+
+def _up(client: Client) -> list[str]:
+    return [server.url for server in client.stats().servers if server.up]
+
+
 def test_a_client_goes_on_in_a_process_that_is_forked(fleet: list[FakeServer]) -> None:
     with Client(urls(fleet)) as client:
         client.inspect_batch([IMAGE] * 6, **SMALL)

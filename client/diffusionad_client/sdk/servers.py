@@ -207,26 +207,28 @@ class Servers:
             timeout = min(RESOLVE_S, deadline.left())
             yield from together([self._look_up(place, timeout) for place in unknown])
             self.check_open()
-        if self._has_work(now):
+        yield from self._follow_names(now)
+        if any(server.away() for server in self.all()):
             yield Alongside("upkeep", self.upkeep)
 
     def upkeep(self) -> Steps[None]:
-        """Look at the servers that were left, and look names up, until there is nothing to do."""
-        while True:
+        """Look at the servers that were left until there are none."""
+        while any(server.away() for server in self.all()):
             now = time.monotonic()
-            places = [place for place in self._places if place.host and place.resolve_at <= now]
+            yield from self._follow_names(now)
             due = [(s, st) for s in self.all() for st in s.away() if st.look_at <= now]
-            courses = [self._look_up(place) for place in places]
-            courses += [self._look_at(server, standing) for server, standing in due]
-            if courses:
-                yield from together(courses)
-            if not any(server.away() for server in self.all()):
-                return
+            if due:
+                yield from together([self._look_at(server, standing) for server, standing in due])
             yield Pause(_TICK_S)
 
-    def _has_work(self, now: float) -> bool:
-        late = any(place.host and place.resolve_at <= now for place in self._places)
-        return late or any(server.away() for server in self.all())
+    def _follow_names(self, now: float) -> Steps[None]:
+        """Have names looked up that are due, each by itself: a resolver that hangs holds up none.
+
+        Nor does it hold up the looks at servers that were left.
+        """
+        for place in self._places:
+            if place.host and place.resolve_at <= now:
+                yield Alongside(f"look-up of {place.url}", partial(self._look_up, place))
 
     def _look_at(self, server: Server, standing: Standing) -> Steps[None]:
         """Ask a server that was left whether it is back.

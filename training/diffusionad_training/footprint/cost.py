@@ -67,6 +67,16 @@ def cost(config: Config) -> Cost:
 
 
 @cache
+def inference_flop(config: Config) -> int:
+    """Count what one image costs alone, which takes a part of a second."""
+    with torch.device("meta"):
+        model = DiffusionAD(config.detector).eval()
+        image = torch.zeros(1, 3, config.detector.size, config.detector.size)
+    restored = _flop(lambda: model.restoration.restore(model, image))
+    return restored + _flop(lambda: model.segment(image, image))
+
+
+@cache
 def training_bytes(config: Config) -> int:
     """Estimate the peak memory of training, in bytes on the device that trains.
 

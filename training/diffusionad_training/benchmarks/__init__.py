@@ -1,0 +1,1 @@
+"""Measurements that docs/ quotes, each a module to run with `python -m`."""

@@ -50,7 +50,7 @@ def shared_memory_prefix(pids: list[int]) -> str:
 def test_a_signal_stops_the_server_and_leaves_nothing_behind(
     start_serve: Any, repository: Path, is_alive: Any, number: signal.Signals
 ) -> None:
-    command = start_serve(repository)
+    command = start_serve(repository, "--verify")
     ready = command.read_line()
     assert ready.startswith(READY_PREFIX)
     with Client(ready.removeprefix(READY_PREFIX).strip()) as client:
@@ -64,6 +64,7 @@ def test_a_signal_stops_the_server_and_leaves_nothing_behind(
     code, stderr = command.finish()
 
     assert code == 0, stderr
+    assert "Verified: the graphs of 1 categories are those that were published." in stderr
     assert not any(map(is_alive, below))
     assert not list(SHARED_MEMORY.glob(mine))
 
@@ -301,6 +302,31 @@ def test_an_address_that_others_can_reach_needs_unsafe_bind(repository: Path) ->
 def test_unsafe_bind_warns(tmp_path: Path) -> None:
     result = serve("--repository", tmp_path / "nowhere", "--host", "0.0.0.0", "--unsafe-bind")
     assert "Warning: 0.0.0.0 can be reached from other machines" in result.stderr
+
+
+def test_a_changed_graph_is_named_before_anything_starts(repository: Path) -> None:
+    graphs = sorted(repository.glob("*__segmentation/1/model.onnx"))
+    content = bytearray(graphs[0].read_bytes())
+    content[len(content) // 2] ^= 1  # as a failing disk would
+    graphs[0].write_bytes(content)
+    result = serve("--repository", repository, "--verify")
+    assert result.exit_code == 1
+    assert "is not as it was published, so it is not served" in result.output
+    assert f"{graphs[0]}: not the file that was published: its SHA-256 is another" in result.output
+    graphs[0].unlink()
+    result = serve("--repository", repository, "--verify")
+    assert result.exit_code == 1
+    assert f"{graphs[0]}: missing" in result.output
+
+
+def test_a_configuration_that_cannot_be_read_fails_the_verification_too(repository: Path) -> None:
+    (config,) = (
+        path for path in repository.glob("*/config.pbtxt") if "__" not in str(path.parent.name)
+    )
+    config.write_text(config.read_text()[:-40])
+    result = serve("--repository", repository, "--verify")
+    assert result.exit_code == 1
+    assert str(config) in result.output
 
 
 def test_a_missing_repository_is_one_line_and_exit_code_1(tmp_path: Path) -> None:

@@ -98,6 +98,13 @@ _FREE = "0 takes a free one."
     "http://127.0.0.1:4318/v1/traces. They join those of clients that send theirs.",
 )
 @click.option(
+    "--verify",
+    "is_verified",
+    is_flag=True,
+    help="Before anything is loaded, hold every graph against the digest that its release was "
+    "published with; refuse the repository if one differs.",
+)
+@click.option(
     "--max-restarts",
     type=click.IntRange(min=0),
     default=MAX_RESTARTS,
@@ -126,6 +133,7 @@ def serve(
     tls_key: Path | None,
     tls_client_ca: Path | None,
     trace_url: str | None,
+    is_verified: bool,
     max_restarts: int,
     stop_on_stdin_eof: bool,
 ) -> None:
@@ -140,11 +148,17 @@ def serve(
       diffusionad serve --repository model_repository
       diffusionad serve --repository model_repository --model-control-mode explicit
         --load-model screw --admin-key-file admin.key
+      diffusionad serve --repository model_repository --verify
       diffusionad serve --repository model_repository --tls-cert server.pem
         --tls-key server.key --tls-client-ca ca.pem
     """
     tls = _encryption(tls_cert, tls_key, tls_client_ca)
     _check_bind(host, unsafe_bind, tls)
+    if is_verified:
+        from diffusionad_tools.release.verify import verify  # takes its time, and few ask for it
+
+        count = verify(repository)
+        _say(f"Verified: the graphs of {count} categories are those that were published.")
     settings = ServerSettings(
         repository=repository,
         host=host,

@@ -1,0 +1,49 @@
+"""Hold a whole repository against the digests that its releases were published with.
+
+Files alone, in seconds, before a server loads them: what a failing disk, a copy that was
+cut short or a hand has changed is never served. Who can write the configurations too can
+write digests that fit; against that a repository is kept where servers cannot write.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from diffusionad_client.errors import DiffusionADError
+from diffusionad_tools.errors import RepositoryError
+from diffusionad_tools.release.check import category_problems, graph_problems, served_forms
+from diffusionad_tools.release.repository import category_folders, check_exists
+
+_SHOWN = 10
+
+
+def verify(repository: Path) -> int:
+    """Check every category that is served there; give how many there are.
+
+    Raises `RepositoryError` that names each file that is not what was published.
+    """
+    check_exists(repository)
+    categories = category_folders(repository)
+    found = [problem for category in categories for problem in _problems(repository, category)]
+    if not found:
+        return len(categories)
+    lines = [f"  {problem}" for problem in found[:_SHOWN]]
+    if len(found) > _SHOWN:
+        lines.append(f"  and {len(found) - _SHOWN} more")
+    raise RepositoryError(
+        f"{repository}: is not as it was published, so it is not served; copy it anew from where "
+        "it was released, or add the releases again\n" + "\n".join(lines)
+    )
+
+
+def _problems(repository: Path, category: str) -> Iterator[str]:
+    try:
+        problems = category_problems(repository, category)
+        yield from problems
+        if problems:
+            return
+        for release in {r.version: r for r in served_forms(repository, category).values()}.values():
+            yield from graph_problems(repository, release)
+    except DiffusionADError as exc:
+        yield from str(exc).splitlines()

@@ -9,6 +9,7 @@
     ├── SourceError                 a folder, list or file of images cannot be used
     ├── OutputError                 results cannot be written, or would be overwritten
     ├── TooManyFailuresError        more images failed than a run was allowed
+    ├── EngineError                 the machines that a run was to be done on cannot be used
     ├── ReportError                 a report cannot be made
     ├── ServeError                  an embedded server could not be started
     ├── ArgumentError               an argument is of the wrong kind, or out of range
@@ -72,6 +73,10 @@ class OutputError(DiffusionADError):
 
 class TooManyFailuresError(DiffusionADError):
     """More images failed than the run was allowed; what it did is kept."""
+
+
+class EngineError(DiffusionADError):
+    """The machines that a run was to be done on cannot be reached, or were lost."""
 
 
 class ReportError(DiffusionADError):

@@ -10,6 +10,7 @@ import inspect
 import io
 import os
 import time
+from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 from diffusionad_client import regular_files
@@ -28,20 +29,32 @@ class BinaryReader(Protocol):
         ...
 
 
-FileSource = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryReader
+@dataclass(frozen=True)
+class NamedBytes:
+    """A file that was read already, with the name that messages call it by."""
+
+    data: bytes
+    name: str
+
+
+FileSource = str | os.PathLike[str] | bytes | bytearray | memoryview | NamedBytes | BinaryReader
 
 
 def holds_file(source: object) -> bool:
     """Tell whether there is an image's file behind a source, as there is none behind pixels."""
     if isinstance(source, memoryview):
         return _is_flat(source)
-    return isinstance(source, (str, os.PathLike, bytes, bytearray)) or _reader(source) is not None
+    if isinstance(source, (str, os.PathLike, bytes, bytearray, NamedBytes)):
+        return True
+    return _reader(source) is not None
 
 
 def name_of(source: Any) -> str | None:
     """Name the file behind a source; None for one that has no name, such as bytes."""
     if isinstance(source, (str, os.PathLike)):
         return _path(source)
+    if isinstance(source, NamedBytes):
+        return source.name
     if isinstance(source, (bytes, bytearray, memoryview)):
         return None
     name = _attribute(source, "name")  # of a pipe it may be a number
@@ -58,6 +71,8 @@ def read(source: FileSource, *, timeout: float | None = None) -> bytes:
     """
     if isinstance(source, bytes):
         return source
+    if isinstance(source, NamedBytes):
+        return source.data
     if isinstance(source, (bytearray, memoryview)):
         return _copied(source)
     name = name_of(source) or f"the open file ({type(source).__name__})"

@@ -24,7 +24,7 @@ from diffusionad_client.arrays import (
 )
 from diffusionad_client.contract import FULL_DEPTH
 from diffusionad_client.errors import ImageError
-from diffusionad_client.file_bytes import BinaryReader
+from diffusionad_client.file_bytes import BinaryReader, NamedBytes
 from diffusionad_client.image_files import Limits, damage_named, lower_bytes, opened, upright
 from diffusionad_client.pixels import (
     Deep,
@@ -40,7 +40,10 @@ __all__ = [
     "Deep",
     "ImageSource",
     "Limits",
+    "Picture",
     "RGBImage",
+    "decode",
+    "fit",
     "load",
     "read_file",
     "read_pixels",
@@ -50,9 +53,11 @@ __all__ = [
 
 # A path; a file's bytes, or an open one; pixels, of uint8 or of uint16.
 ImageSource = Union[
-    str, "os.PathLike[str]", bytes, bytearray, memoryview, BinaryReader,
+    str, "os.PathLike[str]", bytes, bytearray, memoryview, NamedBytes, BinaryReader,
     Image.Image, NDArray[np.uint8], NDArray[np.uint16], ArrayLike,
 ]  # fmt: skip
+
+Picture = Image.Image | RGBImage | Deep  # decoded, in its own size
 
 _FORMS = "a path, a file's bytes, a file open in binary mode, a PIL image or an array"
 
@@ -81,6 +86,17 @@ def to_rgb(pixels: RGBImage | Deep, depth: int = FULL_DEPTH) -> RGBImage:
     return pixels.to_rgb(depth) if isinstance(pixels, Deep) else pixels
 
 
+def decode(data: bytes, *, limits: Limits | None = None, name: str | None = None) -> Picture:
+    """Decode a file as `read_pixels` does, into Pillow's own form where that holds RGB.
+
+    `fit` takes it as it is: to an array and back is a quarter of what decoding
+    and resizing take.
+    """
+    said = name or f"the image of {len(data)} bytes"
+    with opened(data, said, limits) as image:
+        return _convert(image, said, data)
+
+
 def read_pixels(
     source: ImageSource,
     *,
@@ -104,13 +120,13 @@ def read_pixels(
     check_color(color)
     if isinstance(source, Image.Image):
         with damage_named("the PIL image"):
-            return _convert(source, "the PIL image")
+            return _as_pixels(_convert(source, "the PIL image"))
     if isinstance(source, np.ndarray):
         return from_array(source, color)
     if file_bytes.holds_file(source):
         data = read_file(source, timeout=timeout)
         own = file_bytes.name_of(source)
-        return _decode(data, own or name or f"the image of {len(data)} bytes", limits)
+        return _as_pixels(decode(data, name=own or name, limits=limits))
     if isinstance(source, memoryview) or is_array_like(source):
         return from_array(as_array(source), color)
     raise ImageError(f"an image must be {_FORMS}, not {type(source).__name__}")
@@ -130,19 +146,30 @@ def read_file(source: Any, *, timeout: float | None = None) -> bytes:
     )
 
 
+def fit(picture: Picture, size: int, depth: int) -> RGBImage:
+    """Give what a model of that size takes; see `to_rgb` and `resize`. Raises `ImageError`."""
+    if not isinstance(picture, Image.Image):
+        return resize(to_rgb(picture, depth), size)
+    return np.asarray(_resized(picture, size))
+
+
 def resize(image: RGBImage, size: int) -> RGBImage:
     """Stretch to (size, size, 3): Pillow's bilinear with its antialiasing. See contract.RESIZE."""
     if image.shape[:2] == (size, size):
         return image
-    return np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR))
+    return np.asarray(_resized(Image.fromarray(image), size))
 
 
-def _decode(data: bytes, name: str, limits: Limits | None) -> RGBImage | Deep:
-    with opened(data, name, limits) as image:
-        return _convert(image, name, data)
+def _resized(image: Image.Image, size: int) -> Image.Image:
+    whole = (size, size)
+    return image if image.size == whole else image.resize(whole, Image.Resampling.BILINEAR)
 
 
-def _convert(image: Image.Image, name: str, data: bytes | None = None) -> RGBImage | Deep:
+def _as_pixels(picture: Picture) -> RGBImage | Deep:
+    return np.array(picture) if isinstance(picture, Image.Image) else picture
+
+
+def _convert(image: Image.Image, name: str, data: bytes | None = None) -> Picture:
     """Convert an image, from the `data` of its file if there is one."""
     if 0 in image.size:
         raise ImageError(f"{name}: it has no pixels")
@@ -155,7 +182,10 @@ def _convert(image: Image.Image, name: str, data: bytes | None = None) -> RGBIma
             f"{name}: pixels are floating-point numbers, which have no agreed white; "
             "convert the image to 8 or 16 bits first"
         )
-    rgb = np.array(turned if turned.mode == "RGB" else _without_alpha(turned))
+    colour = turned if turned.mode == "RGB" else _without_alpha(turned)
+    if not said.is_deep_colour:
+        return colour
+    rgb = np.array(colour)
     if data is not None and is_dark(rgb, said):
         lower = lower_bytes(data)
         if lower is not None:

@@ -15,6 +15,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
+from diffusionad_client.helper_threads import HelperThreads
+
 # A pipe that takes the place of the file just then must not hold us either.
 _FLAGS = (
     os.O_RDONLY
@@ -36,6 +38,7 @@ MOST_BYTES = 2**31 - 1
 # Each read that never ends keeps a thread; a drive that is gone for a day must not take them all.
 MOST_READS = 64
 _reads = threading.BoundedSemaphore(MOST_READS)
+_readers = HelperThreads("read")
 
 
 def open_regular(path: str | Path) -> BinaryIO:
@@ -73,6 +76,8 @@ def in_time(work: Callable[[], bytes], name: str, timeout: float) -> bytes:
         raise late
     read: list[bytes] = []
     failed: list[BaseException] = []
+    over = threading.Lock()  # cheaper than an event
+    over.acquire()
 
     def run() -> None:
         try:
@@ -81,15 +86,13 @@ def in_time(work: Callable[[], bytes], name: str, timeout: float) -> bytes:
             failed.append(exc)
         finally:
             _reads.release()
+            over.release()
 
-    # A thread of a pool would be waited for when the process ends; a daemon is not.
-    thread = threading.Thread(target=run, name="read", daemon=True)
-    thread.start()
-    thread.join(timeout)
+    _readers.begin(run)
+    if not over.acquire(timeout=timeout):
+        raise late
     if failed:
         raise failed[0]
-    if not read:
-        raise late
     return read[0]
 
 

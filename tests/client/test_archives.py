@@ -32,7 +32,7 @@ def pack(path: Path, files: dict[str, bytes]) -> str:
             for name, content in files.items():
                 packed.writestr(name, content)
     else:
-        with tarfile.open(path, "w") as packed_tar:
+        with tarfile.open(path, {".gz": "w:gz", ".xz": "w:xz"}.get(path.suffix, "w")) as packed_tar:
             for name, content in files.items():
                 member = tarfile.TarInfo(name)
                 member.size = len(content)
@@ -52,6 +52,32 @@ def test_images_in_an_archive_are_read_where_they_lie(tmp_path: Path, suffix: st
         Reason.NO_IMAGE: 1, Reason.OUTSIDE: 2, Reason.SYSTEM: 1, Reason.HIDDEN: 1,
     }  # fmt: skip
     assert os.listdir(tmp_path) == [f"parts{suffix}"]
+
+
+@pytest.mark.parametrize("suffix", [".tar.gz", ".tar.xz"])
+def test_a_compressed_tar_is_read_from_its_start_as_often_as_it_is_gone_through(
+    tmp_path: Path, suffix: str
+) -> None:
+    found: Any = find_images([pack(tmp_path / f"parts{suffix}", FILES)])
+    for _ in range(2):
+        assert [(image.name, image.read()) for image in found] == [
+            ("b.png", b"b"),
+            ("deep/a.png", b"a"),
+        ]
+    assert found.count is None
+    assert os.listdir(tmp_path) == [f"parts{suffix}"]
+
+
+def test_a_compressed_tar_that_breaks_off_is_a_sentence_after_its_whole_images(
+    tmp_path: Path,
+) -> None:
+    content = {f"{n}.png": os.urandom(20_000) for n in range(10)}
+    path = Path(pack(tmp_path / "a.tar.gz", content))
+    path.write_bytes(path.read_bytes()[:100_000])
+    images = iter(find_images([str(path)]))
+    assert [next(images).read() for _ in range(3)] == list(content.values())[:3]
+    with pytest.raises(SourceError, match=r"a\.tar\.gz: cannot be read as an archive"):
+        list(images)
 
 
 def test_the_names_of_several_archives_begin_with_theirs(tmp_path: Path) -> None:
@@ -90,12 +116,13 @@ def test_an_image_that_is_damaged_in_its_archive_fails_by_itself(
         images[0].read()
 
 
-def test_a_link_in_a_tar_leads_nowhere(tmp_path: Path) -> None:
-    with tarfile.open(tmp_path / "a.tar", "w") as packed:
+@pytest.mark.parametrize(("name", "mode"), [("a.tar", "w"), ("a.tgz", "w:gz")])
+def test_a_link_in_a_tar_leads_nowhere(tmp_path: Path, name: str, mode: Any) -> None:
+    with tarfile.open(tmp_path / name, mode) as packed:
         link = tarfile.TarInfo("a.png")
         link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
         packed.addfile(link)
-    (image,) = find_images([str(tmp_path / "a.tar")])
+    (image,) = find_images([str(tmp_path / name)])
     with pytest.raises(ImageError, match="only whole files are read"):
         image.read()
 
@@ -105,7 +132,8 @@ def test_a_link_in_a_tar_leads_nowhere(tmp_path: Path) -> None:
     [
         ("a.zip", b"no archive", "cannot be read as an archive"),
         ("a.tar", b"no archive" * 100, "cannot be read as an archive"),
-        ("a.tar.gz", b"", "can only be read from its start"),
+        ("a.tar.gz", b"no archive" * 100, "cannot be read as an archive"),
+        ("a.tar.zst", b"", "such archives are not read"),
     ],
 )
 def test_what_is_no_archive_is_a_sentence(

@@ -18,7 +18,7 @@ from diffusionad_client.commands.server import ServerChoice, model_option, reach
 
 if TYPE_CHECKING:
     from diffusionad_client.scoring.results import RunSummary
-    from diffusionad_client.scoring.settings import Settings
+    from diffusionad_client.scoring.settings import Cluster, Settings
     from diffusionad_client.sdk.arguments import Decode
 
 _SCORE = Number(0, 1)  # of a part, by the contract
@@ -45,6 +45,25 @@ _PATIENCE_S = 600.0
     show_default=True,
     help="Who decodes the images, to the same scores; auto: the server, of those that are "
     "smaller as files than as pixels.",
+)
+# more than one machine
+@click.option(
+    "--engine",
+    type=click.Choice(["threads", "ray"]),
+    default="threads",
+    show_default=True,
+    help="Where the images are worked on: in this process, or on a Ray cluster.",
+)
+@click.option(
+    "--ray-address",
+    metavar="HOST:PORT",
+    help="The head of a Ray cluster, or auto.  [default: one is started on this machine]",
+)
+@click.option(
+    "--ray-workers",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Each has --concurrency images under way.  [default: one for each CPU of the cluster]",
 )
 # verdicts
 @click.option("--accept", type=_SCORE, help="OK below this score; default: the release's.")
@@ -127,6 +146,9 @@ def score(
     server: ServerChoice,
     concurrency: int | None,
     decode: Decode,
+    engine: str,
+    ray_address: str | None,
+    ray_workers: int | None,
     accept: float | None,
     reject: float | None,
     constants: tuple[str, ...],
@@ -181,6 +203,7 @@ def score(
         retry_failed=retry_failed,
         concurrency=concurrency,
         decode=decode,
+        cluster=_cluster(engine, ray_address, ray_workers, server),
         patience=patience,
         max_failures=(
             FailureLimit() if max_failures is None else parsed(FailureLimit.parse, max_failures)
@@ -198,6 +221,25 @@ def score(
     if not no_report:
         click.echo(f"Report     {output / REPORT_HTML}")
     ctx.exit(_exit_code(summary, fail_on))
+
+
+def _cluster(
+    engine: str, address: str | None, workers: int | None, server: ServerChoice
+) -> Cluster | None:
+    if engine != "ray":
+        if address is not None or workers is not None:
+            raise click.UsageError("--ray-address and --ray-workers are of use with --engine ray")
+        return None
+    if address is not None and server.repository is not None:
+        raise click.UsageError(
+            "a server that is started for the run is there for this machine alone; name the "
+            "servers with --url"
+        )
+    from diffusionad_client.scoring.on_ray import check_can_run
+    from diffusionad_client.scoring.settings import Cluster
+
+    check_can_run()
+    return Cluster(address, workers)
 
 
 def _run(

@@ -1,4 +1,8 @@
-"""Images in .zip and .tar archives, read where they lie: nothing is unpacked."""
+"""Images in .zip and .tar archives, read where they lie: nothing is unpacked.
+
+A compressed tar can only be read from its start. So its images are read as they
+are drawn from it, by one thread, and are not counted before.
+"""
 
 from __future__ import annotations
 
@@ -19,8 +23,9 @@ from diffusionad_client.folders import LeftOut, Reason
 from diffusionad_client.scoring.seen import Seen
 from diffusionad_client.scoring.sources import SourceImage, nothing_found
 
-_ENDINGS = (".zip", ".tar")
-_COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")
+_COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
+_ENDINGS = (".zip", ".tar", *_COMPRESSED)
+_UNREADABLE = (".tar.zst", ".tzst", ".7z", ".rar")
 _DAMAGED = (
     zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, OSError, RuntimeError, ValueError,
     NotImplementedError,
@@ -32,10 +37,10 @@ Member = tuple[str, Callable[[], bytes]]  # its name there, and how to read it
 def named(sources: Sequence[str]) -> list[str]:
     """Give those sources that are archives, or patterns of them. Raises `SourceError`."""
     for source in sources:
-        if source.lower().endswith(_COMPRESSED) and os.path.isfile(source):
+        if source.lower().endswith(_UNREADABLE) and os.path.isfile(source):
             raise SourceError(
-                f"{source}: a compressed tar can only be read from its start; pack the images "
-                "into a .zip or a plain .tar, or unpack them"
+                f"{source}: such archives are not read; pack the images into a .zip or a .tar, or "
+                "unpack them"
             )
     return [
         source
@@ -54,6 +59,10 @@ def find(sources: Sequence[str]) -> ArchivedImages:
         paths.update(dict.fromkeys(map(os.path.abspath, found)))
     left_out = LeftOut()
     images = ArchivedImages(tuple(paths), left_out)
+    if any(map(_is_compressed, paths)):  # counting would take half as long as all
+        if next(images.members(left_out), None) is None:
+            raise nothing_found(sources, left_out)
+        return images
     count = sum(1 for _ in images.members(left_out))
     if not count:
         raise nothing_found(sources, left_out)
@@ -135,24 +144,73 @@ def _unzipped(file: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
         return member.read()
 
 
+def _is_compressed(archive: str) -> bool:
+    return archive.lower().endswith(_COMPRESSED)
+
+
 def _tarred(archive: str) -> Iterator[Member]:
-    with regular_files.open_regular(archive) as raw, tarfile.open(fileobj=raw, mode="r:") as file:
+    is_compressed = _is_compressed(archive)
+    with (
+        regular_files.open_regular(archive) as raw,
+        tarfile.open(fileobj=raw, mode="r|*" if is_compressed else "r:") as file,
+    ):
         while (member := file.next()) is not None:
             file.members = []  # type: ignore[attr-defined]  # or all would stay in memory
-            if not member.isdir():
-                yield member.name.removeprefix("./"), partial(_untarred, archive, member)
+            if member.isdir():
+                continue
+            name = member.name.removeprefix("./")
+            if is_compressed:
+                wanted = reason_to_leave_out(name) is None
+                yield name, _Drawn.of(file, member) if wanted else bytes
+            else:
+                place = (member.offset_data, member.size)
+                yield name, partial(_untarred, archive, *place, _is_whole(member))
 
 
-def _untarred(archive: str, member: tarfile.TarInfo) -> bytes:
-    if not member.isreg() or member.issparse():
-        raise ValueError("a link or a device, or with holes, and only whole files are read")
-    _check_size(member.size)
+@dataclass(frozen=True)
+class _Drawn:
+    """The content of an image, read when its turn in the archive came, or why it was not."""
+
+    content: bytes = b""
+    error: Exception | None = None
+
+    @classmethod
+    def of(cls, file: tarfile.TarFile, member: tarfile.TarInfo) -> _Drawn:
+        try:
+            _check_readable(member.size, _is_whole(member))
+            found = file.extractfile(member)
+            assert found is not None  # of a whole file
+            return cls(found.read())
+        except ValueError as exc:  # others are the archive's
+            return cls(error=exc)
+
+    def __reduce__(self) -> str:  # all of the archive would lie in the memory of a cluster
+        raise TypeError("a compressed tar can only be read from its start")
+
+    def __call__(self) -> bytes:
+        if self.error is not None:
+            raise self.error
+        return self.content
+
+
+def _untarred(archive: str, begins: int, size: int, is_whole: bool) -> bytes:
+    _check_readable(size, is_whole)
     with regular_files.open_regular(archive) as file:
-        file.seek(member.offset_data)
-        content = file.read(member.size)
-    if len(content) < member.size:
+        file.seek(begins)
+        content = file.read(size)
+    if len(content) < size:
         raise EOFError("the archive ends in it")
     return content
+
+
+def _is_whole(member: tarfile.TarInfo) -> bool:
+    return member.isreg() and not member.issparse()
+
+
+def _check_readable(size: int, is_whole: bool) -> None:
+    if not is_whole:
+        raise ValueError("a link or a device, or with holes, and only whole files are read")
+    _check_size(size)
 
 
 def _check_size(size: int) -> None:

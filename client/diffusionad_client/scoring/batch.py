@@ -10,18 +10,17 @@ from pathlib import Path
 
 from diffusionad_client.artifacts.metadata import Calibration
 from diffusionad_client.contract import Priority
-from diffusionad_client.errors import DeadlineExceededError, ServerBusyError
 from diffusionad_client.output_folders import OutputFolder, claimed
 from diffusionad_client.scoring.beginning import Beginning, Identity, begin
 from diffusionad_client.scoring.done import Done, Judging
-from diffusionad_client.scoring.engines import Threads
+from diffusionad_client.scoring.engines import Engine, Threads
 from diffusionad_client.scoring.listener import Listener
 from diffusionad_client.scoring.results import RESULTS, RESULTS_JSONL, RunSummary, read_lines
 from diffusionad_client.scoring.scoring_run import ScoringRun
 from diffusionad_client.scoring.settings import Settings
 from diffusionad_client.scoring.sinks import FolderSink
 from diffusionad_client.scoring.sources import Source
-from diffusionad_client.scoring.window import GrowingWindow
+from diffusionad_client.scoring.window import overloads_of, window_of
 from diffusionad_client.scoring.work import look
 from diffusionad_client.sdk.client import Client
 from diffusionad_client.sdk.connection import Connection
@@ -48,9 +47,8 @@ def score_batch(
     with Client(connection, settings.model, priority=Priority.BATCH) as client:
         greeting_s = min(_GREETING_S, connection.timeout)
         served = client.served(timeout=greeting_s)
-        inspect = partial(client.inspect, model=served.model)
         if settings.decode == "server":  # which not every server does
-            look(partial(inspect, timeout=greeting_s), settings.decode)
+            look(partial(client.inspect, model=served.model, timeout=greeting_s), "server")
         # Refuses thresholds in the wrong order before anything is scored.
         thresholds = served.metadata.thresholds.with_changes(
             accept=settings.accept, reject=settings.reject
@@ -75,13 +73,7 @@ def score_batch(
             stop = threading.Event() if stop is None else stop
             run = ScoringRun(
                 source=source,
-                engine=Threads(
-                    inspect=inspect,
-                    concurrency=settings.concurrency or GrowingWindow(partial(_overloads, client)),
-                    patience=settings.patience,
-                    notice=listener.notice,
-                    stop=stop,
-                ),
+                engine=_engine(client, connection, settings, served.model, listener, stop),
                 settings=settings,
                 depth=served.metadata.depth,
                 judging=judging,
@@ -109,10 +101,33 @@ def _rates(calibration: Calibration, settings: Settings) -> dict[str, float]:
     return rates
 
 
-def _overloads(client: Client) -> int:
-    """Count how often servers had no room in their queues, or did not answer in time."""
-    kinds = (ServerBusyError.__name__, DeadlineExceededError.__name__)
-    return sum(server.errors.get(kind, 0) for server in client.stats().servers for kind in kinds)
+def _engine(
+    client: Client,
+    connection: Connection,
+    settings: Settings,
+    model: str,
+    listener: Listener,
+    stop: threading.Event,
+) -> Engine:
+    if settings.cluster is None:
+        return Threads(
+            inspect=partial(client.inspect, model=model),
+            concurrency=window_of(settings.concurrency, partial(overloads_of, client)),
+            patience=settings.patience,
+            notice=listener.notice,
+            stop=stop,
+        )
+    from diffusionad_client.scoring.on_ray import OnRay
+
+    return OnRay(
+        cluster=settings.cluster,
+        connection=connection,
+        model=model,
+        concurrency=settings.concurrency,
+        patience=settings.patience,
+        notice=listener.notice,
+        stop=stop,
+    )
 
 
 def _read_done(output: OutputFolder, beginning: Beginning) -> Done:

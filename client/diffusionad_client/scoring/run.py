@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
-from concurrent.futures import Future, wait
+from concurrent import futures
+from concurrent.futures import Future
+from contextlib import suppress
 from functools import partial
 from threading import Event
 from typing import Protocol, TypeVar
@@ -72,8 +74,9 @@ def score_all(
                 break
             name, future = under_way.popleft()
             try:
-                while not wait([future], timeout=_LISTEN_EVERY_S).done:
-                    pass
+                while not future.done():
+                    with suppress(futures.TimeoutError):
+                        future.exception(timeout=_LISTEN_EVERY_S)
                 row = future.result()
                 losses.came(row)
             except StoppedError:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Protocol
 
-from diffusionad_client import images
+from diffusionad_client import image_files, images
 from diffusionad_client.contract import FULL_DEPTH
 from diffusionad_client.errors import (
     AccessDeniedError,
@@ -22,6 +22,7 @@ from diffusionad_client.errors import (
     ServerBusyError,
     ServerUnavailableError,
 )
+from diffusionad_client.file_bytes import NamedBytes
 from diffusionad_client.images import RGBImage
 from diffusionad_client.scoring.drawing import Drawing, Heatmaps, Picture, draw
 from diffusionad_client.scoring.row import FileFacts, Row
@@ -48,7 +49,7 @@ class Inspect(Protocol):
 
     def __call__(
         self,
-        image: RGBImage | bytes,
+        image: RGBImage | NamedBytes,
         /,
         *,
         anomaly_map: bool,
@@ -69,10 +70,9 @@ class Recipe:
     decode: Decode = "client"  # who decodes the files; to the same score
 
     @property
-    def decodes_here(self) -> bool:
-        """Whether the pixels of every image are needed here."""
-        is_drawn = self.drawing.heatmaps is Heatmaps.ALL
-        return self.decode == "client" or (self.decode == "auto" and is_drawn)
+    def draws_all(self) -> bool:
+        """Whether the pixels of every image are needed here, which are decoded once then."""
+        return self.decode != "server" and self.drawing.heatmaps is Heatmaps.ALL
 
 
 @dataclass(frozen=True)
@@ -128,19 +128,22 @@ def score_content(content: Content, inspect: Inspect, recipe: Recipe) -> ScoredI
     )
     pixels: RGBImage | None = None
     try:
-        if recipe.decodes_here:
+        if recipe.draws_all:
             started = time.perf_counter()
             pixels = images.load(content.data, depth=recipe.depth, name=name)
             decode_s = time.perf_counter() - started
             facts = _with_size(facts, pixels.shape)
             inspection = ask(pixels)
         else:
-            inspection = _inspect_file(content, ask, recipe.decode)
+            inspection = ask(NamedBytes(content.data, name), decode=recipe.decode)
             decode_s = inspection.timings.decode_s
             facts = _with_size(facts, inspection.size)
     except NOT_THE_IMAGES:
         raise
+    except ImageError as exc:
+        return ScoredImage(Row.failed(name, exc, facts))
     except DiffusionADError as exc:
+        facts = _with_size(facts, image_files.size_of(content.data))
         return ScoredImage(Row.failed(name, exc, facts))
     thresholds = inspection.thresholds.with_changes(accept=recipe.accept, reject=recipe.reject)
     inspection = inspection.judged_by(thresholds)
@@ -154,15 +157,6 @@ def score_content(content: Content, inspect: Inspect, recipe: Recipe) -> ScoredI
     names = {kind: picture.name for kind, picture in pictures.items()}
     row = Row.scored(name, inspection, decode_s=decode_s, facts=facts, pictures=names)
     return ScoredImage(row, pictures)
-
-
-def _inspect_file(
-    content: Content, inspect: Callable[..., Inspection], decode: Decode
-) -> Inspection:
-    try:
-        return inspect(content.data, decode=decode)
-    except ImageError as exc:
-        raise ImageError(f"{content.name}: {exc}") from exc  # the server knows no name
 
 
 def _with_size(facts: FileFacts, size: tuple[int, ...] | None) -> FileFacts:

@@ -17,6 +17,14 @@ from diffusionad_client.scoring.tables import Format
 from diffusionad_client.sdk.arguments import Decode
 
 
+@dataclass(frozen=True)
+class Cluster:
+    """The machines of a run that is done on several: those of a Ray cluster."""
+
+    address: str | None = None  # of its head; None: one is started on this machine
+    workers: int | None = None  # None: one for each CPU
+
+
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """What the user chose for a run."""
@@ -34,6 +42,7 @@ class Settings:
     retry_failed: bool = False
     concurrency: int | None = 4  # None: as many as make the run faster
     decode: Decode = "client"  # who decodes the images; to the same scores
+    cluster: Cluster | None = None  # None: this process does it all
     patience: float = 10.0  # how long the server may be away, in seconds
     max_failures: FailureLimit = field(default_factory=FailureLimit)
 

@@ -7,6 +7,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from diffusionad_client.errors import DeadlineExceededError, ServerBusyError
+from diffusionad_client.sdk.client import Client
+
 MOST = 64  # images under way, however fast the server is
 FIRST = 4
 GAIN = 1.05  # a wider window must be so much faster to be kept
@@ -31,6 +34,17 @@ class Window:
     def image(self) -> Iterator[None]:
         """Have one image under way while the context lasts."""
         yield
+
+
+def window_of(images: int | None, overloads: Callable[[], int]) -> Window:
+    """Make a window of so many images; None: of as many as make the run faster."""
+    return GrowingWindow(overloads) if images is None else Window(images)
+
+
+def overloads_of(client: Client) -> int:
+    """Count how often servers had no room in their queues, or did not answer in time."""
+    kinds = (ServerBusyError.__name__, DeadlineExceededError.__name__)
+    return sum(server.errors.get(kind, 0) for server in client.stats().servers for kind in kinds)
 
 
 class GrowingWindow(Window):

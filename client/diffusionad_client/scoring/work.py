@@ -9,6 +9,7 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image
 
+from diffusionad_client.file_bytes import NamedBytes
 from diffusionad_client.scoring.done import Earlier, Judging
 from diffusionad_client.scoring.score_one import (
     Inspect,
@@ -62,7 +63,8 @@ class Work:
 def look(inspect: Inspect, decode: Decode) -> None:
     """Ask the server for something small, in the way that images are. Raises what it raises."""
     if decode == "server":
-        inspect(_grey_file(), anomaly_map=False, reconstruction=False, decode=decode)
+        file = NamedBytes(_grey_file(), "a grey image")
+        inspect(file, anomaly_map=False, reconstruction=False, decode=decode)
     else:
         inspect(GREY, anomaly_map=False, reconstruction=False)
 

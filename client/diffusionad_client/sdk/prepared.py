@@ -45,7 +45,7 @@ def prepare(
         name = file_bytes.name_of(source)
         if how != "client":
             return Prepared(how, name, file=file, decode_s=time.perf_counter() - started)
-        pixels = images.read_pixels(file, name=name)
+        pixels: images.Picture = images.decode(file, name=name)
     else:
         pixels = images.read_pixels(source, color=color)
     return Prepared(how, name, pixels=pixels, decode_s=time.perf_counter() - started)
@@ -79,7 +79,7 @@ class Prepared:
         name: str | None,
         *,
         file: bytes | None = None,
-        pixels: images.RGBImage | images.Deep | None = None,
+        pixels: images.Picture | None = None,
         decode_s: float = 0.0,
     ) -> None:
         self.decode = decode
@@ -99,6 +99,8 @@ class Prepared:
         """Height and width, upright; None of a file that cannot be read here."""
         if self._pixels is not None:
             pixels = self._pixels
+            if isinstance(pixels, Image.Image):
+                return pixels.height, pixels.width
             shape = pixels.values.shape if isinstance(pixels, images.Deep) else pixels.shape
             return shape[0], shape[1]
         return None if self.file is None else image_files.size_of(self.file)
@@ -120,7 +122,7 @@ class Prepared:
         """Hear that a server could not take the file: its pixels are sent from now on."""
         self.decode = "client"
 
-    def pixels(self) -> images.RGBImage | images.Deep:
+    def pixels(self) -> images.Picture:
         """Give the pixels in the picture's own size; decode them unless that was done.
 
         Raises `ImageError`.
@@ -128,7 +130,7 @@ class Prepared:
         if self._pixels is None:
             assert self.file is not None
             started = time.perf_counter()
-            self._pixels = images.read_pixels(self.file, name=self.name)
+            self._pixels = images.decode(self.file, name=self.name)
             self.decode_s += time.perf_counter() - started
         return self._pixels
 
@@ -142,7 +144,7 @@ class Prepared:
         if fitted is None or fitted[0] != (size, depth):
             pixels = self.pixels()
             started = time.perf_counter()
-            fitted = (size, depth), images.resize(images.to_rgb(pixels, depth), size)
+            fitted = (size, depth), images.fit(pixels, size, depth)
             self.resize_s = time.perf_counter() - started
             self._fitted = fitted
         return fitted[1]

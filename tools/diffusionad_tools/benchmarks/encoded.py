@@ -13,17 +13,12 @@ from __future__ import annotations
 
 import io
 import json
-import os
-import platform
 import statistics
-import subprocess
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import asdict, astuple, dataclass
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -32,13 +27,14 @@ import numpy as np
 from PIL import Image
 
 from diffusionad_client.sdk.client import Client
+from diffusionad_tools.benchmarks import cpu_time
+from diffusionad_tools.benchmarks.circumstances import circumstances
 from diffusionad_tools.demo_data.part import sample_part
 from diffusionad_tools.demo_data.rendering import render
 from diffusionad_tools.server.process import ServerSettings, running_server
 
 _SEED = 7
 _FORMATS: dict[str, dict[str, Any]] = {"JPEG": {"quality": 90}, "PNG": {}}
-_VERSIONS = ("diffusionad-tools", "nvidia-pytriton", "onnxruntime", "numpy", "pillow")
 
 
 @dataclass(frozen=True)
@@ -94,7 +90,7 @@ def encoded(
                 turns = [(turn(encoded=True), turn(encoded=False)) for _ in range(rounds)]
                 compared.append(_summary(form, side, parallel, len(file), size, turns))
                 click.echo(_row(compared[-1]), err=True)
-    document = {**_circumstances(), "model": model, "results": [asdict(c) for c in compared]}
+    document = {**circumstances(), "model": model, "results": [asdict(c) for c in compared]}
     text = json.dumps(document, indent=2) + "\n"
     if output is None:
         click.echo(text, nl=False)
@@ -121,25 +117,18 @@ def _turn(
 
     with ThreadPoolExecutor(parallel) as pool:
         list(pool.map(ask, range(parallel)))  # nothing is measured cold
-        started, caller_cpu, server_cpu = time.perf_counter(), time.process_time(), _cpu_s(server)
+        started, caller_cpu, server_cpu = (
+            time.perf_counter(),
+            time.process_time(),
+            cpu_time.of_group(server),
+        )
         list(pool.map(ask, range(images)))
         took = time.perf_counter() - started
     return RequestCost(
         images_per_second=images / took,
         caller_cpu_ms=1000 * (time.process_time() - caller_cpu) / images,
-        server_cpu_ms=1000 * (_cpu_s(server) - server_cpu) / images,
+        server_cpu_ms=1000 * (cpu_time.of_group(server) - server_cpu) / images,
     )
-
-
-def _cpu_s(group: int) -> float:
-    """Add up the CPU seconds of a process group's living processes, from /proc."""
-    ticks = 0
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        with suppress(OSError):  # it ended just now
-            fields = path.read_text(encoding="utf-8").rpartition(")")[2].split()
-            if int(fields[2]) == group:
-                ticks += int(fields[11]) + int(fields[12])
-    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def _summary(
@@ -185,31 +174,6 @@ def _row(c: FormComparison) -> str:
         f"{c.pixels.server_cpu_ms:.0f}",
     )
     return f"| {' | '.join(cells)} |"
-
-
-def _circumstances() -> dict[str, Any]:
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"],
-        cwd=Path(__file__).parent,
-        capture_output=True,
-        text=True,
-        check=False,  # an installed package has no commit
-    )
-    return {
-        "device": f"{_processor()}, {os.cpu_count()} CPUs",
-        "python": platform.python_version(),
-        "versions": {name: version(name) for name in _VERSIONS},
-        "commit": commit.stdout.strip() or None,
-    }
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.machine()
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.machine())
 
 
 if __name__ == "__main__":

@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from diffusionad_client.cli import main
-from diffusionad_tools.demo_data import dataset, geometry, marking
+from diffusionad_tools.demo_data import clip, dataset, geometry, marking, products
 from diffusionad_tools.demo_data.dataset import DemoDataError, DemoSet, Item, draw, write
-from diffusionad_tools.demo_data.defects import DEFECTS
+from diffusionad_tools.demo_data.defects import CLIP_DEFECTS, DEFECTS
 from diffusionad_tools.demo_data.part import Part, sample_part
+from diffusionad_tools.demo_data.product import Product
 from diffusionad_tools.demo_data.rendering import photograph, render, render_scene
 from diffusionad_tools.demo_data.texture import smooth_noise
 
@@ -158,6 +159,87 @@ def test_a_defect_leaves_the_scene_it_was_given_as_it_was(label: str) -> None:
     scene = render_scene(part)
     DEFECTS[label](scene, part, np.random.default_rng(0))
     np.testing.assert_array_equal(photograph(scene, part), render(part))
+
+
+# The product with a clip
+
+
+def a_part_with_a_clip(number: int = 0, **changes: bool) -> Part:
+    part = products.sample(Product.CLIP, np.random.default_rng(number), SIZE)
+    assert part.clip is not None
+    return dataclasses.replace(part, clip=dataclasses.replace(part.clip, **changes))
+
+
+def test_a_clip_changes_nothing_but_the_place_where_it_sits() -> None:
+    part = a_part_with_a_clip()
+    plain = dataclasses.replace(part, clip=None)
+    changed = np.abs(render(part).astype(int) - render(plain)).max(axis=-1) > 0
+    assert part.clip is not None
+    assert changed[part.clip.distance(*part.coordinates()) < -part.pixel].mean() > 0.95
+    assert part.clip.distance(*part.coordinates())[changed].max() < 0.1
+
+
+def test_the_clip_is_dark_its_stud_is_brass_and_without_it_its_hole_stands_open() -> None:
+    part = a_part_with_a_clip()
+    plate = brightness_at(part, 0.35, -0.55)
+    assert brightness_at(part, clip.X, clip.Y + 0.08) < plate / 3
+    x, y = part.coordinates()
+    stud = render(part)[np.hypot(x - clip.X, y - clip.Y + 0.075) < 0.02].mean(axis=0)
+    assert stud[0] > stud[2] + 30
+    missing = a_part_with_a_clip(is_missing=True)
+    hole = np.hypot(x - clip.X, y - clip.Y) < 0.5 * clip.PIN_HOLE.radius
+    assert render(missing)[hole].mean() < plate / 3
+    assert brightness_at(missing, clip.X, clip.Y + 0.08) > 0.7 * plate
+
+
+@pytest.mark.parametrize("turn", np.linspace(0, 2 * np.pi, 9)[:-1])
+def test_the_clip_lies_on_metal_however_it_is_turned(turn: float) -> None:
+    part = dataclasses.replace(a_part(), clip=clip.Clip(turn))
+    x, y = part.coordinates()
+    assert part.clip is not None
+    under = part.clip.distance(x, y) < 0
+    assert under.any()
+    assert geometry.metal_distance(x, y)[under].max() < -part.pixel
+    assert (np.hypot(x, y)[under] > geometry.BOSS_RADIUS).all()
+
+
+@pytest.mark.parametrize("label", CLIP_DEFECTS)
+@pytest.mark.parametrize("number", range(4))
+def test_a_missing_or_turned_clip_differs_from_its_good_twin_inside_its_mask(
+    label: str, number: int
+) -> None:
+    item = Item("test", label, number)
+    picture, mask = draw(item, size=SIZE, seed=0, product=Product.CLIP)
+    twin = render(products.sample(Product.CLIP, item.generator(0), SIZE))
+    difference = np.abs(picture.astype(int) - twin).max(axis=-1)
+    assert mask is not None
+    assert mask.sum() >= 100
+    assert difference[mask].mean() > 15
+    # Its shadow changes with it, and is no part of the defect.
+    assert difference[~mask].sum() < 0.25 * difference.sum()
+
+
+def test_a_scratch_never_lies_on_the_clip() -> None:
+    for number in range(8):
+        item = Item("test", "scratch", number)
+        _, mask = draw(item, size=SIZE, seed=0, product=Product.CLIP)
+        part = products.sample(Product.CLIP, item.generator(0), SIZE)
+        assert part.clip is not None
+        assert part.clip.distance(*part.coordinates())[mask].min() >= -part.pixel
+
+
+def test_a_set_with_clips_has_two_more_classes_on_the_same_plates(tmp_path: Path) -> None:
+    demo = DemoSet(train=1, test_good=1, defective=1, size=64, product=Product.CLIP)
+    write(demo, tmp_path / "demo")
+    labels = sorted(path.name for path in (tmp_path / "demo" / "test").iterdir())
+    assert labels == sorted(["good", *DEFECTS, "missing_component", "turned_component"])
+    assert len([name for name in contents(tmp_path / "demo") if "_mask" not in name]) == len(demo)
+    item = Item("train", "good", 0)
+    plate, clipped = (
+        dataclasses.replace(products.sample(product, item.generator(0), 64), clip=None)
+        for product in Product
+    )
+    assert plate == clipped
 
 
 # The set

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from diffusionad_tools.demo_data.product import DEFAULT, Product
+
 
 @click.command("demo-data")
 @click.argument("output", type=click.Path(path_type=Path))
@@ -44,14 +46,28 @@ import click
     type=click.IntRange(min=0),
     help="The same seed gives the same pictures; a smaller set is part of a larger one.",
 )
+@click.option(
+    "--product",
+    type=click.Choice([product.value for product in Product]),
+    default=DEFAULT.value,
+    show_default=True,
+    help="The plate alone, or with a clip pressed in, which may be missing or turned too.",
+)
 def demo_data(
-    output: Path, train: int, test_good: int, defective: int, size: int, seed: int
+    output: Path,
+    train: int,
+    test_good: int,
+    defective: int,
+    size: int,
+    seed: int,
+    product: str,
 ) -> None:
     """Write pictures of a made-up product to the new folder OUTPUT.
 
     The product is a brushed steel plate on a belt: good parts, and parts with
     a scratch, a dent, a stain or a missing hole, each with the mask of its
-    defect. The layout is that of MVTec AD:
+    defect. With --product clip a black clip is pressed into each plate, and
+    parts whose clip is missing or turned are classes of their own. The layout is that of MVTec AD:
 
     \b
       OUTPUT/train/good/000.png
@@ -64,7 +80,14 @@ def demo_data(
 
     from diffusionad_tools.demo_data.dataset import DemoSet, write
 
-    demo = DemoSet(train=train, test_good=test_good, defective=defective, size=size, seed=seed)
+    demo = DemoSet(
+        train=train,
+        test_good=test_good,
+        defective=defective,
+        size=size,
+        seed=seed,
+        product=Product(product),
+    )
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("Making parts", total=len(demo))

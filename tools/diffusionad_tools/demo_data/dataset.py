@@ -23,8 +23,9 @@ from PIL import Image
 
 from diffusionad_client.errors import DiffusionADError
 from diffusionad_client.files import refusal
-from diffusionad_tools.demo_data.defects import DEFECTS, Mask
-from diffusionad_tools.demo_data.part import sample_part
+from diffusionad_tools.demo_data import products
+from diffusionad_tools.demo_data.defects import Mask
+from diffusionad_tools.demo_data.product import DEFAULT, Product
 from diffusionad_tools.demo_data.rendering import Picture, photograph, render_scene
 
 GOOD = "good"
@@ -61,13 +62,14 @@ class Item:
 
 @dataclass(frozen=True, kw_only=True)
 class DemoSet:
-    """How many pictures of each kind, how large, and the seed they follow from."""
+    """How many pictures of each kind, of what, how large, and the seed they follow from."""
 
     train: int = 200
     test_good: int = 40
     defective: int = 15  # of each class
     size: int = 320  # pixels; pictures are square
     seed: int = 0
+    product: Product = DEFAULT
 
     def __post_init__(self) -> None:
         if min(self.train, self.test_good, self.defective, self.seed) < 0:
@@ -79,23 +81,25 @@ class DemoSet:
 
     def __len__(self) -> int:
         """Number of pictures, masks not counted."""
-        return self.train + self.test_good + self.defective * len(DEFECTS)
+        return self.train + self.test_good + self.defective * len(products.defects(self.product))
 
     def __iter__(self) -> Iterator[Item]:
         """All pictures of the set, in the order of writing."""
         yield from (Item("train", GOOD, number) for number in range(self.train))
         yield from (Item("test", GOOD, number) for number in range(self.test_good))
-        for defect in DEFECTS:
+        for defect in products.defects(self.product):
             yield from (Item("test", defect, number) for number in range(self.defective))
 
 
-def draw(item: Item, *, size: int, seed: int) -> tuple[Picture, Mask | None]:
+def draw(
+    item: Item, *, size: int, seed: int, product: Product = DEFAULT
+) -> tuple[Picture, Mask | None]:
     """Make one picture, and its mask if it shows a defect."""
     rng = item.generator(seed)
-    part = sample_part(rng, size)
+    part = products.sample(product, rng, size)
     scene, mask = render_scene(part), None
     if item.label != GOOD:
-        scene, mask = DEFECTS[item.label](scene, part, rng)
+        scene, mask = products.defects(product)[item.label](scene, part, rng)
     return photograph(scene, part), mask
 
 
@@ -115,7 +119,7 @@ def write(demo: DemoSet, output: Path, *, advance: Callable[[], None] = lambda: 
         with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as aside:
             root = Path(aside) / "set"
             for item in demo:
-                picture, mask = draw(item, size=demo.size, seed=demo.seed)
+                picture, mask = draw(item, size=demo.size, seed=demo.seed, product=demo.product)
                 _save(picture, root / item.picture_path)
                 if mask is not None:
                     _save(np.where(mask, np.uint8(255), np.uint8(0)), root / item.mask_path)

@@ -1,8 +1,8 @@
 """What can go wrong with a part, each as one function and one entry in `DEFECTS`.
 
 A defect takes the scene of a good part and gives back the altered scene and
-the mask of what it altered. It lies on the metal, never on the belt or over a
-hole, and draws all it varies from the generator it is given.
+the mask of what it altered. It lies on the metal, never on the belt, over a
+hole or on the clip, and draws all it varies from the generator it is given.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffusionad_tools.demo_data import geometry
+from diffusionad_tools.demo_data.clip import Clip
 from diffusionad_tools.demo_data.geometry import CHAMFER, HOLES, Plane, smoothstep
 from diffusionad_tools.demo_data.part import Part
 from diffusionad_tools.demo_data.rendering import Scene, render_scene
@@ -84,6 +85,26 @@ def missing_hole(scene: Scene, part: Part, rng: np.random.Generator) -> tuple[Sc
     return render_scene(replace(part, missing_hole=index)), distance < CHAMFER
 
 
+def missing_component(scene: Scene, part: Part, rng: np.random.Generator) -> tuple[Scene, Mask]:
+    """The clip was never pressed in: bare brushed metal, and the open hole for its pin."""
+    clip = _clip_of(part)
+    bare = render_scene(replace(part, clip=replace(clip, is_missing=True)))
+    return bare, clip.distance(*part.coordinates()) < 0
+
+
+def turned_component(scene: Scene, part: Part, rng: np.random.Generator) -> tuple[Scene, Mask]:
+    """The clip sits where it should, but turned, by 40 degrees at the least.
+
+    Defective is all that either the clip or the right clip covers.
+    """
+    clip = _clip_of(part)
+    by = math.radians(rng.uniform(40.0, 180.0)) * rng.choice((-1.0, 1.0))
+    turned = replace(clip, turn=clip.turn + by)
+    x, y = part.coordinates()
+    covered = np.minimum(clip.distance(x, y), turned.distance(x, y)) < 0
+    return render_scene(replace(part, clip=turned)), covered
+
+
 DEFECTS: dict[str, Defect] = {
     "scratch": scratch,
     "dent": dent,
@@ -91,10 +112,21 @@ DEFECTS: dict[str, Defect] = {
     "missing_hole": missing_hole,
 }
 
+# Of products that have a clip, besides those above.
+CLIP_DEFECTS: dict[str, Defect] = {
+    "missing_component": missing_component,
+    "turned_component": turned_component,
+}
+
+
+def _clip_of(part: Part) -> Clip:
+    assert part.clip is not None  # CLIP_DEFECTS are those of products that have one
+    return part.clip
+
 
 def _on_metal(part: Part) -> Plane:
     """Share of each pixel that is metal, chamfers included."""
-    return geometry.coverage(geometry.metal_distance(*part.coordinates()), part.pixel)
+    return geometry.coverage(part.metal_distance(*part.coordinates()), part.pixel)
 
 
 def _blotches(rng: np.random.Generator, cells: int, x: Plane, y: Plane) -> Plane:
@@ -107,7 +139,7 @@ def _local_axes(part: Part, rng: np.random.Generator, margin: float) -> tuple[Pl
     limit = geometry.PLATE_HALF
     while True:
         spot = rng.uniform(-limit, limit, 2).astype(np.float32)
-        if geometry.metal_distance(spot[:1], spot[1:])[0] < -margin:
+        if part.metal_distance(spot[:1], spot[1:])[0] < -margin:
             break
     x, y = part.coordinates()
     angle = rng.uniform(0, math.pi)

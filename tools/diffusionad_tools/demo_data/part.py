@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from diffusionad_tools.demo_data import geometry
+from diffusionad_tools.demo_data.clip import Clip, Direction
 from diffusionad_tools.demo_data.geometry import Plane
-
-Direction = tuple[float, float]  # unit vector
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +31,7 @@ class Part:
     noise: float  # standard deviation of the sensor's noise, share of full scale
     texture_seed: int
     missing_hole: int | None = None  # index into geometry.HOLES of a hole never drilled
+    clip: Clip | None = None  # None: the product has none
 
     @property
     def pixel(self) -> float:
@@ -43,6 +44,13 @@ class Part:
         x, y = x - self.shift_x, y - self.shift_y
         cos, sin = math.cos(self.angle) / self.scale, math.sin(self.angle) / self.scale
         return cos * x + sin * y, cos * y - sin * x
+
+    def metal_distance(self, x: Plane, y: Plane) -> Plane:
+        """Signed distance to the metal that is seen: that of the plate, without a clip on it."""
+        distance = geometry.metal_distance(x, y)
+        if self.clip is None or self.clip.is_missing:
+            return distance
+        return np.maximum(distance, -self.clip.distance(x, y))
 
     def light_direction(self) -> Direction:
         """Unit vector towards the light, in the part's own axes."""

@@ -11,9 +11,10 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from diffusionad_tools.demo_data import geometry, marking
+from diffusionad_tools.demo_data import clip, geometry, marking
+from diffusionad_tools.demo_data.clip import Direction
 from diffusionad_tools.demo_data.geometry import BORE, CHAMFER, HOLES, Hole, Plane, smoothstep
-from diffusionad_tools.demo_data.part import Direction, Part, picture_coordinates
+from diffusionad_tools.demo_data.part import Part, picture_coordinates
 from diffusionad_tools.demo_data.texture import smooth_noise
 
 Scene = NDArray[np.float32]  # (size, size, 3), RGB, 1 is full scale
@@ -40,6 +41,11 @@ def render_scene(part: Part) -> Scene:
     for index, hole in enumerate((*HOLES, BORE)):
         if index != part.missing_hole:
             _drill(scene, hole, x, y, part)
+    if part.clip is not None:
+        _drill(scene, clip.PIN_HOLE, x, y, part)
+        if not part.clip.is_missing:
+            light = part.light_direction()
+            clip.mount(scene, part.clip, x, y, pixel=part.pixel, light=light)
     return scene * _illumination(part)[..., np.newaxis]
 
 

@@ -9,12 +9,14 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 DEMO_MODEL := demo_plate
 
-.PHONY: help setup demo test test-fast test-long lint format clean
+.PHONY: help setup demo test test-fast test-long test-client lint format dist clean
 
 help:
 	@echo "make demo       serve the shipped model, score demo images, write build/demo/report.html"
 	@echo "make test       run the tests          make test-fast  leave out the slow ones"
 	@echo "make test-long  run the long tests, which make test leaves out"
+	@echo "make test-client  the client alone and its tests, on any Python from 3.10: PYTHON=python3.13"
+	@echo "make dist       build the three wheels into dist/, and run the demo from wheels alone"
 	@echo "make lint       check style, types and imports"
 	@echo "make format     format the code        make clean      remove what was built"
 
@@ -55,6 +57,29 @@ test-fast: $(VENV)/all
 # A test over ten seconds looks at every case of what a shorter one samples in `make test`.
 test-long: $(VENV)/all
 	$(PYTEST) -m long
+
+# The client runs on more versions of Python than the rest, and without it.
+CLIENT_VENV = build/client-$(notdir $(PYTHON))
+
+test-client:
+	rm -rf $(CLIENT_VENV)
+	$(PYTHON) -m venv $(CLIENT_VENV)
+	$(CLIENT_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable 'client[parquet]' --requirement requirements-client.txt
+	$(CLIENT_VENV)/bin/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder -m "not server and not long" tests/client
+
+# Wheels of all three, and the demo from those that it takes: an empty environment, away from the
+# sources, whose model repository alone is of this folder.
+DIST := build/dist
+
+dist: $(BIN)/python
+	rm -rf dist $(DIST)
+	$(PIP) 'build>=1.2,<2'
+	for part in client tools training; do $(BIN)/python -m build --wheel --outdir dist $$part || exit 1; done
+	$(PYTHON) -m venv $(DIST)/venv
+	$(DIST)/venv/bin/python -m pip install --quiet --disable-pip-version-check dist/diffusionad_client-*.whl dist/diffusionad_tools-*.whl
+	cd $(DIST) && venv/bin/diffusionad demo-data images --train 0 --test-good 4 --defective 1 --seed 2
+	cd $(DIST) && venv/bin/diffusionad score images/test --repository ../../model_repository --model $(DEMO_MODEL) --output demo
+	@ls -l dist
 
 lint: $(VENV)/all
 	$(BIN)/ruff check

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL
 import pytest
 from numpy.typing import NDArray
 from PIL import Image, PngImagePlugin
@@ -300,8 +301,13 @@ def test_a_tiff_that_cannot_be_read_is_no_other_kind_of_file() -> None:
 def test_alpha_of_a_tiff_is_dropped_whichever_kind_it_is(associated: int) -> None:
     both = np.stack([GREY, np.full_like(GREY, 255)], axis=-1)
     extra = {"photometric": (PHOTOMETRIC, "H", [1]), "alpha": (338, "H", [associated])}
-    loaded = images.load(tiff(both.tobytes(), (8, 8), **extra))
-    np.testing.assert_array_equal(loaded[..., 0], GREY)
+    data = tiff(both.tobytes(), (8, 8), **extra)
+    if associated == 1 and int(PIL.__version__.partition(".")[0]) < 13:
+        # The last Pillow for Python 3.10 does not know them, and that is said.
+        with pytest.raises(ImageError, match="a TIFF of a kind that cannot be read"):
+            images.load(data)
+        return
+    np.testing.assert_array_equal(images.load(data)[..., 0], GREY)
 
 
 def test_a_palette_with_transparent_colours_becomes_its_colours() -> None:

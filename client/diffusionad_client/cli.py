@@ -47,6 +47,7 @@ _KNOWN = {
     "calibrate": _Known(
         _CLIENT, "Set thresholds anew from RESULTS, the output folder of `diffusionad score`."
     ),
+    "datasets": _Known(_TRAINING, "Tell whether a public data set was downloaded whole."),
     "demo-data": _Known(_TOOLS, "Write pictures of a made-up product to the new folder OUTPUT."),
     "drift": _Known(
         _CLIENT, "Tell whether the scores in RESULTS have moved from those in BASELINE."

@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 DEMO_MODEL := demo_plate
 
-.PHONY: help setup demo test test-fast test-long test-client lint format dist clean
+.PHONY: help setup demo test test-fast test-long test-client lint format dist sbom audit clean
 
 help:
 	@echo "make demo       serve the shipped model, score demo images, write build/demo/report.html"
@@ -17,6 +17,7 @@ help:
 	@echo "make test-long  run the long tests, which make test leaves out"
 	@echo "make test-client  the client alone and its tests, on any Python from 3.10: PYTHON=python3.13"
 	@echo "make dist       build the three wheels into dist/, and run the demo from wheels alone"
+	@echo "make sbom       write dist/sbom.json: all that serving takes     make audit  its known holes"
 	@echo "make lint       check style, types and imports"
 	@echo "make format     format the code        make clean      remove what was built"
 
@@ -76,10 +77,22 @@ dist: $(BIN)/python
 	$(PIP) 'build>=1.2,<2'
 	for part in client tools training; do $(BIN)/python -m build --wheel --outdir dist $$part || exit 1; done
 	$(PYTHON) -m venv $(DIST)/venv
-	$(DIST)/venv/bin/python -m pip install --quiet --disable-pip-version-check dist/diffusionad_client-*.whl dist/diffusionad_tools-*.whl
+	$(DIST)/venv/bin/python -m pip install --quiet --disable-pip-version-check --no-index --no-deps --find-links dist diffusionad-client diffusionad-tools
+	$(DIST)/venv/bin/python -m pip install --quiet --disable-pip-version-check diffusionad-client diffusionad-tools
 	cd $(DIST) && venv/bin/diffusionad demo-data images --train 0 --test-good 4 --defective 1 --seed 2
 	cd $(DIST) && venv/bin/diffusionad score images/test --repository ../../model_repository --model $(DEMO_MODEL) --output demo
 	@ls -l dist
+
+# Of the environment that the demo ran in; the tools for it are in another, so that they are not in it.
+build/supply/bin/python:
+	$(PYTHON) -m venv build/supply
+	$@ -m pip install --quiet --disable-pip-version-check 'cyclonedx-bom>=7,<8' 'pip-audit>=2.7,<3'
+
+sbom: dist build/supply/bin/python
+	build/supply/bin/cyclonedx-py environment --output-reproducible --output-file dist/sbom.json $(DIST)/venv/bin/python
+
+audit: dist build/supply/bin/python
+	build/supply/bin/pip-audit --path $(DIST)/venv/lib/python*/site-packages
 
 lint: $(VENV)/all
 	$(BIN)/ruff check

@@ -74,6 +74,7 @@ _KNOWN = {
     ),
     "serve": _Known(_TOOLS, "Serve a model repository with an embedded Triton Inference Server."),
     "train": _Known(_TRAINING, "Train a detector on the good images in DATA."),
+    "watch": _Known(_CLIENT, "Score images as they come into FOLDER, until it is stopped."),
 }
 
 # What importing a command's module can raise: missing or broken packages, extension

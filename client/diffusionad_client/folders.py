@@ -125,6 +125,7 @@ def find_images(
     *,
     skip: Callable[[str], bool] = lambda folder: False,
     with_special: bool = False,
+    unreadable: Callable[[SourceError], object] | None = None,
 ) -> Iterator[str]:
     """Yield the images below a folder as they are found: a folder's files, then its subfolders.
 
@@ -134,7 +135,8 @@ def find_images(
     the search goes on, by its path relative to `folder`. `with_special` yields
     what is called an image but is no regular file, such as a link to nothing,
     for those who report each failure. Raises `SourceError` for a folder that
-    cannot be read.
+    cannot be read; where there is an `unreadable`, that hears of it instead,
+    and the search goes on.
     """
     found = LeftOut() if left_out is None else left_out
     top = os.fspath(folder)
@@ -143,7 +145,7 @@ def find_images(
     while waiting:
         inside = waiting.pop()
         folders = []
-        for entry in _entries(os.path.join(top, inside)):
+        for entry in _entries(os.path.join(top, inside), unreadable):
             visited = visited or {os.path.realpath(top)}
             name = os.path.join(inside, entry.name)
             if is_hidden(entry.name):
@@ -158,6 +160,22 @@ def find_images(
             else:
                 yield os.path.join(top, name)
         waiting.extend(reversed(folders))
+
+
+def would_find(top: str, name: str, *, skip: Callable[[str], bool]) -> bool:
+    """Tell whether `find_images` would come to a file by the way of its name, relative to `top`.
+
+    Links to folders are left to the search, which follows each once.
+    """
+    *parents, base = name.split("/")
+    place = top
+    for parent in parents:
+        place = os.path.join(place, parent)
+        if is_hidden(parent) or parent.lower() in OF_THE_SYSTEM or os.path.islink(place):
+            return False
+        if skip(os.path.realpath(place)) or holds_results(place):
+            return False
+    return is_image(base)
 
 
 def _is_to_be_searched(
@@ -189,7 +207,9 @@ class _Entry(NamedTuple):
     is_file: bool
 
 
-def _entries(folder: str) -> Iterator[_Entry]:
+def _entries(
+    folder: str, unreadable: Callable[[SourceError], object] | None = None
+) -> Iterator[_Entry]:
     """Yield what a folder holds, sorted. Of a million entries, most wait on the disk meanwhile."""
     try:
         with os.scandir(folder) as entries:
@@ -200,7 +220,10 @@ def _entries(folder: str) -> Iterator[_Entry]:
                 yield _Entry(name, kind == _FOLDER, kind == _FILE)
     except (OSError, ValueError) as exc:  # ValueError: a NUL in the path
         reason = getattr(exc, "strerror", None) or exc
-        raise SourceError(f"{folder}: cannot be searched: {reason}") from exc
+        error = SourceError(f"{folder}: cannot be searched: {reason}")
+        if unreadable is None:
+            raise error from exc
+        unreadable(error)
 
 
 _FOLDER, _FILE, _OTHER = "d", "f", "o"

@@ -84,6 +84,10 @@ class OutputFolder:
         """Where an entry of whole results is."""
         return self.part(entry).with_name(entry)
 
+    def own(self, name: str) -> Path:
+        """Where to keep what is nobody's but the runs' own, beside the lock."""
+        return self.path / _HIDDEN / name
+
     def discard_parts(self) -> None:
         """Remove what a run that was killed left unfinished."""
         with output_errors(self.path):

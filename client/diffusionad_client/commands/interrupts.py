@@ -12,21 +12,28 @@ import click
 
 
 @contextmanager
-def first_ctrl_c() -> Iterator[threading.Event]:
-    """Give what the first Ctrl-C sets while the context lasts; the second raises as ever."""
+def first_ctrl_c(*others: signal.Signals) -> Iterator[threading.Event]:
+    """Give what the first Ctrl-C sets while the context lasts; the second raises as ever.
+
+    Other signals that are named do the same.
+    """
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield stop  # signals are the main thread's
         return
-    before = signal.getsignal(signal.SIGINT)
+    numbers = (signal.SIGINT, *others)
+    before = {number: signal.getsignal(number) for number in numbers}
 
     def on_first(number: int, frame: FrameType | None) -> None:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        for each in numbers:
+            signal.signal(each, signal.default_int_handler)
         stop.set()
         click.echo("Finishing what is under way; Ctrl-C again stops at once.", err=True)
 
-    signal.signal(signal.SIGINT, on_first)
+    for number in numbers:
+        signal.signal(number, on_first)
     try:
         yield stop
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,18 +11,16 @@ import click
 from diffusionad_client.cli import EXIT_DEFECTS, EXIT_SERVER_GONE, EXIT_SOME_FAILED
 from diffusionad_client.commands.options import (
     SECONDS_OR_NONE,
-    Number,
     concurrency_or_auto_option,
 )
-from diffusionad_client.commands.score_values import parsed, read_fields, read_formats
+from diffusionad_client.commands.score_values import parsed
+from diffusionad_client.commands.scoring_options import ScoringChoice, scores_images
 from diffusionad_client.commands.server import ServerChoice, model_option, reaches_server
 
 if TYPE_CHECKING:
     from diffusionad_client.scoring.results import RunSummary
     from diffusionad_client.scoring.settings import Cluster, Settings
-    from diffusionad_client.sdk.arguments import Decode
 
-_SCORE = Number(0, 1)  # of a part, by the contract
 _PATIENCE_S = 600.0
 
 
@@ -38,14 +37,6 @@ _PATIENCE_S = 600.0
 @model_option
 @reaches_server(repository=True)
 @concurrency_or_auto_option
-@click.option(
-    "--decode",
-    type=click.Choice(["client", "server", "auto"]),
-    default="client",
-    show_default=True,
-    help="Who decodes the images, to the same scores; auto: the server, of those that are "
-    "smaller as files than as pixels.",
-)
 # more than one machine
 @click.option(
     "--engine",
@@ -65,22 +56,8 @@ _PATIENCE_S = 600.0
     metavar="N",
     help="Each has --concurrency images under way.  [default: one for each CPU of the cluster]",
 )
-# verdicts
-@click.option("--accept", type=_SCORE, help="OK below this score; default: the release's.")
-@click.option("--reject", type=_SCORE, help="NG from this score on; default: the release's.")
-# records
-@click.option(
-    "--field",
-    "constants",
-    multiple=True,
-    metavar="NAME=VALUE",
-    help="Write this into every record, such as lot=4711.",
-)
-@click.option(
-    "--path-pattern",
-    metavar="PATTERN",
-    help="Take fields from the end of each path, such as '{line}/{lot}/{serial}.jpg'.",
-)
+# what is made of the images
+@scores_images
 # output
 @click.option(
     "--output",
@@ -90,31 +67,7 @@ _PATIENCE_S = 600.0
     help="Folder for the results.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace the results of an earlier run.")
-@click.option("--retry-failed", is_flag=True, help="Score again what an earlier run failed on.")
-@click.option(
-    "--format",
-    "formats",
-    default="jsonl,csv",
-    show_default=True,
-    metavar="LIST",
-    help="Tables to make of results.jsonl: csv, parquet.",
-)
-@click.option(
-    "--heatmaps",
-    type=click.Choice(["none", "ng", "all"]),
-    default="all",
-    show_default=True,
-    help="Of which images there are heat maps and reconstructions; none is fastest.",
-)
 @click.option("--no-heatmaps", is_flag=True, help="The same as --heatmaps none.")
-@click.option(
-    "--picture-format",
-    type=click.Choice(["png", "jpeg", "webp"]),
-    default="png",
-    show_default=True,
-    help="Of the heat maps: png loses nothing, jpeg is made fastest, webp is smallest.",
-)
-@click.option("--save-maps", is_flag=True, help="Also save the raw maps, as 16-bit PNG.")
 @click.option("--no-report", is_flag=True, help="No report.html.")
 # how it ends
 @click.option(
@@ -145,22 +98,13 @@ def score(
     model: str | None,
     server: ServerChoice,
     concurrency: int | None,
-    decode: Decode,
     engine: str,
     ray_address: str | None,
     ray_workers: int | None,
-    accept: float | None,
-    reject: float | None,
-    constants: tuple[str, ...],
-    path_pattern: str | None,
+    choice: ScoringChoice,
     output: Path,
     overwrite: bool,
-    retry_failed: bool,
-    formats: str,
-    heatmaps: str,
     no_heatmaps: bool,
-    picture_format: str,
-    save_maps: bool,
     no_report: bool,
     fail_on: str | None,
     max_failures: str | None,
@@ -179,30 +123,20 @@ def score(
       diffusionad score images/ --repository model_repository --output results
     """
     from diffusionad_client.output_folders import check_claim
-    from diffusionad_client.pages.pictures import PictureFormat
     from diffusionad_client.pages.rendering import check_can_render
-    from diffusionad_client.scoring.drawing import Heatmaps
     from diffusionad_client.scoring.limits import FailureLimit
     from diffusionad_client.scoring.results import REPORT_HTML, RESULTS
-    from diffusionad_client.scoring.settings import Settings
     from diffusionad_client.scoring.sources import find_images
 
     if not (sources or lists):
         raise click.UsageError("name at least one SOURCE, or a --list of images")
-    settings = Settings(
+    if no_heatmaps:
+        choice = replace(choice, heatmaps="none")
+    settings = choice.settings(
         output=output,
         model=model,
-        accept=accept,
-        reject=reject,
-        heatmaps=Heatmaps.NONE if no_heatmaps else Heatmaps(heatmaps),
-        picture_format=PictureFormat(picture_format),
-        save_maps=save_maps,
-        formats=read_formats(formats),
-        fields=read_fields(constants, path_pattern),
         overwrite=overwrite,
-        retry_failed=retry_failed,
         concurrency=concurrency,
-        decode=decode,
         cluster=_cluster(engine, ray_address, ray_workers, server),
         patience=patience,
         max_failures=(

@@ -24,6 +24,7 @@ from diffusionad_client.scoring.window import overloads_of, window_of
 from diffusionad_client.scoring.work import look
 from diffusionad_client.sdk.client import Client
 from diffusionad_client.sdk.connection import Connection
+from diffusionad_client.sdk.served import ServedModel
 
 _GREETING_S = 10.0  # long enough for any server that is there to say what it serves
 
@@ -49,24 +50,7 @@ def score_batch(
         served = client.served(timeout=greeting_s)
         if settings.decode == "server":  # which not every server does
             look(partial(client.inspect, model=served.model, timeout=greeting_s), "server")
-        # Refuses thresholds in the wrong order before anything is scored.
-        thresholds = served.metadata.thresholds.with_changes(
-            accept=settings.accept, reject=settings.reject
-        )
-        judging = Judging(
-            served.metadata.release,
-            thresholds,
-            settings.digest,
-            retry_failed=settings.retry_failed,
-        )
-        started = datetime.now(timezone.utc).astimezone().isoformat("T", "seconds")
-        ours = Identity(
-            served.model,
-            source.root,
-            connection.address,
-            started,
-            **_rates(served.metadata.calibration, settings),
-        )
+        judging, ours = agree(served, source.root, connection.address, settings)
         with claimed(settings.output, RESULTS, overwrite=True, keep_parts=True) as output:
             beginning, identity = begin(output, ours, overwrite=settings.overwrite)
             identity.write(output)
@@ -77,7 +61,7 @@ def score_batch(
                 settings=settings,
                 depth=served.metadata.depth,
                 judging=judging,
-                done=_read_done(output, beginning),
+                done=read_done(output, beginning),
                 listener=listener,
                 stop=stop,
             )
@@ -87,6 +71,27 @@ def score_batch(
             run.tell_gone(read_lines(settings.output / RESULTS_JSONL))
             add(settings.output)
     return summary
+
+
+def agree(
+    served: ServedModel, root: str, server: str, settings: Settings
+) -> tuple[Judging, Identity]:
+    """Make of what the server serves what results follow from, and what they are of.
+
+    Refuses thresholds in the wrong order, before anything is scored.
+    """
+    thresholds = served.metadata.thresholds.with_changes(
+        accept=settings.accept, reject=settings.reject
+    )
+    judging = Judging(
+        served.metadata.release,
+        thresholds,
+        settings.digest,
+        retry_failed=settings.retry_failed,
+    )
+    started = datetime.now(timezone.utc).astimezone().isoformat("T", "seconds")
+    rates = _rates(served.metadata.calibration, settings)
+    return judging, Identity(served.model, root, server, started, **rates)
 
 
 def _rates(calibration: Calibration, settings: Settings) -> dict[str, float]:
@@ -130,7 +135,8 @@ def _engine(
     )
 
 
-def _read_done(output: OutputFolder, beginning: Beginning) -> Done:
+def read_done(output: OutputFolder, beginning: Beginning) -> Done:
+    """Read what was done before, of results that are gone on with. Raises `ReportError`."""
     if beginning is Beginning.ANEW:
         return Done()
     whole = beginning is Beginning.WHOLE

@@ -23,6 +23,7 @@ from diffusionad_client.scoring.row import Row
 
 FAILED = "failed"
 _STATES = (FAILED, *(verdict.value for verdict in Verdict))
+_JOINED_AT = 4096  # rows that are added
 _AGAIN = DeadlineExceededError.__name__  # says nothing of the image: a drive or server was slow
 
 
@@ -82,6 +83,7 @@ class Done:
     _etags: NDArray[np.uint64] = field(default_factory=lambda: np.zeros(0, np.uint64))
     _states: NDArray[np.int8] = field(default_factory=lambda: np.zeros(0, np.int8))
     _seen: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, bool))
+    _added: dict[int, Row] = field(default_factory=dict)  # by name; those since, before they join
 
     @classmethod
     def of(cls, rows: Iterable[Row]) -> Done:
@@ -105,6 +107,24 @@ class Done:
     def __len__(self) -> int:
         return len(self._names)
 
+    def add(self, row: Row) -> None:
+        """Add a row of now, which takes the place of an earlier one of its image."""
+        self._added[digest(row.image)[0]] = row
+        if len(self._added) >= _JOINED_AT:
+            self._join()
+
+    def _join(self) -> None:
+        """Give the rows that were added the form of the others, which is a tenth in size."""
+        stay = ~np.isin(self._names, np.fromiter(self._added, np.uint64))
+        new = Done.of(self._added.values())
+        names = np.concatenate([self._names[stay], new._names])
+        order = np.argsort(names, kind="stable")
+        self._names = names[order]
+        for name in ("_keys", "_etags", "_states", "_seen"):
+            both = np.concatenate([getattr(self, name)[stay], getattr(new, name)])
+            setattr(self, name, both[order])
+        self._added.clear()
+
     def counts(self) -> Counter[str]:
         """Count the images by verdict, and those that failed."""
         numbers = np.bincount(self._states, minlength=len(_STATES))
@@ -112,11 +132,15 @@ class Done:
 
     def state(self, image: str) -> str | None:
         """Give the verdict of an earlier row, or `FAILED`; None if there is no such row."""
+        if self._added and (row := self._added.get(digest(image)[0])) is not None:
+            return FAILED if row.verdict is None else row.verdict
         place = self._place(image)
         return None if place is None else _STATES[self._states[place]]
 
     def see(self, image: str) -> Earlier | None:
         """Note that an image is still there, and give what is known of an earlier row of it."""
+        if self._added and (row := self._added.get(digest(image)[0])) is not None:
+            return Earlier(_key_of(row, row.sha256), _NEVER, row.verdict is None)
         place = self._place(image)
         if place is None:
             return None

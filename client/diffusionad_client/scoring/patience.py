@@ -6,6 +6,7 @@ all the same, a grey one tells: if that is answered at once, it was.
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -33,7 +34,7 @@ class Patience:
     """Holds the images of a run back while the server is away. Threads share it.
 
     `look` asks the server for something small, and raises what that raises.
-    `seconds` is how long it may be away. `notice` hears of each pause and of
+    `seconds` is how long it may be away, infinity for ever. `notice` hears of each pause and of
     its end, in a sentence. `stop` ends all waiting.
     """
 
@@ -98,9 +99,8 @@ class Patience:
             if self._answers():
                 return False
             self._here.clear()
-            self._notice(
-                f"Paused: {failure}. Waiting up to {_span(self._seconds)} for it to come back"
-            )
+            until = "" if math.isinf(self._seconds) else f" up to {_span(self._seconds)}"
+            self._notice(f"Paused: {failure}. Waiting{until} for it to come back")
             self._wait_for_an_answer(failure, began)
             self._notice(f"Going on after {_span(time.monotonic() - began)}")
             self._returns += 1

@@ -18,7 +18,8 @@ from diffusionad_client.scoring.row import Row
 from diffusionad_client.scoring.window import Window
 from diffusionad_client.scoring.workers import Workers
 
-_LISTEN_EVERY_S = 0.5  # Windows tells a Ctrl-C only to those who do not wait for ever
+# Windows tells a Ctrl-C only to those who do not wait for ever; and images may come meanwhile.
+_LISTEN_EVERY_S = 0.05
 
 
 class Named(Protocol):
@@ -41,8 +42,9 @@ def score_all(
 ) -> Generator[Row | None, None, None]:
     """Yield the row of every image, in order, with at most `concurrency` of them under way.
 
-    None stands for an image that needed no scoring. Memory does not grow with
-    the number of images. When GIVE_UP_AFTER images in a row fail by what is
+    None stands for an image that needed no scoring. An image without a name
+    says that none has come yet, and that more will; see `NONE_YET`. Memory
+    does not grow with the number of images. When GIVE_UP_AFTER images in a row fail by what is
     not theirs, and for PATIENCE_S if that may pass by itself, or none was ever
     answered, that error is raised; see `giving_up`. Once `stop` is set only
     what is under way is finished. Close the iterator to end it early; then
@@ -54,6 +56,7 @@ def score_all(
     under_way: deque[tuple[str, Future[Row | None]]] = deque()
     to_do = iter(images)
     losses = Losses()
+    ended = False
 
     def unless_stopped(image: Image) -> Row | None:
         if stop.is_set():
@@ -64,19 +67,26 @@ def score_all(
     try:
         while True:
             # The next ones wait for a free thread.
-            while len(under_way) < 2 * window.limit and not stop.is_set():
+            while not ended and len(under_way) < 2 * window.limit and not stop.is_set():
                 image = next(to_do, None)
                 if image is None:
+                    ended = True
+                elif image.name:
+                    task = partial(unless_stopped, image)
+                    under_way.append((image.name, workers.submit(task)))
+                else:
                     break
-                task = partial(unless_stopped, image)
-                under_way.append((image.name, workers.submit(task)))
             if not under_way:
-                break
-            name, future = under_way.popleft()
+                if ended or stop.wait(_LISTEN_EVERY_S):
+                    break
+                continue
+            name, future = under_way[0]
+            if not future.done():
+                with suppress(futures.TimeoutError):
+                    future.exception(timeout=_LISTEN_EVERY_S)
+                continue
+            under_way.popleft()
             try:
-                while not future.done():
-                    with suppress(futures.TimeoutError):
-                        future.exception(timeout=_LISTEN_EVERY_S)
                 row = future.result()
                 losses.came(row)
             except StoppedError:

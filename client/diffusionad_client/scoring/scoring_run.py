@@ -46,6 +46,7 @@ class ScoringRun:
     done: Done = field(default_factory=Done)
     listener: Listener = field(default_factory=Listener)
     stop: threading.Event = field(default_factory=threading.Event)
+    endless: bool = False  # more images always come, also of the same names, until `stop`
 
     def finish(self, sink: Sink, identity: Identity) -> RunSummary:
         """Score what is missing, and make what came of it the results."""
@@ -68,22 +69,19 @@ class ScoringRun:
                     if before is not None:
                         counts[before] -= 1
                     ours[state] += 1
+                    if self.endless:
+                        self.done.add(row)
                     self.listener.row(row)
                     self.settings.max_failures.check(ours[FAILED], ours.total(), self.source.count)
-                if self.stop.is_set():
+                if self.stop.is_set() and not self.endless:
                     raise KeyboardInterrupt
             except DiffusionADError as exc:
                 of = "" if self.source.count is None else f" of {self.source.count}"
                 done = f"{counts.total() - counts[FAILED]}{of} images were scored"
                 message = f"{exc}; stopped: {done}, see {sink.unfinished}"
                 raise type(exc)(message) from exc
-        summary = RunSummary(
-            **asdict(identity),
-            seconds=round(time.perf_counter() - clock, 3),
-            images=counts.total(),
-            failed=counts[FAILED],
-            verdicts={verdict.value: counts[verdict.value] for verdict in Verdict},
-            scored=ours.total(),
+        summary = summarized(
+            identity, counts, seconds=time.perf_counter() - clock, scored=ours.total()
         )
         sink.finish(summary)
         return summary
@@ -130,3 +128,17 @@ class ScoringRun:
             settings=self.settings.digest,
             fields=self.settings.fields.fields(row.image),
         )
+
+
+def summarized(
+    identity: Identity, counts: Counter[str], *, seconds: float, scored: int
+) -> RunSummary:
+    """Say what a run did that took so long; `counts` are of all results, by `Done`'s states."""
+    return RunSummary(
+        **asdict(identity),
+        seconds=round(seconds, 3),
+        images=counts.total(),
+        failed=counts[FAILED],
+        verdicts={verdict.value: counts[verdict.value] for verdict in Verdict},
+        scored=scored,
+    )

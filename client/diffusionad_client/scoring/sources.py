@@ -26,10 +26,15 @@ class SourceImage:
     etag: str | None = None  # what a store says of the content: another one has another
 
 
+# Yielded by a source of images that are still to come, where none has come yet.
+NONE_YET = SourceImage("", lambda: b"")
+
+
 class Source(Protocol):
     """Images in an order that is the same every time. Nothing is read before it is asked for.
 
-    One of millions of images must not make them all before the first.
+    One of millions of images must not make them all before the first. One
+    that is never at its end yields `NONE_YET` at once instead of waiting.
     """
 
     @property

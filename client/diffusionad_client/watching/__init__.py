@@ -1,0 +1,1 @@
+"""Score what comes into a folder, as it comes."""

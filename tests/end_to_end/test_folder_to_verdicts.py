@@ -4,15 +4,20 @@ import csv
 import io
 import json
 import re
+import shutil
 import socket
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from watched import WatchedHere
 
 from diffusionad_client import Client, ImageError, ModelNotFoundError, ServerUnavailableError
 from diffusionad_client.artifacts.metadata import ReleaseMetadata
+from diffusionad_client.scoring.results import read_rows
+from diffusionad_client.watching.placing import Way
+from diffusionad_client.watching.sorter import Sorting
 from diffusionad_tools.release.candidate import published
 from diffusionad_training.evaluation.scorers import TorchScorer
 from diffusionad_training.run.checkpoint import load_run
@@ -94,6 +99,28 @@ def test_triton_gives_torch_s_figures(
     for here, there in zip(torch["images"], triton["images"], strict=True):
         assert there["path"] == here["path"]
         assert there["score"] == pytest.approx(here["score"], abs=1e-4)
+
+
+def test_what_comes_into_a_watched_folder_gets_the_records_that_score_gives(
+    diffusionad, url: str, data: Path, tmp_path: Path
+) -> None:
+    watch = WatchedHere(tmp_path, url, sorting=Sorting(Way.LINK, tmp_path / "sorted"))
+    parts = sorted((data / "test").rglob("*.png"))
+    names = [part.relative_to(data / "test").as_posix() for part in parts]
+    for name in names:
+        (watch.folder / name).parent.mkdir(exist_ok=True)
+        shutil.copyfile(data / "test" / name, watch.folder / name)
+    watch.wait_for_images(*names)
+    assert watch.stop().failed == 0
+    other = ("--output", tmp_path / "scored", "--heatmaps", "none", "--no-report")
+    diffusionad("score", watch.folder, "--url", url, *other)
+    facts = [
+        {(row.image, row.score, row.verdict, row.sha256, row.release, row.settings) for row in rows}
+        for rows in map(read_rows, (watch.output, tmp_path / "scored"))
+    ]
+    assert facts[0] == facts[1]
+    for image, _, verdict, *_ in facts[0]:
+        assert (tmp_path / "sorted" / verdict / image).samefile(watch.folder / image)
 
 
 def test_one_image_in_any_form_has_one_score(url: str, data: Path, run_folder: Path) -> None:

@@ -99,10 +99,14 @@ class WatchedHere(Seen):
 class Watched(Seen):
     """`diffusionad watch` in a process of its own."""
 
-    def __init__(self, place: Path, url: str, *arguments: object) -> None:
+    def __init__(self, place: Path, url: str | None, *arguments: object) -> None:
+        """`url` None: the arguments say where the server is."""
         super().__init__(place)
         self.log = place / "log"
-        command = ["watch", self.folder, "--url", url, "--output", self.output]
+        self.log.touch()
+        self._said_before = len(self.said())  # by an earlier watch in this place
+        command = ["watch", self.folder, "--output", self.output]
+        command += [] if url is None else ["--url", url]
         options = ["--log-format", "json", "--settle", "0.15", "--heatmaps", "none"]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
@@ -116,17 +120,12 @@ class Watched(Seen):
     def said(self) -> str:
         return self.log.read_text(errors="replace")
 
-    def wait_until_ready(self) -> None:
-        begins = self.said().count('"event": "begins"')
-        wait_for(
-            lambda: (
-                self.said().count('"event": "begins"') > begins
-                or '"begins"' in self.said()
-                or self.process.poll() is not None
-            ),
-            20,
-        )
+    def wait_until_ready(self, seconds: float = 20) -> None:
+        wait_for(lambda: self._begun() or self.process.poll() is not None, seconds)
         assert self.process.poll() is None, self.said()
+
+    def _begun(self) -> bool:
+        return '"event": "begins"' in self.said()[self._said_before :]
 
     def stop(self, number: int = signal.SIGINT) -> int:
         self.process.send_signal(number)

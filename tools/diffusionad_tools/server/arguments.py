@@ -52,9 +52,10 @@ def model_control(load: Sequence[str] | None, *, again: bool) -> list[str]:
     ]
 
 
-def restrictions(keys: Keys, *, explicit: bool) -> list[str]:
-    """Close the calls that change a server, on both protocols."""
-    closed = [f"shared-memory,trace,logging:diffusionad-key={keys.unused}"]
+def restrictions(keys: Keys, *, explicit: bool, statistics: bool) -> list[str]:
+    """Close the calls that change a server, on both protocols; and `statistics`, unless open."""
+    unused = "shared-memory,trace,logging" + ("" if statistics else ",statistics")
+    closed = [f"{unused}:diffusionad-key={keys.unused}"]
     if explicit:
         closed.append(f"model-repository:{ADMIN_HEADER}={keys.admin}")
     return [

@@ -23,6 +23,7 @@ from pathlib import Path
 
 from diffusionad_client.errors import ServeError
 from diffusionad_tools.server import arguments, die_with_parent, linux, private_line
+from diffusionad_tools.server.ports import is_loopback
 from diffusionad_tools.server.reasons import failure_reason
 from diffusionad_tools.server.site import (
     Encryption,
@@ -166,7 +167,11 @@ class TritonProcess:
                 else [f"--model-config-name={settings.config_name}"]
             ),
             *arguments.model_control(load, again=self._again is not None),
-            *arguments.restrictions(site.keys, explicit=explicit is not None),
+            *arguments.restrictions(
+                site.keys,
+                explicit=explicit is not None,
+                statistics=is_loopback(site.address),  # what a plant makes is not everyone's
+            ),
             *arguments.endpoints(
                 site.address,
                 site.grpc_port,

@@ -1,0 +1,86 @@
+"""The compose file: what it starts is what the chart starts, which other tests start."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+COMPOSE = ROOT / "tools" / "deploy" / "compose"
+
+
+@pytest.fixture(scope="module")
+def services() -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load((COMPOSE / "compose.yaml").read_text("utf-8"))[
+        "services"
+    ]
+    return found
+
+
+def filled_in(text: str, **values: str) -> str:
+    """Fill in `${NAME}`, `${NAME:-default}` and `${NAME:?message}`."""
+    return re.sub(
+        r"\$\{(\w+)(?::-([^}]*)|:\?[^}]*)?\}", lambda m: values.get(m[1], m[2] or f"<{m[1]}>"), text
+    )
+
+
+def test_triton_is_started_and_asked_as_in_the_chart(
+    services: dict[str, Any], render: Callable[..., list[Any]]
+) -> None:
+    pod = next(
+        d
+        for d in render("gpu")
+        if d["kind"] == "Deployment" and "gateway" not in str(d["metadata"]["name"])
+    )
+    (container,) = pod["spec"]["template"]["spec"]["containers"]
+    triton = services["triton"]
+    arguments = [filled_in(word, UNUSED_KEY="$(POD_UID)") for word in triton["command"]]
+    assert sorted(arguments) == sorted(container["args"])
+    assert triton["entrypoint"] == container["command"]
+    assert triton["healthcheck"]["test"][1:] == container["readinessProbe"]["exec"]["command"]
+
+
+def test_the_gateway_is_the_charts_and_knows_triton(services: dict[str, Any]) -> None:
+    mounts = dict(
+        place.split(":")[:2] for place in services["gateway"]["volumes"] if place[0] == "."
+    )
+    assert mounts["../chart/files/nginx.conf"] == "/etc/diffusionad/nginx.conf"
+    site = (COMPOSE / "site.conf").read_text("utf-8")
+    assert "default triton:8001;" in site
+    assert "triton" in services
+
+
+def test_every_file_that_is_mounted_is_there_and_every_variable_is_explained(
+    services: dict[str, Any],
+) -> None:
+    example = (COMPOSE / "env.example").read_text("utf-8")
+    text = (COMPOSE / "compose.yaml").read_text("utf-8")
+    for name in re.findall(r"\$\{(\w+)", text):
+        assert f"\n{name}=" in example, name
+    for service in services.values():
+        for place in service.get("volumes", []):
+            source = filled_in(place).split(":")[0]
+            if source.startswith("."):
+                assert (COMPOSE / source).resolve().is_file(), source
+
+
+def test_strangers_reach_the_gateway_and_nothing_else(services: dict[str, Any]) -> None:
+    for name, service in services.items():
+        assert service["read_only"] is True
+        assert service["cap_drop"] == ["ALL"]
+        for port in service.get("ports", []):
+            assert name == "gateway" or port.startswith("127.0.0.1:")
+    assert "ports" not in services["triton"]
+    assert services["triton"]["networks"] == ["inside"]
+
+
+def test_prometheus_asks_where_triton_counts(services: dict[str, Any]) -> None:
+    scraped = yaml.safe_load((COMPOSE / "prometheus.yml").read_text("utf-8"))["scrape_configs"]
+    assert scraped[0]["static_configs"][0]["targets"] == ["triton:8002"]
+    assert scraped[0]["job_name"] == "diffusionad"
+    assert "--metrics-port=8002" in services["triton"]["command"]

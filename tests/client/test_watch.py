@@ -246,6 +246,38 @@ def test_a_server_that_is_not_there_yet_is_waited_for_for_as_long_as_was_said(
     assert not (tmp_path / "out" / "results.jsonl").exists()
 
 
+def test_a_stop_finishes_what_is_under_way_and_the_rest_is_for_the_next_watch(
+    here: Callable[..., WatchedHere], triton: FakeServer, arrive: Callable[..., Path]
+) -> None:
+    triton.slow_s = 0.4
+    names = [f"{number}.png" for number in range(12)]
+    for name in names:
+        arrive(name)
+    watch = here(concurrency=2)
+    wait_for(lambda: triton.under_way)
+    summary = watch.stop()
+    assert 1 <= len(watch.images()) == summary.scored < len(names)
+    assert len((watch.output / "results.csv").read_text().splitlines()) == summary.images + 1
+    triton.slow_s = 0.0
+    again = here()
+    again.wait_for_images(*names)
+    assert again.stop().images == len(names)
+
+
+def test_results_can_be_read_from_the_first_moment_on(
+    here: Callable[..., WatchedHere], arrive: Callable[..., Path]
+) -> None:
+    watch = here()
+    arrive("a.png")
+    watch.wait_for_images("a.png")
+    drifted = CliRunner().invoke(main, ["drift", str(watch.output), str(watch.output)])
+    assert drifted.exit_code == 0, drifted.output
+    assert "unknown" in drifted.stdout  # of one image
+    refused = CliRunner().invoke(main, ["report", str(watch.output)])
+    assert refused.exit_code == 1
+    assert "another run is writing there" in refused.stderr
+
+
 def test_two_watches_do_not_write_to_one_folder(
     here: Callable[..., WatchedHere], triton: FakeServer, tmp_path: Path
 ) -> None:

@@ -24,7 +24,10 @@ from diffusionad_client.watching.lookout import Lookout, Walk
 
 SETTLE_S = 1.0
 RENAMED_S = 0.1  # for the system to tell of what is written to a new file
-_WAITING = 4096  # files of a walk that are watched for standing still at once
+# Files of a walk that are looked at before others are, and that are waited for at once: what
+# comes now must not queue behind all that was there before.
+_LOOKED_AT = 256
+_WAITING = 256
 
 
 class State(NamedTuple):
@@ -138,7 +141,9 @@ class Arrivals:
     def _look(self) -> None:
         while (event := self._lookout.event()) is not None:
             self._came(event.name, is_renamed=event.is_new, is_event=True)
-        while len(self._waiting) < _WAITING and (found := self._lookout.found()) is not None:
+        for _ in range(_LOOKED_AT):
+            if len(self._waiting) >= _WAITING or (found := self._lookout.found()) is None:
+                return
             if found is Walk.BEGINS:
                 with self._lock:
                     self._taken_before |= self._taken

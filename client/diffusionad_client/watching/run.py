@@ -25,7 +25,7 @@ from diffusionad_client.scoring.scoring_run import ScoringRun, summarized
 from diffusionad_client.scoring.settings import Settings
 from diffusionad_client.scoring.sinks import FolderSink
 from diffusionad_client.scoring.window import overloads_of, window_of
-from diffusionad_client.scoring.work import Task, Work
+from diffusionad_client.scoring.work import Task, Work, look
 from diffusionad_client.sdk.client import Client
 from diffusionad_client.sdk.connection import Connection
 from diffusionad_client.sdk.served import ServedModel
@@ -74,7 +74,6 @@ def watch_folder(
     """
     root = Path(plan.folder).absolute()
     with ExitStack() as stack:
-        # A part stands at the station, but a folder is not asked for an answer by a clock.
         client = stack.enter_context(Client(connection, settings.model, priority=Priority.BATCH))
         served = _greet(client, connection, settings, listener, stop)
         judging, ours = agree(served, str(root), connection.address, settings)
@@ -133,7 +132,14 @@ def _greet(
     stop: threading.Event,
 ) -> ServedModel:
     """Ask the server for the model, and wait for one that is not there yet."""
-    ask = partial(client.served, timeout=min(_GREETING_S, connection.timeout))
+    timeout = min(_GREETING_S, connection.timeout)
+
+    def ask() -> ServedModel:
+        served = client.served(timeout=timeout)
+        if settings.decode == "server":  # which not every server does
+            look(partial(client.inspect, model=served.model, timeout=timeout), "server")
+        return served
+
     patience = Patience(ask, seconds=settings.patience, notice=listener.notice, stop=stop)
     try:
         return patience.run(ask)

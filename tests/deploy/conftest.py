@@ -118,7 +118,7 @@ class Deployed:
             command, capture_output=True, text=True, timeout=probe["timeoutSeconds"], check=False
         )
 
-    def is_ready(self) -> bool:
+    def is_listening(self) -> bool:
         assert self.process.poll() is None, self.log.read_text(errors="replace")[-4000:]
         with socket.socket() as caller:
             return caller.connect_ex(("127.0.0.1", int(self.places["8001"]))) == 0
@@ -154,7 +154,7 @@ def deployed(container: Any, folder: Path, places: dict[str, str]) -> Iterator[D
         )
     server = Deployed(process, container, places, log)
     try:
-        wait_until(server.is_ready)
+        wait_until(server.is_listening)
         yield server
     finally:
         end(process)

@@ -19,7 +19,12 @@ from diffusionad_training.config.presets import PRESETS
 from diffusionad_training.config.settings import values
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    ROOT / "SECURITY.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+]
 SOURCES = [
     path
     for distribution in ("client", "training", "tools")
@@ -35,6 +40,7 @@ FOREIGN = {
         "--model-repository", "--strict-readiness",
     },
     "helm": {"--values"},
+    "buildah": {"--format"},
     "docker": {"--file", "--gpus", "--shm-size"},
     "curl": {"--data-binary", "--header"},
 }  # fmt: skip

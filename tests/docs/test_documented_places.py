@@ -10,7 +10,12 @@ import pytest
 import tomllib
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    ROOT / "SECURITY.md",
+    *sorted((ROOT / "docs").rglob("*.md")),
+]
 PRESENT = [page for page in PAGES if page.parent.name != "decisions"]  # not of their time
 DECISIONS = sorted((ROOT / "docs" / "decisions").glob("0*.md"))
 

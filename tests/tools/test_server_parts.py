@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 
 from diffusionad_client.errors import ServeError
-from diffusionad_tools.server import binaries, die_with_parent
+from diffusionad_tools.server import arguments, binaries, die_with_parent
+from diffusionad_tools.server.arguments import Keys
 from diffusionad_tools.server.backends import environment
 from diffusionad_tools.server.checks import choose_config
 from diffusionad_tools.server.ports import choose_port, is_loopback, listen, resolve_host
@@ -218,3 +219,11 @@ def test_a_test_is_told_that_the_server_of_its_fixtures_died_and_how(
 def start(repository: Path) -> None:
     with running_server(ServerSettings(repository=repository)):
         pass
+
+
+@pytest.mark.parametrize(("host", "closed"), [("127.0.0.1", False), ("0.0.0.0", True)])
+def test_statistics_are_closed_where_other_machines_reach_them(host: str, closed: bool) -> None:
+    options = arguments.restrictions(Keys(), explicit=False, statistics=is_loopback(host))
+    assert len(options) == 2  # for gRPC and for HTTP
+    assert all(("statistics" in option) is closed for option in options)
+    assert all("shared-memory,trace,logging" in option for option in options)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -151,9 +152,14 @@ def test_the_cpu_image_serves_as_a_stranger_on_files_that_nobody_can_write(
                 assert all(probe.answers for probe in client.probe())
             health = run(*config["Healthcheck"]["Test"][1:], f"--url=127.0.0.1:{port}")
             assert health.returncode == 0, health.stdout + health.stderr
+            children = Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text()
+            os.kill(
+                int(children), signal.SIGTERM
+            )  # the first process of a pod, as the kubelet does
+            assert server.wait(60) == 0
         finally:
-            server.terminate()
-            server.wait(60)
+            server.kill()
+            server.communicate()
 
 
 def test_what_the_gpu_image_adds_works_on_a_base_that_stands_in_for_tritons(

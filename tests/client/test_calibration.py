@@ -31,10 +31,62 @@ def test_the_rates_hold_on_the_scores_given(scores: list[float], a: float, b: fl
 
 
 @given(score_lists, rates)
-def test_no_lower_threshold_would_do(scores: list[float], rate: float) -> None:
+def test_no_lower_threshold_would_hold_the_rate_for_the_next_image(
+    scores: list[float], rate: float
+) -> None:
     threshold = threshold_for(scores, rate)
     lower = float(np.nextafter(np.float32(threshold), np.float32(-np.inf)))
-    assert sum(score >= lower for score in scores) > rate * len(scores) - 1
+    if rate * (len(scores) + 1) >= 1:  # where the scores can promise the rate
+        assert sum(score >= lower for score in scores) + 1 > rate * (len(scores) + 1) - 1e-6
+    else:
+        assert threshold > max(scores)
+
+
+@given(score_lists, rates, rates)
+def test_a_lower_rate_never_has_a_lower_threshold(scores: list[float], a: float, b: float) -> None:
+    low, high = sorted((a, b))
+    assert threshold_for(scores, low) >= threshold_for(scores, high)
+
+
+SHAPES = {  # on the scale of logits
+    "normal": stats.norm(-3, 0.8),
+    "logistic": stats.logistic(-3, 0.5),
+    "exponential": stats.expon(-4, 0.7),
+    "gumbel": stats.gumbel_r(-3, 0.6),
+}
+
+
+def rate_seen(shape: str, count: int, rate: float) -> float:
+    """Mean true rate over many calibrations on so many good images."""
+    drawn = SHAPES[shape].rvs(size=(600, count), random_state=np.random.default_rng(0))
+    thresholds = np.array([threshold_for(scores, rate) for scores in 1 / (1 + np.exp(-drawn))])
+    assert thresholds.max() <= 1
+    beyond = np.where(thresholds < 1, np.log(thresholds / np.maximum(1 - thresholds, 1e-9)), 20)
+    return float(SHAPES[shape].sf(beyond).mean())
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize(("count", "rate"), [(20, 0.01), (30, 0.01), (50, 0.01), (12, 0.05)])
+def test_with_few_images_the_rate_seen_is_near_the_one_asked_for(
+    shape: str, count: int, rate: float
+) -> None:
+    seen = rate_seen(shape, count, rate)
+    assert 0.4 * rate < seen < 1.35 * rate
+    assert seen < 0.8 / (count + 1)  # what the highest score alone would give is 1 / (n + 1)
+
+
+@pytest.mark.parametrize("shape", ["normal", "exponential"])
+def test_with_enough_images_the_rate_holds_whatever_the_scores_are_like(shape: str) -> None:
+    assert rate_seen(shape, 99, 0.01) == pytest.approx(0.01, rel=0.15)
+    assert rate_seen(shape, 30, 0.1) == pytest.approx(3 / 31, rel=0.1)
+
+
+def test_of_very_few_images_the_threshold_is_just_above_the_highest() -> None:
+    assert threshold_for([0.1, 0.3, 0.2], 0.01) == pytest.approx(0.3)
+
+
+def test_scores_without_spread_have_a_threshold_just_above_them() -> None:
+    assert threshold_for([0.25] * 30, 0.01) == pytest.approx(0.25)
 
 
 def test_enough_images_come_without_a_warning() -> None:
@@ -50,7 +102,7 @@ def test_too_few_images_say_what_they_can_promise() -> None:
     assert calibration.warning is not None
     assert "20 good images are too few" in calibration.warning
     assert "13.9%" in calibration.warning  # 1 - 0.05 ** (1 / 20)
-    assert "at least 100" in calibration.warning
+    assert "extrapolated; use at least 100" in calibration.warning
 
 
 @pytest.mark.parametrize("scores", [[], [0.1, float("nan")]])
@@ -109,7 +161,7 @@ def test_where_good_and_defective_overlap_is_review() -> None:
 def test_the_bound_is_clopper_and_pearson_s(count: int, rate: float) -> None:
     passed = int(rate * count)
     expected = stats.beta.ppf(0.95, passed + 1, count - passed)
-    assert rate_bound(rate, count) == pytest.approx(expected, rel=1e-6)
+    assert rate_bound(passed, count) == pytest.approx(expected, rel=1e-6)
 
 
 def test_too_few_defects_are_said_to_be() -> None:

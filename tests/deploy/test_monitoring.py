@@ -113,6 +113,39 @@ def test_what_cannot_be_made_true_here_is_true_of_made_up_series(
     promtool("test", "rules", "tests.yaml", cwd=tmp_path)
 
 
+def test_prometheus_can_answer_what_the_number_of_replicas_follows(
+    promtool: Callable[..., str], render: Callable[..., list[Any]], tmp_path: Path
+) -> None:
+    scaled = next(d for d in render("gpu") if d["kind"] == "ScaledObject")
+    query = scaled["spec"]["triggers"][0]["metadata"]["query"]
+    first = 'namespace="line",pod="plant-5d4f8c7b9-x2k4q",model="screw__noise_prediction"'
+    document = {
+        "evaluation_interval": "1m",
+        "tests": [
+            {
+                "interval": "1m",
+                "input_series": [
+                    # Of five requests a second, each waits for 300 ms.
+                    {
+                        "series": f"nv_inference_queue_duration_us{{{first}}}",
+                        "values": "0+90000000x9",
+                    },
+                    {"series": f"nv_inference_request_success{{{first}}}", "values": "0+300x9"},
+                ],
+                "promql_expr_test": [
+                    {
+                        "expr": query,
+                        "eval_time": "9m",
+                        "exp_samples": [{"labels": "{}", "value": 300}],
+                    }
+                ],
+            }
+        ],
+    }
+    (tmp_path / "tests.yaml").write_text(yaml.safe_dump(document))
+    promtool("test", "rules", "tests.yaml", cwd=tmp_path)
+
+
 def test_every_alert_is_on_the_page() -> None:
     page = (ROOT / "docs" / "monitoring.md").read_text(encoding="utf-8")
     assert set(re.findall(r"`(DiffusionAD\w+)`", page)) == {n for n in rules() if n[0] == "D"}

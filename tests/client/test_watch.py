@@ -20,7 +20,7 @@ from click.testing import CliRunner, Result
 from waiting import wait_for
 from watched import Watched, WatchedHere
 
-from diffusionad_client import scoring
+from diffusionad_client import Thresholds, scoring
 from diffusionad_client.cli import main
 from diffusionad_client.scoring.path_fields import FieldRule, PathPattern
 from diffusionad_client.scoring.results import read_rows
@@ -196,6 +196,23 @@ def test_a_file_that_is_replaced_is_scored_again_and_one_that_is_touched_is_not(
         "other.png": "OK",
     }
     assert json.loads((watch.output / "run.json").read_text())["images"] == 2
+
+
+def test_a_later_release_judges_what_comes_later_and_nothing_twice(
+    here: Callable[..., WatchedHere], arrive: Callable[..., Path], triton: FakeServer
+) -> None:
+    watch = here()
+    arrive("early.png")
+    watch.wait_for_images("early.png")
+    assert watch.stop().scored == 1
+    before = {row.image: row.release for row in read_rows(watch.output)}
+    triton.promote(thresholds=Thresholds(0.3, 0.6))
+    watch = here()
+    arrive("late.png")
+    watch.wait_for_images("early.png", "late.png")
+    assert watch.stop().scored == 1
+    after = {row.image: row.release for row in read_rows(watch.output)}
+    assert after["early.png"] == before["early.png"] != after["late.png"]
 
 
 def test_a_file_that_is_replaced_while_it_is_scored_gets_no_record_of_the_earlier_content(

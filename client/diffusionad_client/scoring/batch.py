@@ -135,10 +135,10 @@ def _engine(
     )
 
 
-def read_done(output: OutputFolder, beginning: Beginning) -> Done:
+def read_done(output: OutputFolder, beginning: Beginning, *, by_content: bool = False) -> Done:
     """Read what was done before, of results that are gone on with. Raises `ReportError`."""
     if beginning is Beginning.ANEW:
-        return Done()
+        return Done(by_content=by_content)
     whole = beginning is Beginning.WHOLE
     path = (output.whole if whole else output.part)(RESULTS_JSONL)
-    return Done.of(read_lines(path))
+    return Done.of(read_lines(path), by_content=by_content)

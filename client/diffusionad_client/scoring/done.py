@@ -35,6 +35,7 @@ class Judging:
     thresholds: Thresholds
     settings: str  # digest of those that change a result
     retry_failed: bool = False
+    by_content: bool = False  # one result an image, whatever it follows from; see `Done`
 
     def covers(self, earlier: Earlier | None, image: str, *, sha256: str | None) -> bool:
         """Tell whether an image of that content needs no scoring. None: it cannot be read."""
@@ -50,6 +51,8 @@ class Judging:
     def _wants(self, earlier: Earlier, image: str, content: str | None) -> tuple[int, int] | None:
         if earlier.is_failure:
             return None if self.retry_failed else _key(image, content)
+        if self.by_content:
+            return _key(image, content)
         limits = self.thresholds
         return _key(image, content, self.release, limits.accept, limits.reject, self.settings)
 
@@ -76,7 +79,7 @@ def _named_by(etag: str) -> str:
 
 @dataclass
 class Done:
-    """The images of earlier rows."""
+    """The images of earlier rows, for a `Judging` that goes `by_content` or does not."""
 
     _names: NDArray[np.uint64] = field(default_factory=lambda: np.zeros(0, np.uint64))  # sorted
     _keys: NDArray[np.uint64] = field(default_factory=lambda: np.zeros((0, 2), np.uint64))
@@ -84,15 +87,18 @@ class Done:
     _states: NDArray[np.int8] = field(default_factory=lambda: np.zeros(0, np.int8))
     _seen: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, bool))
     _added: dict[int, Row] = field(default_factory=dict)  # by name; those since, before they join
+    by_content: bool = False
 
     @classmethod
-    def of(cls, rows: Iterable[Row]) -> Done:
+    def of(cls, rows: Iterable[Row], *, by_content: bool = False) -> Done:
         """Gather rows, of which each is the last of its image."""
         names, keys, etags, states = array("Q"), array("Q"), array("Q"), array("b")
         for row in rows:
             names.append(digest(row.image)[0])
-            keys.extend(_key_of(row, row.sha256))
-            etags.append(_NEVER if row.etag is None else _key_of(row, _named_by(row.etag))[0])
+            keys.extend(_key_of(row, row.sha256, by_content))
+            etags.append(
+                _NEVER if row.etag is None else _key_of(row, _named_by(row.etag), by_content)[0]
+            )
             state = FAILED if row.verdict is None else row.verdict
             states.append(_STATES.index(state))
         order = np.argsort(np.frombuffer(names, np.uint64), kind="stable")
@@ -102,6 +108,7 @@ class Done:
             np.frombuffer(etags, np.uint64)[order],
             np.frombuffer(states, np.int8)[order],
             np.zeros(len(order), bool),
+            by_content=by_content,
         )
 
     def __len__(self) -> int:
@@ -116,7 +123,7 @@ class Done:
     def _join(self) -> None:
         """Give the rows that were added the form of the others, which is a tenth in size."""
         stay = ~np.isin(self._names, np.fromiter(self._added, np.uint64))
-        new = Done.of(self._added.values())
+        new = Done.of(self._added.values(), by_content=self.by_content)
         names = np.concatenate([self._names[stay], new._names])
         order = np.argsort(names, kind="stable")
         self._names = names[order]
@@ -140,7 +147,7 @@ class Done:
     def see(self, image: str) -> Earlier | None:
         """Note that an image is still there, and give what is known of an earlier row of it."""
         if self._added and (row := self._added.get(digest(image)[0])) is not None:
-            return Earlier(_key_of(row, row.sha256), _NEVER, row.verdict is None)
+            return Earlier(_key_of(row, row.sha256, self.by_content), _NEVER, row.verdict is None)
         place = self._place(image)
         if place is None:
             return None
@@ -167,8 +174,8 @@ class Done:
         return place if place < len(self._names) and self._names[place] == name else None
 
 
-def _key_of(row: Row, content: str | None) -> tuple[int, int]:
-    if row.verdict is not None:
+def _key_of(row: Row, content: str | None, by_content: bool) -> tuple[int, int]:
+    if row.verdict is not None and not by_content:
         # The rows of before there were settings cannot tell by which they were made.
         if row.settings is None:
             return (_NEVER, _NEVER)

@@ -112,7 +112,8 @@ def watch_folder(
             ),
             settings=settings,
             depth=served.metadata.depth,
-            judging=judging,
+            # What a later release would say of a part that has gone its way, nobody asks.
+            judging=replace(judging, by_content=True),
             done=done,
             listener=_Hub(listener, arrivals, aftermath),
             stop=stop,
@@ -151,7 +152,7 @@ def _begin(output: OutputFolder, ours: Identity, settings: Settings) -> tuple[Do
     """Go on with the results that are there, and make them whole if they are not."""
     beginning, identity = begin(output, ours, overwrite=False)
     identity.write(output)
-    done = read_done(output, beginning)
+    done = read_done(output, beginning, by_content=True)
     if beginning is not Beginning.WHOLE:
         with FolderSink(output, settings.formats) as sink:
             sink.finish(summarized(identity, done.counts(), seconds=0.0, scored=0))

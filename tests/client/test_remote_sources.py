@@ -5,6 +5,8 @@ from __future__ import annotations
 import http.server
 import json
 import os
+import shutil
+import socket
 import subprocess
 import sys
 import threading
@@ -13,12 +15,15 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
+from urllib.request import Request, urlopen
 
 import fsspec
 import pytest
 
 from diffusionad_client.errors import DeadlineExceededError, ImageError, SourceError
 from diffusionad_client.folders import Reason
+from diffusionad_client.scoring.results import read_rows
 from diffusionad_client.scoring.sources import find_images
 
 SaveImage = Callable[..., Path]
@@ -197,3 +202,101 @@ def test_a_bucket_that_is_not_there_or_not_open_is_a_sentence(bucket: Any, tmp_p
         assert done.returncode == 1
         assert done.stderr.startswith("Error: s3://none/parts: cannot be listed: ")
         assert "Traceback" not in done.stderr
+
+
+EMULATOR = """
+import sys
+from gcp_storage_emulator.server import create_server
+server = create_server("127.0.0.1", int(sys.argv[1]), in_memory=True, default_bucket="line-1")
+server.start()
+print("ready", flush=True)
+sys.stdin.read()
+server.stop()
+"""
+
+
+@pytest.fixture
+def google(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, bytes], None]]:
+    """Puts objects into a bucket on an emulator of Google's storage."""
+    pytest.importorskip("gcsfs", reason="needs diffusionad-client[remote]")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    program = [sys.executable, "-W", "ignore", "-c", EMULATOR, str(port)]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(program, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://127.0.0.1:{port}")
+
+        def put(name: str, content: bytes) -> None:
+            where = f"http://127.0.0.1:{port}/upload/storage/v1/b/line-1/o?uploadType=media&name="
+            with urlopen(Request(where + quote(name, safe=""), content, method="POST")):
+                pass
+
+        yield put
+        process.communicate(b"")
+
+
+def test_a_bucket_of_google_is_scored_and_only_what_changed_is_scored_again(
+    triton: Any,
+    google: Callable[[str, bytes], None],
+    tmp_path: Path,
+    save_image: SaveImage,
+) -> None:
+    for name, red in (("a.png", 20), ("lot/b.png", 250)):
+        google(f"today/{name}", save_image(tmp_path / "image.png", red).read_bytes())
+    google("yesterday/a.png", b"no image")
+    output = tmp_path / "out"
+    command = [sys.executable, "-m", "diffusionad_client", "score", "gs://line-1/today"]
+    command += ["--url", triton.url, "--output", str(output), "--no-report"]
+
+    def verdicts() -> dict[str, str | None]:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return {row.image: row.verdict for row in read_rows(output)}
+
+    assert verdicts() == {"a.png": "OK", "lot/b.png": "NG"}
+    asked = len(triton.requests)
+    google("today/a.png", save_image(tmp_path / "image.png", 100).read_bytes())
+    assert verdicts() == {"a.png": "REVIEW", "lot/b.png": "NG"}
+    assert len(triton.requests) == asked + 1
+
+
+AZURE_KEY = (  # the one that every Azurite has
+    "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
+)
+AZURITE = shutil.which("azurite-blob")
+
+
+@pytest.mark.long
+@pytest.mark.skipif(AZURITE is None, reason="needs Azurite in PATH: npm install --global azurite")
+def test_a_container_of_azure_is_listed_and_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    account = f"AccountName=devstoreaccount1;AccountKey={AZURE_KEY}"
+    place = f"BlobEndpoint=http://127.0.0.1:{port}/devstoreaccount1"
+    monkeypatch.setenv(
+        "AZURE_STORAGE_CONNECTION_STRING", f"DefaultEndpointsProtocol=http;{account};{place};"
+    )
+    words = [str(AZURITE), "--silent", "--inMemoryPersistence", "--skipApiVersionCheck"]
+    with subprocess.Popen([*words, "--blobPort", str(port)], cwd=tmp_path) as azurite:
+        try:
+            subprocess.run([sys.executable, "-W", "ignore", "-c", FILL_AZURE], check=True)
+            first, second = listed_by_another_process("az://line-1/today").splitlines()
+        finally:
+            azurite.terminate()
+    assert (first, second) == ("a.png 5", "deep/b.png 5")
+
+
+FILL_AZURE = """
+import os
+from azure.storage.blob import BlobServiceClient
+service = BlobServiceClient.from_connection_string(os.environ["AZURE_STORAGE_CONNECTION_STRING"])
+service.create_container("line-1")
+for name in ("today/a.png", "today/deep/b.png", "today/notes.txt", "yesterday/c.png"):
+    service.get_blob_client("line-1", name).upload_blob(b"image")
+"""

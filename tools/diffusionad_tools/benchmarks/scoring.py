@@ -206,10 +206,9 @@ class _Lines:
 
     def count(self) -> int:
         """Count them, from where the last count ended."""
-        if self._path.exists():
-            with self._path.open("rb") as file:
-                file.seek(self._read)
-                new = file.read()
+        with suppress(FileNotFoundError), self._path.open("rb") as file:  # at the end it is renamed
+            file.seek(self._read)
+            new = file.read()
             self._read += len(new)
             self._lines += new.count(b"\n")
         return self._lines

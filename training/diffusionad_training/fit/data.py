@@ -14,6 +14,7 @@ from diffusionad_training.data import duplicates, foregrounds, groups, layout
 from diffusionad_training.data.digest import digest
 from diffusionad_training.data.foregrounds import Foreground, Masks
 from diffusionad_training.data.images import load_all
+from diffusionad_training.data.resolution import detail_lost
 from diffusionad_training.data.split import hold_out
 from diffusionad_training.errors import DataError
 from diffusionad_training.fit.callbacks import Report
@@ -39,6 +40,7 @@ class TrainingData:
     held_out_names: tuple[str, ...]
     textures_digest: str | None
     foreground: str
+    detail_lost: float
 
 
 def read_training_data(plan: TrainingPlan, report: Report) -> TrainingData:
@@ -82,6 +84,9 @@ def read_training_data(plan: TrainingPlan, report: Report) -> TrainingData:
     _hint_at_depth(largest, depth, report)
     _warn_of_constant(everything, report)
     where, masks = _foregrounds(plan.foreground, data_set, [*kept, *held], everything, report)
+    lost = detail_lost([*kept, *held], size, masks, depth=depth)
+    if lost.described is not None:
+        report(lost.described)
     count = len(kept)
     held_places = set(chosen)
     grouped = [group for place, group in enumerate(together) if place not in held_places]
@@ -97,6 +102,7 @@ def read_training_data(plan: TrainingPlan, report: Report) -> TrainingData:
         held_out_names=tuple(data_set.name(path) for path in held),
         textures_digest=textures_digest,
         foreground=where,
+        detail_lost=lost.share,
     )
 
 

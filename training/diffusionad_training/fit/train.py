@@ -216,6 +216,7 @@ def _origin(
         version=version("diffusionad-training"),
         devices=plan.devices,
         foreground=data.foreground,
+        detail_lost=data.detail_lost,
         begun_from=begun_from,
         pretrained=EFFICIENTNET_LITE0.notice if config.detector.features.is_on else None,
     )

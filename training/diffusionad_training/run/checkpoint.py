@@ -77,6 +77,7 @@ class Origin:
     version: str  # of diffusionad-training
     devices: int = 1  # that shared each step
     foreground: str = "none"  # where anomalies were put: none (anywhere), auto or folder
+    detail_lost: float | None = None  # by the size, see data/resolution.py; None: not measured
     begun_from: str | None = None  # digest of the weights begun with, None: random ones
     pretrained: str | None = None  # of others' weights in it: whose, their licence and digest
 

@@ -207,7 +207,7 @@ def needs_command(name: str) -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [["health"], ["models"], ["models", "load"], ["models", "unload"], ["score"],
+    [["health"], ["models"], ["models", "load"], ["models", "unload"], ["score"], ["watch"],
      ["release", "compare"], ["evaluate"]],
     ids=" ".join,
 )  # fmt: skip

@@ -20,6 +20,7 @@ from diffusionad_training.data.batches import GoodImages
 from diffusionad_training.errors import ConfigError, PretrainedError
 from diffusionad_training.evaluation.scorers import TorchScorer
 from diffusionad_training.export.bundle import export
+from diffusionad_training.export.graphs import notice
 from diffusionad_training.export.runtime import GraphChain
 from diffusionad_training.fit import train
 from diffusionad_training.fit.module import TrainingModule
@@ -145,7 +146,17 @@ def test_training_leaves_the_backbone_and_the_memory_as_they_are(run: Path, conf
 
 
 @needs_weights
-def test_a_run_says_whose_weights_it_holds_and_so_does_its_release(
+def test_a_run_says_whose_weights_it_holds(run: Path, tiny_config: Config) -> None:
+    trained = load_run(run)
+    assert trained.record.pretrained is not None
+    assert "Apache-2.0" in trained.record.pretrained
+    assert notice(trained.model) == trained.record.pretrained
+    assert notice(DiffusionAD(tiny_config.detector)) == ""
+
+
+@pytest.mark.long  # the exporter takes its time over so many convolutions
+@needs_weights
+def test_a_release_says_whose_weights_it_holds_and_answers_as_torch_does(
     run: Path, tmp_path: Path
 ) -> None:
     trained = load_run(run)

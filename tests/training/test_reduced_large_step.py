@@ -104,7 +104,7 @@ def test_it_costs_a_quarter_of_a_pass(config: Config, tiny_config: Config) -> No
     assert reduced.restoration_flop == pytest.approx(1.25 * one, rel=0.02)  # attention falls faster
 
 
-@pytest.mark.long  # test_features exports one of these too
+@pytest.mark.long  # the first export of a process takes most of a minute
 def test_what_is_exported_answers_as_torch_does(model: DiffusionAD, images: torch.Tensor) -> None:
     chain = GraphChain({step: export_step(model, step) for step in NETWORK_STEPS})
     with torch.no_grad():

@@ -12,12 +12,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import multiprocessing
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -25,8 +23,9 @@ from typing import Any
 import click
 
 from diffusionad_client import Client, images
-from diffusionad_client.testing import FakeCategory, FakeServer
+from diffusionad_client.testing import FakeCategory
 from diffusionad_tools.benchmarks import cpu_time, instant
+from diffusionad_tools.benchmarks.apart import fake_server
 from diffusionad_tools.benchmarks.circumstances import circumstances
 from diffusionad_tools.benchmarks.scoring import make_images, score_command
 from diffusionad_tools.server.process import ServerSettings, running_server
@@ -153,7 +152,7 @@ def _cpu_of(command: list[str], server: int) -> float:
 
 
 def _slow_server(folder: Path, parts: Parts) -> Check:
-    with _slow() as url:
+    with fake_server(_SIZE, seconds=_SLOW_S) as url:
         command = score_command(folder / "few", folder / "slow", "--url", url)
         command[command.index("--model") + 1] = FakeCategory().name
         subprocess.run([*command, "--concurrency", str(_AT_ONCE)], check=True, capture_output=True)
@@ -170,31 +169,6 @@ def _seconds(results: Path) -> float:
     document: dict[str, Any] = json.loads((results / "run.json").read_text(encoding="utf-8"))
     seconds: float = document["seconds"]
     return seconds
-
-
-@contextmanager
-def _slow() -> Iterator[str]:
-    """Run a server in a process of its own that takes its time."""
-    here, there = multiprocessing.get_context("spawn").Pipe()
-    process = multiprocessing.get_context("spawn").Process(target=_serve, args=(there,))
-    process.start()
-    try:
-        yield here.recv()
-    finally:
-        here.send(None)
-        process.join(10)
-
-
-def _serve(line: Any) -> None:
-    with FakeServer(FakeCategory(size=_SIZE), keep=1, threads=64) as server:
-        server.on_call = _take_time
-        line.send(server.url)
-        line.recv()
-
-
-def _take_time(call: Any) -> None:
-    if call.method == "ModelInfer":
-        time.sleep(_SLOW_S)
 
 
 if __name__ == "__main__":

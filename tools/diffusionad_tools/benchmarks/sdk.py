@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import multiprocessing
 import os
 import statistics
 import threading
@@ -33,6 +32,7 @@ import tritonclient.grpc as triton
 
 from diffusionad_client import AsyncClient, Client, DiffusionADError, contract
 from diffusionad_client.testing import FakeCategory, FakeServer, Fault
+from diffusionad_tools.benchmarks.apart import fake_server
 
 _SIZE = 256
 _IMAGE = np.random.default_rng(0).integers(0, 256, (_SIZE, _SIZE, 3), dtype=np.uint8)
@@ -56,7 +56,7 @@ def overhead(rounds: int, images: int, url: str | None, model: str) -> None:
     Of a server given with --url, or of one that answers at once: then a call takes
     a millisecond, and each microsecond of the client shows.
     """
-    at = nullcontext(url) if url else _server()
+    at = nullcontext(url) if url else fake_server(_SIZE)
     with at as url, Client(url, model) as client, _bare(url, model) as bare:
         ask = partial(client.inspect, _IMAGE, **_ONLY_SCORE)
         ways: dict[str, Callable[[], float]] = {
@@ -95,7 +95,7 @@ def overhead(rounds: int, images: int, url: str | None, model: str) -> None:
 def calls(calls: int, concurrency: int) -> None:
     """Make many calls, and tell what memory, threads and descriptors are left of them."""
     small = np.zeros((8, 8, 3), np.uint8)
-    with _server() as url:
+    with fake_server(_SIZE) as url:
         with Client(url, "screw") as client:
             client.inspect(small)  # gRPC opens some descriptors for good
         before = _held()
@@ -160,26 +160,6 @@ def outage(callers: int, seconds: float, timeout: float) -> None:
         "first_answer_after_s": round(first, 3),
     }
     click.echo(json.dumps(document, indent=2))
-
-
-@contextmanager
-def _server() -> Iterator[str]:
-    """Run a fake server in a process of its own."""
-    context = multiprocessing.get_context("spawn")
-    here, there = context.Pipe()
-    process = context.Process(target=_serve, args=(there,), daemon=True)
-    process.start()
-    try:
-        yield here.recv()
-    finally:
-        here.send(None)
-        process.join(10)
-
-
-def _serve(line: Any) -> None:
-    with FakeServer(FakeCategory(size=_SIZE), keep=1, threads=64) as server:
-        line.send(server.url)
-        line.recv()
 
 
 @contextmanager

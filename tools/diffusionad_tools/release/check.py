@@ -21,6 +21,7 @@ from diffusionad_tools.errors import RepositoryError
 from diffusionad_tools.folders import Kind, kinds
 from diffusionad_tools.release import decoding, model_config
 from diffusionad_tools.release.judgement import judgement
+from diffusionad_tools.release.listing import listed
 from diffusionad_tools.release.repository import (
     CONFIG_FILE,
     DECODING_FILE,
@@ -34,7 +35,6 @@ from diffusionad_tools.release.repository import (
     served_release,
 )
 
-_SHOWN = 5
 _STEP_FIELDS = ("name", "backend", "platform", "input", "output")
 _ENSEMBLE_FIELDS = (
     *("name", "backend", "platform", "input", "output"),
@@ -53,12 +53,9 @@ def read_whole(repository: Path, category: str) -> Category:
     found = list(dict.fromkeys(problems))
     if not found:
         return read_category(repository, category)
-    lines = [f"  {problem}" for problem in found[:_SHOWN]]
-    if len(found) > _SHOWN:
-        lines.append(f"  and {len(found) - _SHOWN} more")
     raise RepositoryError(
         f"{category} in {repository} is incomplete, so nothing was changed; repair it first, for "
-        "example from a copy of the repository\n" + "\n".join(lines)
+        "example from a copy of the repository\n" + listed(found)
     )
 
 

@@ -37,6 +37,7 @@ from diffusionad_client.sdk.client import Client
 from diffusionad_tools.errors import GateError
 from diffusionad_tools.release.candidate import Candidate
 from diffusionad_tools.release.judged import misjudged
+from diffusionad_tools.release.listing import listed
 from diffusionad_tools.server.process import ServerSettings, running_server
 
 # The same pixels go through the same graphs; a GPU may add them up in another order.
@@ -63,7 +64,6 @@ TOLERANCES = {
 
 _TIMEOUT_S = 120.0  # one image, of the largest model, on a slow CPU
 _AT_ONCE = 16
-_SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -174,13 +174,10 @@ def judge(candidate: Candidate, differences: list[Difference], how: str) -> None
     if not failed:
         return
     tolerance = TOLERANCES[candidate.metadata.precision]
-    lines = [f"  {difference}" for difference in failed[:_SHOWN]]
-    if len(failed) > _SHOWN:
-        lines.append(f"  and {len(failed) - _SHOWN} more")
     raise GateError(
         f"{candidate.metadata.category}: the server disagrees with training on {len(failed)} of "
         f"{len(differences)} reference images asked {how} (tolerance: score "
-        f"{tolerance.score:g}, map {tolerance.map:g}); nothing was published\n" + "\n".join(lines)
+        f"{tolerance.score:g}, map {tolerance.map:g}); nothing was published\n" + listed(failed)
     )
 
 

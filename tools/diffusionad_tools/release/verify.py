@@ -13,6 +13,7 @@ from pathlib import Path
 from diffusionad_client.errors import DiffusionADError
 from diffusionad_tools.errors import RepositoryError
 from diffusionad_tools.release.check import category_problems, graph_problems, served_forms
+from diffusionad_tools.release.listing import listed
 from diffusionad_tools.release.repository import category_folders, check_exists
 
 _SHOWN = 10
@@ -28,12 +29,9 @@ def verify(repository: Path) -> int:
     found = [problem for category in categories for problem in _problems(repository, category)]
     if not found:
         return len(categories)
-    lines = [f"  {problem}" for problem in found[:_SHOWN]]
-    if len(found) > _SHOWN:
-        lines.append(f"  and {len(found) - _SHOWN} more")
     raise RepositoryError(
         f"{repository}: is not as it was published, so it is not served; copy it anew from where "
-        "it was released, or add the releases again\n" + "\n".join(lines)
+        "it was released, or add the releases again\n" + listed(found, _SHOWN)
     )
 
 

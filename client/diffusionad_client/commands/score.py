@@ -14,7 +14,11 @@ from diffusionad_client.commands.options import (
     concurrency_or_auto_option,
 )
 from diffusionad_client.commands.score_values import parsed
-from diffusionad_client.commands.scoring_options import ScoringChoice, scores_images
+from diffusionad_client.commands.scoring_options import (
+    ScoringChoice,
+    results_option,
+    scores_images,
+)
 from diffusionad_client.commands.server import ServerChoice, model_option, reaches_server
 
 if TYPE_CHECKING:
@@ -59,13 +63,7 @@ _PATIENCE_S = 600.0
 # what is made of the images
 @scores_images
 # output
-@click.option(
-    "--output",
-    required=True,
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    help="Folder for the results.",
-)
+@results_option
 @click.option("--overwrite", is_flag=True, help="Replace the results of an earlier run.")
 @click.option("--no-heatmaps", is_flag=True, help="The same as --heatmaps none.")
 @click.option("--no-report", is_flag=True, help="No report.html.")

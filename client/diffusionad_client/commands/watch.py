@@ -19,7 +19,11 @@ from diffusionad_client.commands.options import (
     concurrency_or_auto_option,
 )
 from diffusionad_client.commands.score_values import parsed
-from diffusionad_client.commands.scoring_options import ScoringChoice, scores_images
+from diffusionad_client.commands.scoring_options import (
+    ScoringChoice,
+    results_option,
+    scores_images,
+)
 from diffusionad_client.commands.server import ServerChoice, model_option, reaches_server
 
 if TYPE_CHECKING:
@@ -91,13 +95,7 @@ _VERDICTS = click.Choice(["OK", "REVIEW", "NG", "FAILED", "ANY"], case_sensitive
     help="Commands that run at the same time; 1 runs them in the order of the results.",
 )
 # output
-@click.option(
-    "--output",
-    required=True,
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    help="Folder for the results.",
-)
+@results_option
 @click.option(
     "--patience",
     type=SECONDS_OR_NONE,

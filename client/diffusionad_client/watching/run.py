@@ -197,12 +197,11 @@ class _Watched(Work):
     notice: Callable[[str], object]
 
     def do(self, task: Task, inspect: Inspect) -> ScoredImage | None:
-        name, contents = task.name, list[str]()
+        name, contents = task.name, list[bytes]()
 
         def read() -> bytes:
-            data = task.image.read()
-            contents.append(hashlib.sha256(data).hexdigest())
-            return data
+            contents.append(task.image.read())
+            return contents[-1]
 
         scored = super().do(replace(task, image=replace(task.image, read=read)), inspect)
         as_given = self.arrivals.is_as_given(name)
@@ -211,7 +210,7 @@ class _Watched(Work):
             return None
         if scored is None:
             if contents:
-                self.found(name, contents[-1])
+                self.found(name, hashlib.sha256(contents[-1]).hexdigest())
             self.arrivals.release(name, again=not contents)
         elif as_given is None and not contents:
             self.notice(f"Gone before it could be read: {name}")

@@ -65,8 +65,8 @@ def read_training_data(plan: TrainingPlan, report: Report) -> TrainingData:
             f"{data}: all good images are one group in {groups.GROUPS_FILE}, so that none can be "
             "held out for the thresholds"
         )
-    held = [paths[usable[index]] for index in chosen]
-    kept = [paths[index] for index in usable if paths[index] not in set(held)]
+    trained = sorted(set(range(len(usable))) - set(chosen))
+    held, kept = ([paths[usable[place]] for place in places] for places in (chosen, trained))
     report(f"{len(kept)} good images to train on, {len(held)} held out for the thresholds")
     left_out = len(paths) - len(usable)
     if left_out:
@@ -88,8 +88,7 @@ def read_training_data(plan: TrainingPlan, report: Report) -> TrainingData:
     if lost.described is not None:
         report(lost.described)
     count = len(kept)
-    held_places = set(chosen)
-    grouped = [group for place, group in enumerate(together) if place not in held_places]
+    grouped = [together[place] for place in trained]
     return TrainingData(
         images=everything[:count],
         groups=np.unique(grouped, return_inverse=True)[1].astype(np.int64),

@@ -52,16 +52,15 @@ class Cost:
 @cache
 def cost(config: Config) -> Cost:
     """Count all of it. Takes seconds, and no memory to speak of."""
-    with torch.device("meta"):
-        model = DiffusionAD(config.detector).eval()
-        image = torch.zeros(1, 3, config.detector.size, config.detector.size)
-        step = torch.zeros(1, dtype=torch.long)
+    model, image = _blank(config)
+    step = torch.zeros(1, dtype=torch.long, device="meta")
+    restoration, segmentation = _inference(model, image)
     return Cost(
         noise_network_parameters=_parameters(model.noise_network),
         segmentation_network_parameters=_parameters(model.segmentation_network),
-        restoration_flop=_flop(lambda: model.restoration.restore(model, image)),
+        restoration_flop=restoration,
         noise_pass_flop=_flop(lambda: model.noise_network(image, step)),
-        segmentation_pass_flop=_flop(lambda: model.segment(image, image)),
+        segmentation_pass_flop=segmentation,
         training_bytes=training_bytes(config),
     )
 
@@ -69,11 +68,20 @@ def cost(config: Config) -> Cost:
 @cache
 def inference_flop(config: Config) -> int:
     """Count what one image costs alone, which takes a part of a second."""
+    return sum(_inference(*_blank(config)))
+
+
+def _blank(config: Config) -> tuple[DiffusionAD, Tensor]:
+    """Make a detector and an image (1, 3, H, W) without contents."""
     with torch.device("meta"):
-        model = DiffusionAD(config.detector).eval()
-        image = torch.zeros(1, 3, config.detector.size, config.detector.size)
+        size = config.detector.size
+        return DiffusionAD(config.detector).eval(), torch.zeros(1, 3, size, size)
+
+
+def _inference(model: DiffusionAD, image: Tensor) -> tuple[int, int]:
+    """Count what restoring an image takes, and segmenting it."""
     restored = _flop(lambda: model.restoration.restore(model, image))
-    return restored + _flop(lambda: model.segment(image, image))
+    return restored, _flop(lambda: model.segment(image, image))
 
 
 @cache

@@ -114,7 +114,7 @@ def reduced(images: Tensor, k: int) -> Tensor:
     Of an image that was perturbed with `coarse` noise this is Eq. 1 on the reduced image, at the
     same alpha_bar.
     """
-    return images if k == 1 else F.avg_pool2d(images, k)
+    return F.avg_pool2d(images, k)
 
 
 def coarse(noise: Tensor, k: int) -> Tensor:
@@ -122,16 +122,12 @@ def coarse(noise: Tensor, k: int) -> Tensor:
 
     Independent noise would average out when the image is reduced; this stays standard normal.
     """
-    if k == 1:
-        return noise
     blocks = noise[..., ::k, ::k]
     return blocks.repeat_interleave(k, dim=-2).repeat_interleave(k, dim=-1)
 
 
 def enlarged(images: Tensor, k: int) -> Tensor:
     """Interpolate to k times the side, bilinearly: (N, C, H, W) -> (N, C, k H, k W)."""
-    if k == 1:
-        return images
     return F.interpolate(images, scale_factor=k, mode="bilinear", align_corners=False)
 
 

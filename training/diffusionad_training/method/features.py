@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from diffusionad_training.config import FeaturesConfig
 from diffusionad_training.config.detector import MEMORY_STRIDE
+from diffusionad_training.method import diffusion
 from diffusionad_training.networks import efficientnet_lite
 from diffusionad_training.networks.efficientnet_lite import EfficientNetLite0
 
@@ -58,7 +59,7 @@ class NormalFeatures(nn.Module):
         """
         count = image.shape[0]
         seen = torch.cat([image, reconstruction]) if self.config.compare else image
-        taps = self.backbone(self._enlarged(seen))
+        taps = self._see(seen)
         handed: dict[int, Tensor] = {}
         for stride, tap in zip(efficientnet_lite.STRIDES, taps, strict=True):
             views = [tap[:count]]
@@ -77,17 +78,15 @@ class NormalFeatures(nn.Module):
         generator = torch.Generator().manual_seed(seed)
         found, of = [], []
         for images, sources in batches:
-            embedded = patches(self.backbone(self._enlarged(images)))
+            embedded = patches(self._see(images))
             found.append(embedded.flatten(2).transpose(1, 2).flatten(0, 1).cpu())
             of.append(sources.repeat_interleave(found[-1].shape[0] // len(sources)).cpu())
         self.memory.fill(torch.cat(found), torch.cat(of), generator)
 
-    def _enlarged(self, pictures: Tensor) -> Tensor:
-        """Let the backbone see finer detail than its grid has."""
-        if self.config.enlarge == 1:
-            return pictures
-        factor = float(self.config.enlarge)
-        return F.interpolate(pictures, scale_factor=factor, mode="bilinear", align_corners=False)
+    def _see(self, pictures: Tensor) -> list[Tensor]:
+        """Features of pictures; enlarged, the backbone sees finer detail than its grid has."""
+        taps: list[Tensor] = self.backbone(diffusion.enlarged(pictures, self.config.enlarge))
+        return taps
 
 
 PATCH_CHANNELS = sum(efficientnet_lite.CHANNELS[2:])
@@ -96,8 +95,7 @@ PATCH_CHANNELS = sum(efficientnet_lite.CHANNELS[2:])
 def patches(taps: list[Tensor]) -> Tensor:
     """Describe each place at MEMORY_STRIDE with its neighbourhood: (N, PATCH_CHANNELS, h, w)."""
     fine, coarse = (F.avg_pool2d(tap, 3, stride=1, padding=1) for tap in taps[2:4])
-    coarse = F.interpolate(coarse, scale_factor=2.0, mode="bilinear", align_corners=False)
-    return torch.cat([fine, coarse], dim=1)
+    return torch.cat([fine, diffusion.enlarged(coarse, 2)], dim=1)
 
 
 class FeatureMemory(nn.Module):

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from diffusionad_training.config import NoiseNetworkConfig
+from diffusionad_training.networks.layers import zeroed
 
 IMAGE_CHANNELS = 3
 
@@ -84,7 +85,7 @@ class NoiseUNet(nn.Module):
         self.last = nn.Sequential(
             nn.GroupNorm(config.groups, channels),
             nn.SiLU(),
-            _zeroed(nn.Conv2d(channels, pixels, 3, padding=1)),
+            zeroed(nn.Conv2d(channels, pixels, 3, padding=1)),
         )
 
     def forward(self, x_t: Tensor, t: Tensor) -> Tensor:
@@ -160,7 +161,7 @@ class ResidualBlock(nn.Module):
         self.time = nn.Linear(time_channels, cout)
         self.norm_out = nn.GroupNorm(groups, cout)
         self.dropout = nn.Dropout(dropout)
-        self.conv_out = _zeroed(nn.Conv2d(cout, cout, 3, padding=1))
+        self.conv_out = zeroed(nn.Conv2d(cout, cout, 3, padding=1))
         self.skip = nn.Conv2d(cin, cout, 1) if cin != cout else nn.Identity()
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
@@ -187,7 +188,7 @@ class Attention(nn.Module):
         self.heads = heads
         self.norm = nn.GroupNorm(groups, channels)
         self.qkv = nn.Conv2d(channels, 3 * channels, 1)
-        self.out = _zeroed(nn.Conv2d(channels, channels, 1))
+        self.out = zeroed(nn.Conv2d(channels, channels, 1))
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> the same."""
@@ -206,11 +207,3 @@ def sinusoidal_embedding(t: Tensor, channels: int) -> Tensor:
     exponents = torch.arange(half, dtype=torch.float32, device=t.device) / half
     angles = t.float()[:, None] * torch.exp(-math.log(10_000) * exponents)[None]
     return torch.cat([angles.cos(), angles.sin()], dim=1)
-
-
-def _zeroed(conv: nn.Conv2d) -> nn.Conv2d:
-    """Start at zero, so that each block begins as the identity."""
-    nn.init.zeros_(conv.weight)
-    if conv.bias is not None:
-        nn.init.zeros_(conv.bias)
-    return conv

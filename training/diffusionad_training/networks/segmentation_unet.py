@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from diffusionad_training.config import SegmentationNetworkConfig
+from diffusionad_training.networks.layers import zeroed
 
 INPUT_CHANNELS = 6  # image and reconstruction, three each
 
@@ -91,14 +92,10 @@ def _upsample_conv(cin: int, cout: int) -> nn.Sequential:
 
 def _adapter(cin: int, cout: int) -> nn.Sequential:
     """From features to a level of the encoder; it begins by adding nothing."""
-    last = nn.Conv2d(cout, cout, 3, padding=1)
-    nn.init.zeros_(last.weight)
-    assert last.bias is not None
-    nn.init.zeros_(last.bias)
     return nn.Sequential(
         nn.BatchNorm2d(cin),
         nn.Conv2d(cin, cout, 1),
         nn.BatchNorm2d(cout),
         nn.ReLU(inplace=True),
-        last,
+        zeroed(nn.Conv2d(cout, cout, 3, padding=1)),
     )

@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 DEMO_MODEL := demo_plate
 
-.PHONY: help setup deploy-tools demo test test-fast test-long test-client lint format dist sbom audit clean
+.PHONY: help setup deploy-tools demo test test-fast test-long test-client lint format docs dist sbom audit clean
 
 help:
 	@echo "make demo       serve the shipped model, score demo images, write build/demo/report.html"
@@ -19,6 +19,7 @@ help:
 	@echo "make dist       build the three wheels into dist/, and run the demo from wheels alone"
 	@echo "make sbom       write dist/sbom.json: all that serving takes     make audit  its known holes"
 	@echo "make deploy-tools  helm and kubectl into .venv/bin, for the tests of the chart"
+	@echo "make docs       build the site of docs/ into build/docs"
 	@echo "make lint       check style, types and imports"
 	@echo "make format     format the code        make clean      remove what was built"
 
@@ -114,6 +115,15 @@ lint: $(VENV)/all
 	$(BIN)/mypy --python-version 3.10 --package diffusionad_client  # the oldest that the client runs on
 	$(BIN)/mypy --python-version 3.13 --package diffusionad_client
 	$(BIN)/lint-imports
+
+# All three distributions: the reference is made of their help and docstrings.
+$(VENV)/docs: $(VENV)/all requirements-docs.txt
+	$(PIP) --requirement requirements-docs.txt
+	@touch $@
+
+docs: $(VENV)/docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --clean
+	@echo "Open build/docs/index.html."
 
 format: $(VENV)/all
 	$(BIN)/ruff check --fix

@@ -25,7 +25,7 @@ def sample_sheet(model: DiffusionAD, batch: Batch) -> NDArray[np.uint8]:
     With norm guidance that is x0, x_ts, x_tb, x0_s, n, x0_g, mask, anomaly map.
     """
     images = batch["images"][:MAX_ROWS]
-    shown = model.restoration.show(model, model.normalise(images))
+    shown = list(model.restoration.show(model, model.normalise(images)).values())
     anomaly_map, _ = Segmentation(model)(images, shown[-1])
     return _joined(
         [

@@ -80,8 +80,8 @@ class Restoration(ABC):
         return self.reconstruct(model, *self.predict_noise(model, x0))
 
     @abstractmethod
-    def show(self, model: DiffusionAD, x0: Tensor) -> list[Tensor]:
-        """What a picture of it at work shows: all it comes by, the reconstructions last."""
+    def show(self, model: DiffusionAD, x0: Tensor) -> dict[str, Tensor]:
+        """What a picture of it at work shows, by the paper's letters: the reconstructions last."""
 
 
 class _OneStep(Restoration):
@@ -187,16 +187,21 @@ class NormGuided(_OneStep):
         x0_b = diffusion.predict_x0(noisy[:, LARGE], predicted_noise[:, LARGE], alpha_bar[LARGE])
         return self.guide(model, noisy[:, SMALL], predicted_noise[:, SMALL], x0_b, alpha_bar[SMALL])
 
-    def show(self, model: DiffusionAD, x0: Tensor) -> list[Tensor]:
+    def show(self, model: DiffusionAD, x0: Tensor) -> dict[str, Tensor]:
         """x_ts, x_tb, x0_s, n and x0_g."""
         noisy, predicted = self.predict_noise(model, x0)
         alpha_bar = self._alpha_bar(model, x0.device)
-        clean = [
+        x0_s, n = (
             diffusion.predict_x0(noisy[:, scale], predicted[:, scale], alpha_bar[scale])
             for scale in (SMALL, LARGE)
-        ]
-        x0_g = self.reconstruct(model, noisy, predicted)
-        return [noisy[:, SMALL], noisy[:, LARGE], *clean, x0_g]
+        )
+        return {
+            "x_ts": noisy[:, SMALL],
+            "x_tb": noisy[:, LARGE],
+            "x0_s": x0_s,
+            "n": n,
+            "x0_g": self.reconstruct(model, noisy, predicted),
+        }
 
 
 class OneScale(_OneStep):
@@ -228,10 +233,10 @@ class OneScale(_OneStep):
         x0_s = diffusion.predict_x0(noisy[:, SMALL], predicted_noise[:, SMALL], alpha_bar[SMALL])
         return model.clamp(x0_s)
 
-    def show(self, model: DiffusionAD, x0: Tensor) -> list[Tensor]:
+    def show(self, model: DiffusionAD, x0: Tensor) -> dict[str, Tensor]:
         """x_ts and x0_s."""
         noisy, predicted = self.predict_noise(model, x0)
-        return [noisy[:, SMALL], self.reconstruct(model, noisy, predicted)]
+        return {"x_ts": noisy[:, SMALL], "x0_s": self.reconstruct(model, noisy, predicted)}
 
 
 class Autoencoder(Restoration):
@@ -265,9 +270,9 @@ class Autoencoder(Restoration):
         """One pass."""
         return model.clamp(self._encode(model, x0))
 
-    def show(self, model: DiffusionAD, x0: Tensor) -> list[Tensor]:
+    def show(self, model: DiffusionAD, x0: Tensor) -> dict[str, Tensor]:
         """The reconstruction alone."""
-        return [self.restore(model, x0)]
+        return {"x0_hat": self.restore(model, x0)}
 
     def predict_noise(self, model: DiffusionAD, x0: Tensor) -> tuple[Tensor, Tensor]:
         """There is none. Raises `ConfigError`."""

@@ -468,11 +468,12 @@ class ServeCommand:
 def start_serve(tmp_path: Path) -> Iterator[Callable[..., ServeCommand]]:
     started: list[ServeCommand] = []
 
-    def start(repository: Path, *options: str) -> ServeCommand:
+    def start(repository: Path, *options: str, log_file: bool = True) -> ServeCommand:
+        log = ("--log-file", str(tmp_path / "triton.log")) if log_file else ()
         process = subprocess.Popen(
             [
                 *(sys.executable, "-m", "diffusionad_client", "serve"),
-                *("--repository", str(repository), "--log-file", str(tmp_path / "triton.log")),
+                *("--repository", str(repository), *log),
                 *("--grpc-port", "0", "--metrics-port", "0"),
                 *("--model-config-name", "default"),  # whatever this machine has
                 *options,

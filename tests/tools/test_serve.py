@@ -240,8 +240,8 @@ def test_a_log_goes_when_all_went_well_unless_it_was_asked_for(
     made: list[Path] = []
 
     def start(site: Site) -> FakeTriton:
-        made.append(site.log_file)
-        return FakeTriton(site.log_file, error)
+        made.append(site.log.path)
+        return FakeTriton(site.log.path, error)
 
     monkeypatch.setattr(supervisor, "TritonProcess", start)
     options = ("--log-file", tmp_path / "mine.log") if own else ()

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from diffusionad_client.cli import EXIT_INTERRUPTED, EXIT_SERVER_GONE
+from diffusionad_client.commands.log_lines import log_format
 from diffusionad_client.commands.options import (
     SECONDS,
     SECONDS_OR_NONE,
@@ -102,13 +103,7 @@ _VERDICTS = click.Choice(["OK", "REVIEW", "NG", "FAILED", "ANY"], case_sensitive
     metavar="SECONDS",
     help="How long to wait for a server that is away.  [default: for ever]",
 )
-@click.option(
-    "--log-format",
-    type=click.Choice(["text", "json"]),
-    default="text",
-    show_default=True,
-    help="Of the lines on standard error.",
-)
+@log_format("Of the lines on standard error.")
 @click.option(
     "--metrics-port",
     type=click.IntRange(min=1, max=65535),

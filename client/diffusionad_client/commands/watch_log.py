@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import threading
 from collections.abc import Callable
-from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
+from diffusionad_client.commands.log_lines import json_line, stamp
 from diffusionad_client.scoring.row import Row
 from diffusionad_client.watching.run import WatchListener
 from diffusionad_client.watching.sorter import FAILED
@@ -86,11 +85,10 @@ class WatchLog(WatchListener):
             )
 
     def _write(self, level: str, event: str, text: str, **values: Any) -> None:
-        now = datetime.now(timezone.utc).astimezone().isoformat("T", "milliseconds")
         if self._as_json:
-            line = json.dumps({"time": now, "level": level, "event": event, **values})
+            line = json_line(level, event=event, **values)
         else:
-            line = f"{now} {_printable(text)}"
+            line = f"{stamp()} {_printable(text)}"
         with self._writing:
             self._write_line(line)
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import click
 
+from diffusionad_client.commands.log_lines import log_format
 from diffusionad_client.commands.options import SECONDS
 from diffusionad_client.errors import ServeError
-from diffusionad_client.local_server import READY_PREFIX, STARTUP_S
+from diffusionad_client.local_server import STARTUP_S
 from diffusionad_client.sdk.admin_key import ensure_admin_key
+from diffusionad_tools.commands.serve_log import ServeLog, open_log
 from diffusionad_tools.folders import passing_over, strays
 from diffusionad_tools.server.checks import DEFAULT, choose_config
 from diffusionad_tools.server.ports import is_loopback, resolve_host
@@ -54,6 +56,10 @@ _FREE = "0 takes a free one."
     "--log-file",
     type=click.Path(dir_okay=False, path_type=Path),
     help="Where Triton's log goes. [default: a temporary file, kept only if something fails]",
+)
+@log_format(
+    "Of all lines. json: an object a line; Triton's are among those on standard error, or in "
+    "--log-file."
 )
 @click.option(
     "--ready-timeout",
@@ -125,6 +131,7 @@ def serve(
     metrics_port: int,
     model_config_name: str | None,
     log_file: Path | None,
+    log_format: str,
     ready_timeout: float,
     control: str,
     load: tuple[str, ...],
@@ -153,62 +160,62 @@ def serve(
         --tls-key server.key --tls-client-ca ca.pem
     """
     tls = _encryption(tls_cert, tls_key, tls_client_ca)
-    _check_bind(host, unsafe_bind, tls)
-    if is_verified:
-        from diffusionad_tools.release.verify import verify  # takes its time, and few ask for it
+    with ExitStack() as stack:
+        log = stack.enter_context(open_log(log_format, log_file))
+        stack.enter_context(log.errors())
+        _check_bind(host, unsafe_bind, tls, log)
+        if is_verified:
+            from diffusionad_tools.release.verify import verify  # takes its time, few ask for it
 
-        count = verify(repository)
-        _say(f"Verified: the graphs of {count} categories are those that were published.")
-    settings = ServerSettings(
-        repository=repository,
-        host=host,
-        grpc_port=grpc_port,
-        http_port=http_port,
-        metrics_port=metrics_port,
-        config_name=_config_name(repository, model_config_name),
-        log_file=log_file,
-        ready_timeout=ready_timeout,
-        explicit=_explicit(control, load, admin_key_file),
-        tls=tls,
-        traces=trace_url,
-    )
-    with stop_requests(stop_on_stdin_eof) as stop, open_site(settings) as site:
-        _say(f"Starting Triton on {repository}; its log: {site.log_file}")
+            count = verify(repository)
+            log.say(f"Verified: the graphs of {count} categories are those that were published.")
+        settings = ServerSettings(
+            repository=repository,
+            host=host,
+            grpc_port=grpc_port,
+            http_port=http_port,
+            metrics_port=metrics_port,
+            config_name=_config_name(repository, model_config_name, log),
+            log_file=log_file,
+            records=log.records,
+            ready_timeout=ready_timeout,
+            explicit=_explicit(control, load, admin_key_file),
+            tls=tls,
+            traces=trace_url,
+        )
+        stop = stack.enter_context(stop_requests(stop_on_stdin_eof))
+        site = stack.enter_context(open_site(settings))
+        log.say(f"Starting Triton on {repository}; its log: {site.log.place}")
         if left := strays(repository):
-            _say(passing_over(left))
-        supervisor = Supervisor(site, Restarts(max_restarts), _say)
-        supervisor.run(stop, lambda server: _announce(site, server))
+            log.say(passing_over(left))
+        supervisor = Supervisor(site, Restarts(max_restarts), log.say)
+        supervisor.run(stop, lambda server: _announce(site, server, log))
 
 
-def _say(line: str) -> None:
-    click.echo(line, err=True)
-
-
-def _announce(site: Site, server: TritonProcess) -> None:
+def _announce(site: Site, server: TritonProcess, log: ServeLog) -> None:
     tls = site.settings.tls
     if tls is not None:
         whom = (
             "any client" if tls.client_ca is None else f"clients that {tls.client_ca} vouches for"
         )
-        _say(f"gRPC with TLS, for {whom}.")
+        log.say(f"gRPC with TLS, for {whom}.")
     if site.http_port is not None:
-        _say(f"HTTP on {server.http_url}, through a filter: see docs/serving.md.")
+        log.say(f"HTTP on {server.http_url}, through a filter: see docs/serving.md.")
     explicit = site.settings.explicit
     if explicit is not None and not explicit.load:
-        _say(
+        log.say(
             "No model is loaded yet: `diffusionad models load NAME` loads one, with "
             f"--url {server.grpc_url} and the admin key's file."
         )
-    click.echo(f"{READY_PREFIX}{server.grpc_url}")
-    sys.stdout.flush()
+    log.ready(server.grpc_url)
 
 
-def _config_name(repository: Path, wanted: str | None) -> str | None:
+def _config_name(repository: Path, wanted: str | None, log: ServeLog) -> str | None:
     if wanted is not None:
         return None if wanted == DEFAULT else wanted
     chosen = choose_config(repository)
     if chosen is not None:
-        _say(
+        log.say(
             f"No GPU here: models use configs/{chosen}.pbtxt "
             f"(--model-config-name {DEFAULT} for config.pbtxt)."
         )
@@ -244,7 +251,7 @@ def _encryption(
     return Encryption(certificate=certificate, key=key, client_ca=client_ca)
 
 
-def _check_bind(host: str, unsafe_bind: bool, tls: Encryption | None) -> None:
+def _check_bind(host: str, unsafe_bind: bool, tls: Encryption | None, log: ServeLog) -> None:
     if is_loopback(resolve_host(host)):
         return
     lets_in_anyone = tls is None or tls.client_ca is None
@@ -255,8 +262,8 @@ def _check_bind(host: str, unsafe_bind: bool, tls: Encryption | None) -> None:
             "--unsafe-bind if that is wanted, better put a gateway in front"
         )
     lacking = "security holes and no access control" if lets_in_anyone else "security holes"
-    click.echo(
+    log.say(
         f"Warning: {host} can be reached from other machines. The embedded Triton has known "
         f"{lacking}; do not leave it open to a network you do not trust.",
-        err=True,
+        "warning",
     )

@@ -23,6 +23,7 @@ from pathlib import Path
 
 from diffusionad_client.errors import ServeError
 from diffusionad_tools.server import arguments, die_with_parent, linux, private_line
+from diffusionad_tools.server.log import FileLog
 from diffusionad_tools.server.ports import is_loopback
 from diffusionad_tools.server.reasons import failure_reason
 from diffusionad_tools.server.site import (
@@ -56,7 +57,6 @@ class TritonProcess:
     """
 
     def __init__(self, site: Site, *, again: Sequence[str] | None = None) -> None:
-        self.log_file = site.log_file
         self._site = site
         self._again = again
         self._watch: Watch | None = None  # once all processes are there
@@ -69,8 +69,7 @@ class TritonProcess:
             str(site.triton.server),
             *self._arguments(),
         ]
-        with site.log() as log:
-            self._log_start = log.tell()
+        with site.log.opened() as log:
             self._process = subprocess.Popen(
                 command,
                 env=site.environment,
@@ -96,6 +95,14 @@ class TritonProcess:
         return f"{self._site.metrics_reached_at}:{self._site.metrics_port}"
 
     @property
+    def log_file(self) -> Path:
+        """The file that Triton prints to. Raises `ServeError` if its records go elsewhere."""
+        log = self._site.log
+        if not isinstance(log, FileLog):
+            raise ServeError(f"this server's log is no file: it goes to {log.place}")
+        return log.path
+
+    @property
     def pid(self) -> int:
         """Process id of tritonserver, and of the process group of its stubs."""
         return self._process.pid
@@ -116,7 +123,7 @@ class TritonProcess:
                 raise ServeError(
                     f"the models in {settings.repository} were not ready after "
                     f"{settings.ready_timeout:g} s; allow more with --ready-timeout of "
-                    f"`diffusionad serve` or `release add`, or read {self.log_file}"
+                    f"`diffusionad serve` or `release add`, or read its log: {self._site.log.place}"
                 )
             time.sleep(_POLL_S)
         return False
@@ -124,7 +131,7 @@ class TritonProcess:
     def check_alive(self) -> None:
         """Raise `ServeError`, with the reason, if a process that serving needs is not well."""
         if (fault := self.fault()) is not None:
-            raise ServeError(f"{fault} (log: {self.log_file})")
+            raise ServeError(f"{fault} (log: {self._site.log.place})")
 
     def fault(self) -> str | None:
         """Say what is wrong with the server or with a process of its models; None if nothing is."""
@@ -132,7 +139,7 @@ class TritonProcess:
         status = self._process.poll()  # the later word, and the clearer one, on Triton itself
         if status is None:
             return fault
-        reason = None if self._watch is not None else self._reason_in_log()
+        reason = None if self._watch is not None else failure_reason(self._site.log.said())
         return f"Triton stopped: {reason or 'it ' + how_it_ended(status)}"
 
     def stop(self) -> None:
@@ -181,12 +188,6 @@ class TritonProcess:
             *([] if tls is None else arguments.encryption(tls.certificate, tls.key, tls.client_ca)),
             *([] if settings.traces is None else arguments.tracing(settings.traces)),
         ]
-
-    def _reason_in_log(self) -> str | None:
-        """Why the server did not come up, in its own words."""
-        with self.log_file.open("rb") as log:
-            log.seek(self._log_start)
-            return failure_reason(log.read().decode(errors="replace"))
 
     def _answers_ready(self) -> bool:
         """Ask over the private line, once it is this very process that listens for gRPC.

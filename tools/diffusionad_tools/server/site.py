@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import BinaryIO
 
 from diffusionad_client.errors import ServeError
 from diffusionad_client.local_server import STARTUP_S
@@ -24,6 +23,7 @@ from diffusionad_tools.server.checks import (
     named_models,
 )
 from diffusionad_tools.server.http_gate import InferenceHandler, MetricsHandler, open_gate
+from diffusionad_tools.server.log import FileLog, RecordLog, TritonLog
 from diffusionad_tools.server.ports import LOOPBACK, choose_port, listen, resolve_host
 
 _SOCKET_FOLDER_CHARACTERS = 90  # Linux takes 107 for the path of a Unix socket
@@ -64,7 +64,9 @@ class ServerSettings:
     http_port: int | None = None
     metrics_port: int | None = None
     config_name: str | None = None  # <model>/configs/NAME.pbtxt goes before its config.pbtxt
-    log_file: Path | None = None  # default: a temporary file, kept only if something fails
+    # Where what Triton prints goes. Default: a temporary file, kept only if something fails.
+    log_file: Path | None = None
+    records: RecordLog | None = None  # in place of a file
     ready_timeout: float = STARTUP_S  # seconds, for all models to load
     explicit: ExplicitControl | None = None  # None: every model is loaded at start, and stays
     tls: Encryption | None = None  # None: plain text
@@ -74,10 +76,10 @@ class ServerSettings:
 class Site:
     """All that stays the same when one server takes the place of another."""
 
-    def __init__(self, settings: ServerSettings, folder: Path, log_file: Path) -> None:
+    def __init__(self, settings: ServerSettings, folder: Path, log: TritonLog) -> None:
         self.settings = settings
         self.folder = folder
-        self.log_file = log_file
+        self.log = log
         self.keep_log = settings.log_file is not None
         self.address = resolve_host(settings.host)
         # A server bound to every address is reached on this machine's own.
@@ -135,19 +137,6 @@ class Site:
         """Where gRPC answers, as HOST:PORT."""
         return f"{self.reached_at}:{self.grpc_port}"
 
-    @contextmanager
-    def log(self) -> Iterator[BinaryIO]:
-        """Open the log for writing at its end. Raises `ServeError`."""
-        try:
-            self.log_file.parent.mkdir(parents=True, exist_ok=True)
-            log = self.log_file.open("ab")
-        except OSError as exc:
-            raise ServeError(
-                f"--log-file {self.log_file}: cannot be written: {exc.strerror}"
-            ) from exc
-        with log:
-            yield log
-
 
 @contextmanager
 def open_site(settings: ServerSettings) -> Iterator[Site]:
@@ -169,13 +158,14 @@ def open_site(settings: ServerSettings) -> Iterator[Site]:
                 "gateway in front that speaks TLS"
             )
         check_encryption(settings.tls.certificate, settings.tls.key, settings.tls.client_ca)
-    log_file = settings.log_file or _new_log_file()
+    log = settings.records or FileLog(settings.log_file or _new_log_file())
     with tempfile.TemporaryDirectory(prefix="diffusionad-triton-") as folder:
-        site = Site(settings, Path(folder), log_file)
+        site = Site(settings, Path(folder), log)
         with site.opened():
             yield site
-    if not site.keep_log:
-        log_file.unlink(missing_ok=True)
+    log.close()
+    if isinstance(log, FileLog) and not site.keep_log:
+        log.path.unlink(missing_ok=True)
 
 
 def _new_log_file() -> Path:

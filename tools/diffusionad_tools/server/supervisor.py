@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 from diffusionad_client.errors import ServeError
 from diffusionad_tools.errors import RepositoryError
@@ -51,10 +52,17 @@ class Restarts:
         return f"{count} times in {self._within_s / 60:g} minutes" if count > 1 else "once"
 
 
+class Say(Protocol):
+    """Takes a line of progress, and how grave it is: info, warning or error."""
+
+    def __call__(self, text: str, level: str = "info") -> None:
+        """Say it."""
+
+
 class Supervisor:
     """Serves until told to stop. `say` is told, in a line each, what happens meanwhile."""
 
-    def __init__(self, site: Site, restarts: Restarts, say: Callable[[str], None]) -> None:
+    def __init__(self, site: Site, restarts: Restarts, say: Say) -> None:
         self._site = site
         self._restarts = restarts
         self._say = say
@@ -98,10 +106,10 @@ class Supervisor:
             if wait is None:
                 raise ServeError(
                     f"{fault}; the server has failed {self._restarts.spent()} and is not started "
-                    f"again (log: {self._site.log_file})"
+                    f"again (log: {self._site.log.place})"
                 )
             when = f"in {wait:g} s" if wait else "now"
-            self._say(f"{fault}; not ready, starting Triton again {when}.")
+            self._say(f"{fault}; not ready, starting Triton again {when}.", "warning")
             if stop.wait(wait):
                 return None
             again = None if self._loaded is None else self._loaded.names()

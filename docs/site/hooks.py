@@ -128,21 +128,23 @@ def source_page(file: str) -> str:
 def commands_page() -> str:
     """The reference of the command line: what `--help` prints of every command."""
     import click
+    from click.testing import CliRunner
 
     from diffusionad_client.cli import main
 
     parts = ["# Commands\n\nWhat `--help` prints, of every command.\n"]
 
-    def describe(command: click.Command, names: tuple[str, ...]) -> None:
-        context = click.Context(command, info_name=" ".join(names), max_content_width=100)
-        parts.append(f"## {' '.join(names)}\n\n```text\n{command.get_help(context)}\n```\n")
+    def describe(command: click.Command, *names: str) -> None:
+        printed = CliRunner().invoke(main, [*names, "--help"], prog_name="diffusionad").output
+        parts.append(f"## {' '.join(('diffusionad', *names))}\n\n```text\n{printed}```\n")
         if isinstance(command, click.Group):
+            context = click.Context(command)
             for name in command.list_commands(context):
                 below = command.get_command(context, name)
                 assert below is not None
-                describe(below, (*names, name))
+                describe(below, *names, name)
 
-    describe(main, ("diffusionad",))
+    describe(main)
     return "\n".join(parts)
 
 

@@ -40,7 +40,7 @@ def scored(diffusionad, data: Path, repository: Path, tmp_path_factory) -> Path:
     (sources / "truncated.jpg").write_bytes(buffer.getvalue()[: len(buffer.getvalue()) // 2])
     output = tmp_path_factory.mktemp("scored") / "results"
     result = diffusionad(
-        *("score", sources, "--repository", repository, "--model", "plate", "--output", output),
+        *("score", sources, "--repository", repository, "--model", "screw", "--output", output),
         code=3,
     )
     for name in ("empty.png", "text.png", "truncated.jpg"):
@@ -130,7 +130,7 @@ def test_one_image_in_any_form_has_one_score(url: str, data: Path, run_folder: P
         inspections = [client.inspect(form) for form in forms]
     assert len({one.score for one in inspections}) == 1
     first = inspections[0]
-    assert first.model == "plate"
+    assert first.model == "screw"
     assert first.anomaly_map.shape == (64, 64)
     assert first.anomaly_map.dtype == np.float32
     assert first.reconstruction.shape == (64, 64, 3)
@@ -164,13 +164,13 @@ def test_an_array_of_another_form_is_refused_by_name(url: str, array: np.ndarray
 def test_an_unknown_model_is_named_with_those_there_are(
     diffusionad, url: str, data: Path, tmp_path: Path
 ) -> None:
-    with Client(url) as client, pytest.raises(ModelNotFoundError, match="'bolt'.*plate"):
+    with Client(url) as client, pytest.raises(ModelNotFoundError, match="'bolt'.*screw"):
         client.inspect(np.zeros((64, 64, 3), np.uint8), model="bolt")
     result = diffusionad(
         "score", data / "test", "--url", url, "--model", "bolt", "--output", tmp_path, code=1
     )
     assert "'bolt'" in result.stderr
-    assert "plate" in result.stderr
+    assert "screw" in result.stderr
 
 
 def test_a_server_that_is_down_is_one_clear_line(diffusionad, data: Path, tmp_path: Path) -> None:
@@ -178,9 +178,9 @@ def test_a_server_that_is_down_is_one_clear_line(diffusionad, data: Path, tmp_pa
         free.bind(("127.0.0.1", 0))
         nowhere = f"127.0.0.1:{free.getsockname()[1]}"
         with Client(nowhere, timeout=3) as client, pytest.raises(ServerUnavailableError):
-            client.inspect(np.zeros((64, 64, 3), np.uint8), model="plate")
+            client.inspect(np.zeros((64, 64, 3), np.uint8), model="screw")
         result = diffusionad(
-            *("score", data / "test", "--url", nowhere, "--model", "plate"),
+            *("score", data / "test", "--url", nowhere, "--model", "screw"),
             *("--output", tmp_path / "results"),
             code=1,
         )

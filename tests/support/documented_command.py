@@ -1,0 +1,81 @@
+"""Stands in for `diffusionad` while documents are run: the real command, but for what has no end.
+
+A training and made-up pictures are made small. `serve` goes on beside the lines that follow it, and
+is stopped by who runs them. `watch` is stopped when it has a result.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from diffusionad_client.local_server import READY_PREFIX
+
+PATIENCE_S = 120.0
+COMMAND = (sys.executable, "-m", "diffusionad_client")
+INTERRUPTED = 130
+
+# Of the last of an option given twice, click takes the value.
+SMALL = {
+    "train": ("--steps", "3", "--image-size", "64", "--batch", "4", "--workers", "0"),
+    "demo-data": ("--test-good", "3", "--defective", "1", "--size", "96"),
+}
+
+
+def main(words: list[str]) -> int:
+    if words[0] == "serve":
+        return serve(words)
+    if words[0] == "watch":
+        return watch(words)
+    return subprocess.run([*COMMAND, *small(words)], check=False).returncode
+
+
+def small(words: list[str]) -> list[str]:
+    """The same command on less: what it is told of time and numbers does not count."""
+    if "--time-budget" in words:
+        place = words.index("--time-budget")
+        del words[place : place + 2]
+    if words[0] == "demo-data" and "0" not in words:
+        words = [*words, "--train", "8"]
+    return [*words, *SMALL.get(words[0], ())]
+
+
+def serve(words: list[str]) -> int:
+    """Start a server, and leave it when it is ready."""
+    log = Path(f".served-{os.getpid()}")
+    ports = ("--grpc-port", os.environ["DOCUMENTED_PORT"], "--metrics-port", "0")
+    with log.open("w") as file:
+        process = subprocess.Popen([*COMMAND, *words, *ports], stdout=file, stderr=file)
+    with Path(os.environ["DOCUMENTED_STARTED"]).open("a") as started:
+        started.write(f"{process.pid}\n")
+    wait_for(lambda: READY_PREFIX in log.read_text() or process.poll() is not None)
+    if process.poll() is not None:
+        sys.stderr.write(log.read_text())
+        return process.returncode or 1
+    return 0
+
+
+def watch(words: list[str]) -> int:
+    """Watch until there is a result, and stop as Ctrl-C does."""
+    results = Path(words[words.index("--output") + 1]) / "results.jsonl"
+    process = subprocess.Popen([*COMMAND, *words])
+    wait_for(lambda: (results.exists() and results.stat().st_size) or process.poll() is not None)
+    process.send_signal(signal.SIGINT)
+    code = process.wait(PATIENCE_S)
+    return 0 if code == INTERRUPTED else code or 1
+
+
+def wait_for(condition: object) -> None:
+    end = time.monotonic() + PATIENCE_S
+    while not condition():  # type: ignore[operator]
+        if time.monotonic() > end:
+            raise SystemExit(f"not so within {PATIENCE_S:g} s")
+        time.sleep(0.05)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

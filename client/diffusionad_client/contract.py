@@ -33,6 +33,9 @@ PREDICTED_NOISE = "predicted_noise"
 NORMAL = "reconstruction"  # float, in the model's own range; RECONSTRUCTION is its picture
 UNJUDGED = "score"  # the segmentation's SCORE where a judgement follows, which passes it on
 
+# The id of a request that judges no part, so that a server does not count its verdict.
+PROBE_ID = "diffusionad-probe"
+
 METADATA_PARAMETER = "diffusionad"  # the ensemble parameter that holds the release's metadata
 
 RESIZE = "pillow-bilinear-stretch-1"  # the one resize, see images.resize

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import numpy as np
 import pytest
 import yaml
 from PIL import Image
@@ -24,6 +25,7 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 from waiting import wait_for
 
 from diffusionad_client import Client
+from diffusionad_tools.demo_data.dataset import Item, draw
 
 ROOT = Path(__file__).parents[2]
 FILES = ROOT / "tools" / "deploy" / "chart" / "files"
@@ -46,7 +48,7 @@ def expressions_of_dashboard() -> list[str]:
 
 
 def metrics_in(expression: str) -> set[str]:
-    return set(re.findall(r"\bnv_\w+", expression))
+    return set(re.findall(r"\b(?:nv_\w+|diffusionad_verdicts_total)", expression))
 
 
 @pytest.fixture
@@ -93,6 +95,67 @@ def test_what_cannot_be_made_true_here_is_true_of_made_up_series(
             f"nv_inference_request_success{{{decoding}}}": "0+3x20",
         },
     }
+    unit_test(promtool, tmp_path, {"15m": cases})
+
+
+def test_requests_are_stuck_also_where_a_model_has_never_answered(
+    promtool: Callable[..., str], tmp_path: Path
+) -> None:
+    def series(model: str) -> str:
+        return f'{{job="diffusionad",instance="a",model="{model}"}}'
+
+    waiting, answered = "nv_inference_pending_request_count", "nv_inference_exec_count"
+    never = {waiting + series("new"): "3x20"}
+    no_more = {waiting + series("old"): "3x20", answered + series("old"): "0+9x4 36x16"}
+    busy = {waiting + series("busy"): "3x20", answered + series("busy"): "0+9x20"}
+    stuck = "DiffusionADRequestsStuck"
+    unit_test(promtool, tmp_path, {"15m": {stuck: never}})
+    unit_test(promtool, tmp_path, {"15m": {stuck: no_more}})
+    unit_test(promtool, tmp_path, {"15m": {stuck: busy}}, firing=False)
+
+
+def test_rejects_jump_where_their_share_has_grown_against_the_day_before(
+    promtool: Callable[..., str], tmp_path: Path
+) -> None:
+    step, day, late = 5, 24 * 60 // 5, 6  # minutes; as often in a day; in half an hour
+    lines = {  # OK and NG in five minutes: the day before, and now
+        "jumps": ((98, 2), (85, 15)),
+        "breaks": ((100, 0), (94, 6)),
+        "by chance": ((98, 2), (94, 6)),
+        "bad as ever": ((70, 30), (40, 60)),
+        "few parts": ((98, 2), (1, 1)),
+        "new": ((0, 0), (50, 50)),  # nobody knows what is usual
+    }
+    series = [
+        {
+            "series": "diffusionad_verdicts_total"
+            f'{{job="diffusionad",category="{line}",verdict="{verdict}",process="{process}"}}',
+            "values": f"0+{usual}x{day} {usual * (day + 1)}+{now}x{late}",
+        }
+        for line, (before, after) in lines.items()
+        for verdict, usual, now in zip(("OK", "NG"), before, after, strict=True)
+        for process in (7, 9)  # on two servers
+    ]
+    told = {
+        "expr": "count by (category) (ALERTS"
+        '{alertname="DiffusionADRejectsJump",alertstate="firing"})',
+        "eval_time": f"{(day + late) * step}m",
+        "exp_samples": [
+            {"labels": f'{{category="{line}"}}', "value": 1} for line in ("breaks", "jumps")
+        ],
+    }
+    test = {"interval": f"{step}m", "input_series": series, "promql_expr_test": [told]}
+    run_unit_tests(promtool, tmp_path, f"{step}m", [test])
+
+
+def unit_test(
+    promtool: Callable[..., str],
+    folder: Path,
+    cases: dict[str, dict[str, dict[str, str]]],
+    *,
+    firing: bool = True,
+) -> None:
+    """Have promtool say whether alerts fire: time -> alert -> series of a value a minute."""
     promql = [
         {
             "interval": "1m",
@@ -100,17 +163,24 @@ def test_what_cannot_be_made_true_here_is_true_of_made_up_series(
             "promql_expr_test": [
                 {
                     "expr": f'count(ALERTS{{alertname="{alert}",alertstate="firing"}})',
-                    "eval_time": "15m",
-                    "exp_samples": [{"labels": "{}", "value": 1}],
+                    "eval_time": at,
+                    "exp_samples": [{"labels": "{}", "value": 1}] if firing else [],
                 }
             ],
         }
-        for alert, series in cases.items()
+        for at, alerts in cases.items()
+        for alert, series in alerts.items()
     ]
-    (tmp_path / "alerts.yaml").write_bytes((FILES / "alerts.yaml").read_bytes())
-    document = {"rule_files": ["alerts.yaml"], "evaluation_interval": "1m", "tests": promql}
-    (tmp_path / "tests.yaml").write_text(yaml.safe_dump(document))
-    promtool("test", "rules", "tests.yaml", cwd=tmp_path)
+    run_unit_tests(promtool, folder, "1m", promql)
+
+
+def run_unit_tests(
+    promtool: Callable[..., str], folder: Path, every: str, tests: list[dict[str, Any]]
+) -> None:
+    (folder / "alerts.yaml").write_bytes((FILES / "alerts.yaml").read_bytes())
+    document = {"rule_files": ["alerts.yaml"], "evaluation_interval": every, "tests": tests}
+    (folder / "tests.yaml").write_text(yaml.safe_dump(document))
+    promtool("test", "rules", "tests.yaml", cwd=folder)
 
 
 def test_prometheus_can_answer_what_the_number_of_replicas_follows(
@@ -162,7 +232,8 @@ class Prometheus:
 
     def __init__(self, program: str, folder: Path, port: int, target: str) -> None:
         text = (FILES / "alerts.yaml").read_text(encoding="utf-8")
-        text = re.sub(r"\[[25]m\]", "[4s]", text)
+        text = re.sub(r"\[(2|5|15)m\]", "[4s]", text)
+        text = text.replace("[1d] offset 15m", "[10s] offset 4s")
         text = re.sub(r"for: \w+", "for: 1s", text)
         (folder / "alerts.yaml").write_text(text)
         (folder / "prometheus.yml").write_text(
@@ -277,6 +348,35 @@ def test_requests_that_fail_are_told(triton: Any, prometheus: Prometheus) -> Non
     finally:
         stop.set()
         sender.join()
+
+
+@pytest.mark.server
+@pytest.mark.long
+def test_a_line_whose_share_of_rejects_jumps_is_told(triton: Any, prometheus: Prometheus) -> None:
+    """Light that goes out: from then on, every picture is black."""
+    good = draw(Item("test", "good", 0), size=256, seed=2)[0]
+    black = np.zeros_like(good)
+    stop, dark = threading.Event(), threading.Event()
+
+    def send() -> None:
+        with Client(triton.grpc_url) as client:
+            while not stop.wait(0.02):
+                client.inspect(black if dark.is_set() else good)
+
+    jumps = ("DiffusionADRejectsJump", "")
+    verdict = 'diffusionad_verdicts_total{job="diffusionad",verdict="%s"}'
+    senders = [threading.Thread(target=send) for _ in range(3)]
+    for sender in senders:
+        sender.start()
+    try:
+        wait_for(lambda: prometheus.query(f"sum(increase({verdict % 'OK'}[10s])) > 60"), 60)
+        assert jumps not in prometheus.firing()
+        dark.set()
+        wait_for(lambda: jumps in prometheus.firing(), 60)
+    finally:
+        stop.set()
+        for sender in senders:
+            sender.join()
 
 
 @pytest.mark.server

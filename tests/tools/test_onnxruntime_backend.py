@@ -129,10 +129,10 @@ def backend(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Backend:
     )
     monkeypatch.setitem(sys.modules, utils.__name__, utils)
     monkeypatch.syspath_prepend(BACKEND)
-    names = ("ort_signature", "ort_session", "ort_device", "model")
+    names = ("verdict_counts", "ort_signature", "ort_session", "ort_device", "model")
     for name in names:
         monkeypatch.delitem(sys.modules, name, raising=False)
-    signature, session, device, model = (importlib.import_module(name) for name in names)
+    _, signature, session, device, model = (importlib.import_module(name) for name in names)
     for name in names:  # to be forgotten afterwards
         monkeypatch.setitem(sys.modules, name, sys.modules.pop(name))
     return Backend(model, session, device, signature, warnings, tmp_path)

@@ -69,7 +69,9 @@ def probe(server: Server, model: str, deadline: Deadline) -> Steps[Probe]:
         picture = prepare(_grey_file(), decode="server")
     else:
         picture = prepare(_GREY)
-    request = Request(picture, category, [contract.SCORE], Priority.INLINE, "", NO_SPAN)
+    request = Request(
+        picture, category, [contract.SCORE], Priority.INLINE, contract.PROBE_ID, NO_SPAN
+    )
     slowest = 0.0
     for _ in range(_IMAGES):
         started = time.perf_counter()

@@ -45,6 +45,7 @@ def misjudged(
                 [SCORE, VERDICT, THRESHOLDS, RELEASE],
                 priority=contract.Priority.BATCH,  # the server may be one that works
                 timeout=timeout,
+                request_id=contract.PROBE_ID,
             )
             columns = (answer.outputs[name] for name in (SCORE, VERDICT, THRESHOLDS, RELEASE))
             for index, (score, verdict, thresholds, release) in enumerate(

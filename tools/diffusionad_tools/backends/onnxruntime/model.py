@@ -19,6 +19,7 @@ import triton_python_backend_utils as pb_utils
 from ort_device import DeviceRunner
 from ort_session import CPU, ORT_ERRORS, open_session
 from ort_signature import check_signature, graph_tensors
+from verdict_counts import VerdictCounts
 
 Tensors = dict[str, np.ndarray[Any, np.dtype[Any]]]
 
@@ -59,12 +60,17 @@ class TritonPythonModel:
             self._runner = DeviceRunner(session, device, inputs, outputs)
         self._batches = config["max_batch_size"] > 0
         self._inputs = [tensor["name"] for tensor in config["input"]]
+        self._counts = VerdictCounts.of(config, args["model_version"])
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """Answer what the dynamic batcher put together with one run of the graph."""
         if self._batches:
             return self._answer_together(requests)
         return [self._answer_together([request])[0] for request in requests]
+
+    def finalize(self) -> None:
+        """Take what this instance has counted off the metrics; Triton is about to end it."""
+        self._counts = None
 
     def _answer_together(self, requests: list[Any]) -> list[Any]:
         parts = [self._read(request) for request in requests]
@@ -76,6 +82,8 @@ class TritonPythonModel:
                 return [pb_utils.InferenceResponse(error=pb_utils.TritonError(str(exc)))]
             # One request spoils the batch. Alone, only the guilty one fails.
             return [self._answer_together([request])[0] for request in requests]
+        if self._counts is not None:
+            self._counts.count(requests, answers)
         return [
             pb_utils.InferenceResponse([to_triton(name, answer[name]) for name in names])
             for names, answer in zip(wanted, answers, strict=True)

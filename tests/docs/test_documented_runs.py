@@ -5,15 +5,18 @@ import random
 import re
 import shutil
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import demo_product
+import numpy as np
 import pytest
 from click.testing import CliRunner
 from demo_product import MadeOnce
 from documented import PAGES, ROOT, STORIES, Block, blocks, run
+from numpy.typing import NDArray
 from PIL import Image
 
 from diffusionad_client.cli import main
@@ -41,7 +44,7 @@ def test_a_block_that_is_not_run_here_says_why(block: Block) -> None:
 
 @pytest.mark.parametrize("block", of_length(TO_RUN, long=False), ids=str)
 def test_a_block_runs_as_it_stands(
-    block: Block, scored: Path, tmp_path: Path, make_certificates: Callable[..., object]
+    block: Block, scored: Path, tmp_path: Path, make_certificates: type[Any]
 ) -> None:
     place = shutil.copytree(scored, tmp_path / "place")
     if "--output results" in block.text:
@@ -54,7 +57,7 @@ def test_a_block_runs_as_it_stands(
 @pytest.mark.server
 @pytest.mark.parametrize("block", of_length(TO_RUN, long=True), ids=str)
 def test_a_long_block_runs_as_it_stands(
-    block: Block, tmp_path: Path, made_once: MadeOnce, make_certificates: Callable[..., object]
+    block: Block, tmp_path: Path, made_once: MadeOnce, make_certificates: type[Any]
 ) -> None:
     place = tmp_path / "place"
     lay_out(place, made_once, block.text)
@@ -86,7 +89,7 @@ def free_port() -> int:
 
 
 @contextmanager
-def fake_server(text: str, place: Path, make_certificates: Callable[..., object]) -> Iterator[str]:
+def fake_server(text: str, place: Path, make_certificates: type[Any]) -> Iterator[str]:
     """A server of the categories that are named, closed in the ways that are."""
     names = [name for name in ("screw", "nut", "bolt") if re.search(rf"\b{name}\b", text)]
     categories = [FakeCategory(name, brightness) for name in names or ["screw"]]
@@ -105,8 +108,8 @@ def fake_server(text: str, place: Path, make_certificates: Callable[..., object]
         yield server.url
 
 
-def brightness(image: object) -> float:
-    return float(image.mean()) / 255  # type: ignore[attr-defined]
+def brightness(image: NDArray[np.uint8]) -> float:
+    return float(image.mean()) / 255
 
 
 def write_secret(path: Path, text: str) -> None:

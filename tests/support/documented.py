@@ -20,6 +20,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from waiting import wait_for
+
 ROOT = Path(__file__).parents[2]
 PAGES = [
     *(
@@ -124,8 +126,23 @@ def run(script: str, place: Path, server: str, port: int) -> str:
             cwd=place, env=environment, capture_output=True, text=True, check=False,
         )  # fmt: skip
     finally:
-        for line in started.read_text().splitlines():
-            os.kill(int(line), signal.SIGINT)
+        stop([int(line) for line in started.read_text().splitlines()])
     assert ran.returncode == 0, f"exit code {ran.returncode}\n{script}\n{ran.stdout}\n{ran.stderr}"
     assert "Traceback" not in ran.stderr, ran.stderr
     return ran.stdout
+
+
+def stop(processes: list[int]) -> None:
+    """Interrupt processes that are nobody's children any more, and see them end."""
+    for process in processes:
+        os.kill(process, signal.SIGINT)
+    wait_for(lambda: not any(map(is_running, processes)), seconds=60)
+
+
+def is_running(process: int) -> bool:
+    """Whether a process has not ended yet, whether or not somebody has taken note of its end."""
+    try:
+        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state != "Z"

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from diffusionad_client.local_server import READY_PREFIX
@@ -39,7 +40,7 @@ def small(words: list[str]) -> list[str]:
     if "--time-budget" in words:
         place = words.index("--time-budget")
         del words[place : place + 2]
-    if words[0] == "demo-data" and "0" not in words:
+    if words[0] == "demo-data" and "--train" not in words:
         words = [*words, "--train", "8"]
     return [*words, *SMALL.get(words[0], ())]
 
@@ -69,9 +70,9 @@ def watch(words: list[str]) -> int:
     return 0 if code == INTERRUPTED else code or 1
 
 
-def wait_for(condition: object) -> None:
+def wait_for(condition: Callable[[], object]) -> None:
     end = time.monotonic() + PATIENCE_S
-    while not condition():  # type: ignore[operator]
+    while not condition():
         if time.monotonic() > end:
             raise SystemExit(f"not so within {PATIENCE_S:g} s")
         time.sleep(0.05)

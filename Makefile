@@ -60,8 +60,9 @@ $(BIN)/helm: | $(BIN)/python
 	@rm -rf build/deploy-tools
 
 # The tests of a file stay together, with the servers that they share; `tests/conftest.py` says how
-# many workers there are, and which files come first.
-PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
+# many workers there are, and which files come first. Whoever keeps Python from writing what it has
+# compiled, as images do, would have every process of the tests compile all of it again.
+PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 test: $(VENV)/all
 	$(PYTEST) -m "not long"

@@ -132,7 +132,7 @@ def traced_before(
 ) -> Callable[..., AbstractContextManager[None]]:
     """Within `traced_before(*steps)` exports of `tiny_run` take those steps' graphs as traced.
 
-    Tracing takes ten seconds, and gives the same every time, as `test_export` shows.
+    Tracing takes twenty seconds, and gives the same every time, as `test_export` shows.
     """
 
     @contextmanager

@@ -156,7 +156,7 @@ def test_two_devices_learn_what_one_does_from_two_batches_a_step(
     torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.slow
+@pytest.mark.long  # in short, on one device: `test_resume`
 def test_a_stopped_training_on_two_devices_goes_on_to_the_very_same_weights(
     trained: Trained, tiny_data: Path, config: Config, tmp_path: Path
 ) -> None:

@@ -10,6 +10,7 @@ import onnx
 import pytest
 import torch
 from click.testing import CliRunner
+from onnx import numpy_helper
 from PIL import Image
 
 from diffusionad_client import images
@@ -20,7 +21,7 @@ from diffusionad_training.errors import ExportError
 from diffusionad_training.evaluation.results import METRICS
 from diffusionad_training.evaluation.scorers import TorchScorer
 from diffusionad_training.export.bundle import export
-from diffusionad_training.export.graphs import IR_VERSION, OPSET, export_step
+from diffusionad_training.export.graphs import IR_VERSION, OPSET, serialise
 from diffusionad_training.export.parity import check_parity
 from diffusionad_training.export.runtime import GraphChain
 from diffusionad_training.run.checkpoint import CONFIG_FILE, load_run
@@ -99,12 +100,15 @@ def test_graphs_carry_no_path_and_no_stack_trace(bundle: Path) -> None:
         assert all(not node.metadata_props and not node.doc_string for node in graph.graph.node)
 
 
-def test_a_graph_of_other_weights_has_another_name(bundle: Path, tiny_run: Path) -> None:
-    model = load_run(tiny_run).model
-    for weight in model.parameters():
-        weight.data += 0.5
-    before = onnx.load_from_string(graphs_of(bundle)[Step.SEGMENTATION])
-    after = onnx.load_from_string(export_step(model, Step.SEGMENTATION))
+def test_a_graph_of_other_weights_has_another_name(
+    tiny_traced: dict[Step, onnx.ModelProto],
+) -> None:
+    other = onnx.ModelProto()
+    other.CopyFrom(tiny_traced[Step.SEGMENTATION])
+    (weights,) = (w for w in other.graph.initializer if w.name.endswith("last.weight"))
+    weights.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weights) + 0.5, weights.name))
+    graphs = tiny_traced[Step.SEGMENTATION], other
+    before, after = (onnx.load_from_string(serialise(g, Step.SEGMENTATION)) for g in graphs)
     assert before.graph.name != after.graph.name
 
 
@@ -113,14 +117,27 @@ def test_every_step_s_graph_has_a_name_of_its_own(bundle: Path) -> None:
     assert len(names) == len(NETWORK_STEPS)
 
 
+@pytest.mark.parametrize(
+    "before",
+    [
+        pytest.param((Step.NOISE_PREDICTION,), id="but for the step that takes longest"),
+        pytest.param((), id="all of it", marks=pytest.mark.long),
+    ],
+)
 def test_exporting_twice_gives_identical_files(
-    bundle: Path, tiny_run: Path, tmp_path: Path
+    bundle: Path, tiny_run: Path, traced_before: Any, tmp_path: Path, before: tuple[Step, ...]
 ) -> None:
     run = load_run(tiny_run)
     run.model.restrict_to(torch.eye(64, dtype=torch.bool))  # as an export with a region leaves it
-    export(run, tmp_path / "again", category="plates")
+    with traced_before(*before):
+        export(run, tmp_path / "again", category="plates")
     for path in bundle.iterdir():
         assert (tmp_path / "again" / path.name).read_bytes() == path.read_bytes(), path.name
+
+
+def test_a_bundle_may_be_read_by_whom_any_folder_may(bundle: Path, tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    assert bundle.stat().st_mode == (tmp_path / "folder").stat().st_mode
 
 
 def test_metadata_tells_where_the_release_came_from(bundle: Path, tiny_run: Path) -> None:

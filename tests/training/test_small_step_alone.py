@@ -102,6 +102,7 @@ def test_the_sample_sheet_has_no_columns_of_the_large_step(config: Config) -> No
     assert sheet.shape == (4 * 64, 5 * 64, 3)  # x0, x_ts, x0_s, mask, anomaly map
 
 
+@pytest.mark.long  # in short, `test_folder_to_verdicts`: its preset has no guidance, either
 def test_what_is_exported_answers_as_torch_does(run: Path, tmp_path: Path) -> None:
     trained = load_run(run)
     export(trained, tmp_path / "bundle", category="plates")

@@ -13,5 +13,9 @@ class ReleaseError(DiffusionADError):
     """A release cannot be added to the repository."""
 
 
+class SignatureError(ReleaseError):
+    """A release is not signed by whom is trusted, or a key for that cannot be used."""
+
+
 class GateError(ReleaseError):
     """A release's server does not give the answers that its training gave."""

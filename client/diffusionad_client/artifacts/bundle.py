@@ -8,6 +8,7 @@ BUNDLE/
   references.npz             a few images with the scores and maps that are expected
   agreement.npz              fp16, int8: images with float32's scores, see AgreementSet
   roi.png                    if a part of the image is inspected only: that part, white
+  signature.json             if signed: by which key, and every file's digest
   NOTICE                     if the graphs hold weights of others: whose, and their licence
 """
 
@@ -33,6 +34,7 @@ REFERENCES_FILE = "references.npz"
 AGREEMENT_FILE = "agreement.npz"
 ROI_FILE = "roi.png"
 NOTICE_FILE = "NOTICE"
+SIGNATURE_FILE = "signature.json"  # tools write and verify it
 
 # What numpy raises for a file that is not one of its archives, or lacks an array.
 _UNREADABLE = (

@@ -12,6 +12,7 @@ from diffusionad_client.commands.options import SECONDS
 from diffusionad_client.errors import ServeError
 from diffusionad_client.local_server import STARTUP_S
 from diffusionad_client.sdk.admin_key import ensure_admin_key
+from diffusionad_tools.commands.release.options import trusted_keys as trusted_keys_option
 from diffusionad_tools.commands.serve_log import ServeLog, open_log
 from diffusionad_tools.folders import passing_over, strays
 from diffusionad_tools.server.checks import DEFAULT, choose_config
@@ -110,6 +111,7 @@ _FREE = "0 takes a free one."
     help="Before anything is loaded, hold every graph against the digest that its release was "
     "published with; refuse the repository if one differs.",
 )
+@trusted_keys_option
 @click.option(
     "--max-restarts",
     type=click.IntRange(min=0),
@@ -141,6 +143,7 @@ def serve(
     tls_client_ca: Path | None,
     trace_url: str | None,
     is_verified: bool,
+    trusted_keys: tuple[Path, ...],
     max_restarts: int,
     stop_on_stdin_eof: bool,
 ) -> None:
@@ -164,11 +167,8 @@ def serve(
         log = stack.enter_context(open_log(log_format, log_file))
         stack.enter_context(log.errors())
         _check_bind(host, unsafe_bind, tls, log)
-        if is_verified:
-            from diffusionad_tools.release.verify import verify  # takes its time, few ask for it
-
-            count = verify(repository)
-            log.say(f"Verified: the graphs of {count} categories are those that were published.")
+        if is_verified or trusted_keys:
+            _verify(repository, trusted_keys, log)
         settings = ServerSettings(
             repository=repository,
             host=host,
@@ -190,6 +190,16 @@ def serve(
             log.say(passing_over(left))
         supervisor = Supervisor(site, Restarts(max_restarts), log.say)
         supervisor.run(stop, lambda server: _announce(site, server, log))
+
+
+def _verify(repository: Path, trusted_keys: tuple[Path, ...], log: ServeLog) -> None:
+    from diffusionad_tools.release.keys import read_trusted_keys
+    from diffusionad_tools.release.verify import verify  # takes its time, and few ask for it
+
+    trusted = read_trusted_keys(trusted_keys)
+    count = verify(repository, trusted)
+    signed = "" if trusted is None else f", signed with {trusted}"
+    log.say(f"Verified: the graphs of {count} categories are those that were published{signed}.")
 
 
 def _announce(site: Site, server: TritonProcess, log: ServeLog) -> None:

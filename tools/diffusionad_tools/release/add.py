@@ -12,7 +12,7 @@ from diffusionad_client.artifacts.bundle import read_bundle
 from diffusionad_client.artifacts.metadata import ReleaseMetadata
 from diffusionad_client.local_server import STARTUP_S
 from diffusionad_tools.errors import ReleaseError
-from diffusionad_tools.release import gate
+from diffusionad_tools.release import gate, signatures
 from diffusionad_tools.release.candidate import lay_out, published, record
 from diffusionad_tools.release.check import read_whole
 from diffusionad_tools.release.graphs import check_graphs
@@ -20,6 +20,7 @@ from diffusionad_tools.release.procedure import DEFAULT, Procedure
 from diffusionad_tools.release.prune import KEEP, prune
 from diffusionad_tools.release.publish import publish, switch
 from diffusionad_tools.release.repository import Release, read_category
+from diffusionad_tools.release.signatures import Signature
 from diffusionad_tools.release.staging import staging
 
 _CANDIDATE, _PRUNED = "candidate", "pruned"
@@ -61,6 +62,8 @@ def add_release(
     references.
     """
     bundle = read_bundle(bundle_folder)
+    category_name = name or bundle.metadata.category
+    signature = signatures.check_bundle(bundle, category_name, procedure.trusted)
     if name is not None:
         bundle = replace(bundle, metadata=bundle.metadata.changed(category=name))
     bundle = replace(bundle, metadata=published(bundle.metadata))
@@ -72,7 +75,12 @@ def add_release(
         has_encoded = len(category.ensembles) > 1
         if has_encoded and not encoded:
             raise ReleaseError(_already_encoded(repository, metadata.category))
-        if served is not None and _is_same(served, metadata) and has_encoded == encoded:
+        if (
+            served is not None
+            and _is_same(served, metadata)
+            and has_encoded == encoded
+            and (signature is None or _is_signed(repository, served, signature))
+        ):
             # What an `add` that was killed left undone.
             configs = category.published_configs(served)
             current = switch(category, folder, configs, served.served_before, procedure)
@@ -96,6 +104,8 @@ def add_release(
         if measured.agreement is not None:
             say(f"{metadata.precision} agrees with fp32: {describe(measured.agreement)}.")
         candidate = record(candidate, measured)
+        if signature is not None:
+            signatures.keep(bundle, signature, candidate)
         current = publish(candidate, category, procedure)
         category = read_category(repository, category.name)
         pruned = prune(category, keep, folder / _PRUNED, say, lagging=not current)
@@ -105,6 +115,11 @@ def add_release(
 def _is_same(served: Release, metadata: ReleaseMetadata) -> bool:
     """Tell whether a bundle is what is served already, but for what each gate measures anew."""
     return served.metadata.as_exported() == metadata.as_exported()
+
+
+def _is_signed(repository: Path, served: Release, signature: Signature) -> bool:
+    """Tell whether what is served keeps this very signature."""
+    return signatures.kept_text(repository, served) == signature.to_json()
 
 
 def _already_encoded(repository: Path, category: str) -> str:

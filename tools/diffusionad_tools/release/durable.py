@@ -21,9 +21,10 @@ def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode())
 
 
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write a new file as `write_text` does."""
-    with path.open("xb") as file:
+def write_bytes(path: Path, content: bytes, *, mode: int = 0o666) -> None:
+    """Write a new file as `write_text` does, with a mode before the umask."""
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    with open(handle, "wb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())

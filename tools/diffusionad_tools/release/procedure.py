@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from diffusionad_tools.release.keys import SigningKey, TrustedKeys
 from diffusionad_tools.release.staging import WAIT_S
 
 # Told of a category whose ensembles have switched, while its steps still serve the old release
@@ -24,6 +25,8 @@ class Procedure:
     wait: float = WAIT_S  # seconds for another writer, see `staging`
     settle: float = 0.0  # seconds between two stages, for servers that poll; see `publish`
     on_switch: OnSwitch = no_servers  # where servers that load on request are made to
+    trusted: TrustedKeys | None = None  # serve only what one of them signed; None: anything
+    key: SigningKey | None = None  # signs what is made of releases that are there: thresholds
 
 
 DEFAULT = Procedure()

@@ -16,6 +16,7 @@ from diffusionad_tools.release.check import read_whole, require_servable
 from diffusionad_tools.release.procedure import DEFAULT, Procedure
 from diffusionad_tools.release.publish import switch
 from diffusionad_tools.release.repository import Category, Release, find_release
+from diffusionad_tools.release.signatures import require_signed
 from diffusionad_tools.release.staging import changing
 
 
@@ -78,5 +79,6 @@ def _serve(
 ) -> Switched:
     """Switch; for the served release itself, finish what a killed command left undone."""
     require_servable(category, target)
+    require_signed(category.repository, target, procedure.trusted)
     switch(category, aside, category.published_configs(target), history, procedure)
     return Switched(find_release(category.repository, category.name), category.release())

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tritonclient.grpc import model_config_pb2 as pb
 
-from diffusionad_client.artifacts.bundle import REFERENCES_FILE
+from diffusionad_client.artifacts.bundle import METADATA_FILE, REFERENCES_FILE, SIGNATURE_FILE
 from diffusionad_client.contract import step_models
 from diffusionad_tools.release import durable, model_config
 from diffusionad_tools.release.repository import (
@@ -28,6 +28,7 @@ from diffusionad_tools.release.repository import (
 )
 
 _GRAPH_FILES = {GRAPH_FILE, REFERENCES_FILE}
+_RELEASE_FILES = {RELEASE_FILE, SIGNATURE_FILE, METADATA_FILE}
 
 KEEP = 3  # releases of a category: the served one, the one before it, one more
 
@@ -54,7 +55,7 @@ def prune(
     gone = set()
     for name in category.ensembles:
         for version in set(versions(repository / name)) - kept:
-            if _is_released(repository / name / str(version), {RELEASE_FILE}, say):
+            if _is_released(repository / name / str(version), _RELEASE_FILES, say):
                 _remove(repository / name / str(version), aside)
                 gone.add(version)
     configs = _all_configs(repository)

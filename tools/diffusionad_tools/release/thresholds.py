@@ -7,7 +7,7 @@ from pathlib import Path
 
 from diffusionad_client.artifacts.metadata import SET_BY_HAND, ReleaseMetadata
 from diffusionad_client.contract import Step
-from diffusionad_tools.errors import ReleaseError
+from diffusionad_tools.errors import ReleaseError, SignatureError
 from diffusionad_tools.release import durable, model_config
 from diffusionad_tools.release.candidate import (
     Candidate,
@@ -16,10 +16,12 @@ from diffusionad_tools.release.candidate import (
     published,
 )
 from diffusionad_tools.release.check import read_whole, require_servable
+from diffusionad_tools.release.keys import SigningKey, TrustedKeys
 from diffusionad_tools.release.procedure import DEFAULT, Procedure
 from diffusionad_tools.release.promote import Switched
 from diffusionad_tools.release.publish import publish, switch
 from diffusionad_tools.release.repository import find_release
+from diffusionad_tools.release.signatures import require_signed, sign_candidate
 from diffusionad_tools.release.staging import changing
 
 
@@ -52,6 +54,9 @@ def set_thresholds(
             configs = found.published_configs(served)
             switch(found, aside, configs, served.served_before, procedure)
             return Switched(served, served)
+        require_signed(repository, served, procedure.trusted)
+        if procedure.trusted is not None:
+            _check_key(procedure.trusted, procedure.key)
         version = found.highest_version + 1
         candidate = Candidate(aside / "candidate", metadata, version)
         durable.make_folder(candidate.folder)
@@ -66,8 +71,21 @@ def set_thresholds(
             version,
             candidate.folder,
         )
+        if procedure.key is not None:
+            sign_candidate(candidate, procedure.key)
         publish(candidate, found, procedure)
         return Switched(find_release(repository, category), served)
+
+
+def _check_key(trusted: TrustedKeys, key: SigningKey | None) -> None:
+    """Raise `SignatureError` unless what this key signs can be served."""
+    if key is None:
+        raise SignatureError(
+            f"only what {trusted} signed is taken, and other thresholds are another release; give "
+            "the key to sign it with, as --key FILE"
+        )
+    if key.fingerprint not in trusted.keys:
+        raise SignatureError(f"--key is {key.fingerprint}, and trusted is {trusted}")
 
 
 def _with_thresholds(

@@ -2,7 +2,7 @@
 
 Files alone, in seconds, before a server loads them: what a failing disk, a copy that was
 cut short or a hand has changed is never served. Who can write the configurations too can
-write digests that fit; against that a repository is kept where servers cannot write.
+write digests that fit; against that stand signatures, and a repository where servers cannot write.
 """
 
 from __future__ import annotations
@@ -13,20 +13,25 @@ from pathlib import Path
 from diffusionad_client.errors import DiffusionADError
 from diffusionad_tools.errors import RepositoryError
 from diffusionad_tools.release.check import category_problems, graph_problems, served_forms
+from diffusionad_tools.release.keys import TrustedKeys
 from diffusionad_tools.release.listing import listed
 from diffusionad_tools.release.repository import category_folders, check_exists
+from diffusionad_tools.release.signatures import signature_problems
 
 _SHOWN = 10
 
 
-def verify(repository: Path) -> int:
+def verify(repository: Path, trusted: TrustedKeys | None = None) -> int:
     """Check every category that is served there; give how many there are.
 
-    Raises `RepositoryError` that names each file that is not what was published.
+    With trusted keys, one of them must have signed each release. Raises
+    `RepositoryError` that names each file that is not what was published.
     """
     check_exists(repository)
     categories = category_folders(repository)
-    found = [problem for category in categories for problem in _problems(repository, category)]
+    found = [
+        problem for category in categories for problem in _problems(repository, category, trusted)
+    ]
     if not found:
         return len(categories)
     raise RepositoryError(
@@ -35,13 +40,17 @@ def verify(repository: Path) -> int:
     )
 
 
-def _problems(repository: Path, category: str) -> Iterator[str]:
+def _problems(repository: Path, category: str, trusted: TrustedKeys | None) -> Iterator[str]:
     try:
         problems = category_problems(repository, category)
         yield from problems
         if problems:
             return
-        for release in {r.version: r for r in served_forms(repository, category).values()}.values():
+        # Both forms serve the same graphs, unless a command was killed or a hand was at work.
+        forms = served_forms(repository, category).values()
+        for release in {str((r.pins, r.metadata)): r for r in forms}.values():
             yield from graph_problems(repository, release)
+            if trusted is not None:
+                yield from signature_problems(repository, release, trusted)
     except DiffusionADError as exc:
         yield from str(exc).splitlines()

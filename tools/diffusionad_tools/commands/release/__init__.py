@@ -9,6 +9,7 @@ from diffusionad_tools.commands.release.add import add
 from diffusionad_tools.commands.release.changes import promote, rollback, thresholds
 from diffusionad_tools.commands.release.compare import compare
 from diffusionad_tools.commands.release.listing import list_releases
+from diffusionad_tools.commands.release.signing import keygen, sign
 from diffusionad_tools.commands.release.validate import validate
 
 
@@ -17,5 +18,7 @@ def release() -> None:
     """Add releases to a model repository, choose which is served, list, compare and check them."""
 
 
-for command in (add, compare, list_releases, promote, rollback, thresholds, validate):
+for command in (
+    *(add, compare, keygen, list_releases, promote, rollback, sign, thresholds, validate),
+):
     release.add_command(command)

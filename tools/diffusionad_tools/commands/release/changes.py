@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -75,6 +76,7 @@ def rollback(
 @click.option("--accept", type=float, help="OK below this score. [default: as it is]")
 @click.option("--reject", type=float, help="NG from this score on. [default: as it is]")
 @click.option("--pixel", type=float, help="Defect from this value of the map on.")
+@options.signing_key
 @servers.rolls_out
 def thresholds(
     category: str,
@@ -82,6 +84,7 @@ def thresholds(
     accept: float | None,
     reject: float | None,
     pixel: float | None,
+    key_file: Path | None,
     rollout: RollOut,
     procedure: Procedure,
     as_json: bool,
@@ -92,15 +95,17 @@ def thresholds(
     Example:
       diffusionad release thresholds screw --accept 0.3 --reject 0.5 --repository model_repository
     """
+    from diffusionad_tools.release.keys import read_signing_key
     from diffusionad_tools.release.thresholds import set_thresholds
 
+    key = None if key_file is None else read_signing_key(key_file)
     result = set_thresholds(
         repository,
         category,
         accept=accept,
         reject=reject,
         pixel=pixel,
-        procedure=procedure,
+        procedure=replace(procedure, key=key),
     )
     _tell(result, rollout, as_json)
 

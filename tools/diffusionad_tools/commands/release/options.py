@@ -38,4 +38,21 @@ ready_timeout = click.option(
     show_default=True,
     help="Seconds for the models to load on the embedded Triton.",
 )
+trusted_keys = click.option(
+    "--trusted-key",
+    "trusted_keys",
+    multiple=True,
+    type=click.Path(dir_okay=False, path_type=Path),
+    envvar="DIFFUSIONAD_TRUSTED_KEYS",
+    metavar="FILE",
+    help="Take only releases that this public key signed. May be repeated: any of them will do. "
+    "[env: DIFFUSIONAD_TRUSTED_KEYS, separated by colons]",
+)
+signing_key = click.option(
+    "--key",
+    "key_file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Private key to sign with, from `diffusionad release keygen`.",
+)
 as_json = json_option

@@ -16,6 +16,7 @@ from diffusionad_client.commands.options import SECONDS
 from diffusionad_client.local_server import STARTUP_S
 from diffusionad_tools.commands.release import options
 from diffusionad_tools.folders import passing_over, strays
+from diffusionad_tools.release.keys import read_trusted_keys
 from diffusionad_tools.release.procedure import Procedure
 from diffusionad_tools.release.repository import find_release
 from diffusionad_tools.release.rollout import Fleet, RollOut
@@ -40,6 +41,7 @@ _load_timeout = click.option(
 def rolls_out(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command that changes `repository` a `rollout` and a `procedure`, and their options."""
 
+    @options.trusted_keys
     @options.wait
     @options.settle
     @_url
@@ -54,13 +56,15 @@ def rolls_out(command: Callable[..., None]) -> Callable[..., None]:
         load_timeout: float,
         wait: float,
         settle: float,
+        trusted_keys: tuple[Path, ...],
         **others: Any,
     ) -> None:
         reach = take_reach(others)
         named = split_urls(urls)
         fleet = Fleet(reach.connection(named, load_timeout) if named else None)
         rollout = RollOut(repository, fleet)
-        procedure = Procedure(wait=wait, settle=settle, on_switch=rollout)
+        trusted = read_trusted_keys(trusted_keys)
+        procedure = Procedure(wait=wait, settle=settle, on_switch=rollout, trusted=trusted)
         command(*args, repository=repository, rollout=rollout, procedure=procedure, **others)
 
     return with_servers

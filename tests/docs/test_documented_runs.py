@@ -63,6 +63,10 @@ def test_a_long_block_runs_as_it_stands(
     lay_out(place, made_once, block.text)
     port = free_port()
     if block.serves:
+        if "server.pem" in block.text:
+            certificates = make_certificates(place)
+            for name in ("server", "line"):
+                certificates.write(name, certificates.issue("127.0.0.1"))
         run(block.text, place, f"127.0.0.1:{port}", port)
         return
     with fake_server(block.text, place, make_certificates) as server:
@@ -149,6 +153,8 @@ def lay_out(place: Path, made_once: MadeOnce, text: str) -> None:
     for home in ("incoming", "line1", "images/textures"):
         shutil.copytree(data / "test" / "good", place / home)
     (place / "today.txt").write_text("line1/000.png\nline1/001.png\n")
+    (place / "eject.sh").write_text("#!/bin/sh\n")
+    (place / "eject.sh").chmod(0o755)
     mask = Image.new("L", (64, 64))
     mask.paste(255, (8, 8, 56, 56))
     (place / "masks").mkdir()

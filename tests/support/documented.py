@@ -134,7 +134,7 @@ def run(script: str, place: Path, server: str, port: int) -> str:
 
 def stop(processes: list[int]) -> None:
     """Interrupt processes that are nobody's children any more, and see them end."""
-    for process in processes:
+    for process in filter(is_running, processes):
         os.kill(process, signal.SIGINT)
     wait_for(lambda: not any(map(is_running, processes)), seconds=60)
 

@@ -19,6 +19,7 @@ from diffusionad_client.local_server import READY_PREFIX
 PATIENCE_S = 120.0
 COMMAND = (sys.executable, "-m", "diffusionad_client")
 INTERRUPTED = 130
+BEGINS = "Watching for"  # what a watch says when it can be interrupted
 
 # Of the last of an option given twice, click takes the value.
 SMALL = {
@@ -63,10 +64,17 @@ def serve(words: list[str]) -> int:
 def watch(words: list[str]) -> int:
     """Watch until there is a result, and stop as Ctrl-C does."""
     results = Path(words[words.index("--output") + 1]) / "results.jsonl"
-    process = subprocess.Popen([*COMMAND, *words])
-    wait_for(lambda: (results.exists() and results.stat().st_size) or process.poll() is not None)
+    log = Path(f".watched-{os.getpid()}")
+
+    def has_results() -> bool:
+        return BEGINS in log.read_text() and results.exists() and results.stat().st_size > 0
+
+    with log.open("w") as file:
+        process = subprocess.Popen([*COMMAND, *words], stderr=file)
+    wait_for(lambda: has_results() or process.poll() is not None)
     process.send_signal(signal.SIGINT)
     code = process.wait(PATIENCE_S)
+    sys.stderr.write(log.read_text())
     return 0 if code == INTERRUPTED else code or 1
 
 

@@ -13,9 +13,9 @@ from diffusionad_training.export.graphs import export_step
 from diffusionad_training.export.runtime import GraphChain
 from diffusionad_training.fit.module import TrainingModule
 from diffusionad_training.footprint.cost import blank_batch, cost
-from diffusionad_training.method import diffusion
+from diffusionad_training.method import diffusion, losses
 from diffusionad_training.method.model import DiffusionAD, NoisePrediction, Reconstruction
-from diffusionad_training.method.restoration import LARGE, SMALL
+from diffusionad_training.method.restoration import LARGE, SMALL, Estimate, TrainingImages
 
 
 @pytest.fixture(scope="module")
@@ -95,6 +95,60 @@ def test_training_reaches_the_network_through_both_scales(config: Config) -> Non
     noise_loss, mask_loss = module.joint_loss(blank_batch(config))
     (noise_loss + mask_loss).backward()
     assert all(p.grad is not None for p in module.model.noise_network.parameters())
+
+
+def test_windows_leave_the_large_step_the_whole_image(config: Config) -> None:
+    module = TrainingModule(config, seed=0)
+    seen: list[int] = []
+    module.model.noise_network.register_forward_hook(
+        lambda _, arguments, output: seen.append(arguments[0].shape[-1])
+    )
+    batch = blank_batch(config)
+    batch["side"] = torch.tensor(48)
+    batch["corners"] = torch.tensor([[0, 16]] * len(batch["images"]))
+    for loss in module.joint_loss(batch):
+        assert torch.isfinite(loss)
+    assert sorted(seen) == [32, 48]
+
+
+@pytest.mark.parametrize("left_to_guidance", [False, True])
+def test_components_can_be_left_to_the_large_step(
+    config: Config, monkeypatch: pytest.MonkeyPatch, left_to_guidance: bool
+) -> None:
+    settings = {
+        "loss.components_at_large_step": left_to_guidance,
+        "loss.restoration_weight": 1.0,
+        "noise_network.parametrisation": "x0",
+        "guidance.large_reduction": 1,
+    }
+    config = changed(config, settings)
+    model = DiffusionAD(config.detector)
+    x0 = torch.zeros(2, 3, 64, 64)
+    images = TrainingImages(
+        x0,
+        x0 + 0.5,
+        torch.ones(2, 1, 64, 64),
+        anomalous=torch.tensor([True, True]),
+        misplaced=torch.tensor([True, False]),
+        corners=[(0, 0), (0, 0)],
+        side=64,
+    )
+
+    def copy(x_t: torch.Tensor, t: torch.Tensor) -> Estimate:
+        """A network that shows what is there, at both scales."""
+        both = torch.cat([x0, x0])
+        return Estimate(diffusion.noise_from_x0(x_t, both, model.alpha_bar_at(t)), both)
+
+    errors: list[torch.Tensor] = []
+    whole = losses.noise_loss
+    monkeypatch.setattr(model, "estimate", copy)
+    monkeypatch.setattr(
+        losses, "noise_loss", lambda *given: (errors.extend(given[:2]), whole(*given))[1]
+    )
+    model.restoration.train(model, images, config.training.loss)
+    small, large = ((error > 0).tolist() for error in errors)
+    assert large == [True, True]
+    assert small == [not left_to_guidance, True]
 
 
 def test_it_costs_a_quarter_of_a_pass(config: Config, tiny_config: Config) -> None:

@@ -42,7 +42,7 @@ def test_blend_is_equation_12() -> None:
 def test_an_anomaly_changes_nothing_outside_its_mask_and_can_be_seen_inside(seed: int) -> None:
     image = picture()
     rng = np.random.default_rng(seed)
-    anomalous, mask = AnomalySynthesiser(
+    anomalous, mask, _ = AnomalySynthesiser(
         dataclasses.replace(TEXTURE_FREE, stroke_share=0.5), None
     ).synthesise(image, rng)
     inside = mask.astype(bool)
@@ -67,7 +67,7 @@ def test_a_patchy_anomaly_is_marked_where_it_hardly_shows_too() -> None:
         )
         synthesiser, contrasts = AnomalySynthesiser(config, None), []
         for seed in range(20):
-            anomalous, mask = synthesiser.synthesise(image, np.random.default_rng(seed))
+            anomalous, mask, _ = synthesiser.synthesise(image, np.random.default_rng(seed))
             contrast = np.abs(anomalous.astype(int) - image).mean(axis=-1)[mask > 0]
             contrasts.append(contrast / contrast.max())
         return float((np.concatenate(contrasts) < 0.2).mean())
@@ -89,7 +89,7 @@ def test_an_anomaly_on_a_rough_surface_is_seen_above_its_roughness(seed: int) ->
     rng = np.random.default_rng(seed)
     image = np.clip(rng.normal(120, 15, (64, 64, 1)), 0, 255).astype(np.uint8).repeat(3, axis=-1)
     config = dataclasses.replace(TEXTURE_FREE, stroke_share=0.5, visibility=1.5, opacity=(0, 0.4))
-    anomalous, mask = AnomalySynthesiser(config, None).synthesise(image, rng)
+    anomalous, mask, _ = AnomalySynthesiser(config, None).synthesise(image, rng)
     inside = mask.astype(bool)
     contrast = np.abs(anomalous[inside].astype(int) - image[inside]).mean()
     assert contrast >= 1.5 * roughness(image)[inside].mean()
@@ -104,7 +104,7 @@ def test_a_soft_edge_fades_out_and_is_marked_where_it_shows(seed: int) -> None:
     )
     white = np.full((1, 64, 64, 3), 200, np.uint8)
     synthesiser = AnomalySynthesiser(config, white)
-    anomalous, mask = synthesiser.synthesise(image, np.random.default_rng(seed))
+    anomalous, mask, _ = synthesiser.synthesise(image, np.random.default_rng(seed))
     inside = mask.astype(bool)
     difference = np.abs(anomalous.astype(int) - image)
     assert inside.any()
@@ -123,8 +123,8 @@ def test_a_softened_mask_reaches_one(deviation: float) -> None:
 
 def test_the_same_seed_gives_the_same_anomaly() -> None:
     synthesiser = AnomalySynthesiser(TEXTURE_FREE, None)
-    first, first_mask = synthesiser.synthesise(picture(), np.random.default_rng(7))
-    again, again_mask = synthesiser.synthesise(picture(), np.random.default_rng(7))
+    first, first_mask, _ = synthesiser.synthesise(picture(), np.random.default_rng(7))
+    again, again_mask, _ = synthesiser.synthesise(picture(), np.random.default_rng(7))
     assert (first == again).all()
     assert (first_mask == again_mask).all()
 
@@ -134,7 +134,7 @@ def test_a_grey_product_gets_grey_anomalies() -> None:
     textures = np.stack([picture(1), picture(2)])
     synthesiser = AnomalySynthesiser(SynthesisConfig(), textures)
     for seed in range(10):
-        anomalous, _ = synthesiser.synthesise(image, np.random.default_rng(seed))
+        anomalous, _, _ = synthesiser.synthesise(image, np.random.default_rng(seed))
         assert (anomalous[..., :1] == anomalous).all()
 
 
@@ -147,7 +147,8 @@ def test_textures_are_used_when_they_have_the_whole_share() -> None:
     image = np.zeros((64, 64, 3), dtype=np.uint8)
     texture = np.full((1, 64, 64, 3), 255, dtype=np.uint8)
     config = SynthesisConfig(texture_share=1, self_share=0, opacity=(0, 0))
-    changed, mask = AnomalySynthesiser(config, texture).synthesise(image, np.random.default_rng(0))
+    synthesiser = AnomalySynthesiser(config, texture)
+    changed, mask, _ = synthesiser.synthesise(image, np.random.default_rng(0))
     assert (changed[mask.astype(bool)].max(axis=-1) > 0).any()
 
 
@@ -188,7 +189,7 @@ def test_relocation_can_make_a_feature_disappear() -> None:
 def test_a_surface_too_even_to_relocate_gets_another_anomaly() -> None:
     image = np.full((64, 64, 3), 120, np.uint8)
     synthesiser = AnomalySynthesiser(dataclasses.replace(TEXTURE_FREE, relocation_share=1.0), None)
-    _, mask = synthesiser.synthesise(image, np.random.default_rng(0))
+    _, mask, _ = synthesiser.synthesise(image, np.random.default_rng(0))
     assert mask.any()
 
 
@@ -217,7 +218,7 @@ def test_an_anomaly_may_be_made_in_a_part_of_the_image_on_the_product(
         TEXTURE_FREE, relocation_share=relocation_share, least_scale=0.3, within_part=False
     )
     synthesiser = AnomalySynthesiser(config, None)
-    anomalous, mask = synthesiser.synthesise(image, np.random.default_rng(seed), foreground)
+    anomalous, mask, _ = synthesiser.synthesise(image, np.random.default_rng(seed), foreground)
     assert anomalous.shape == image.shape
     assert mask.any()
     assert (anomalous[mask == 0] == image[mask == 0]).all() or relocation_share

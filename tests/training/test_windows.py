@@ -10,11 +10,12 @@ from hypothesis import strategies as st
 
 from diffusionad_training.config import Config
 from diffusionad_training.config.settings import changed
-from diffusionad_training.data.batches import TrainingBatches
+from diffusionad_training.data.batches import Batch, TrainingBatches
 from diffusionad_training.errors import ConfigError
 from diffusionad_training.fit import train
 from diffusionad_training.fit.plan import TrainingPlan
-from diffusionad_training.synthesis.anomalies import AnomalySynthesiser
+from diffusionad_training.method.restoration import TrainingImages
+from diffusionad_training.synthesis.anomalies import Anomaly, AnomalySynthesiser
 from diffusionad_training.synthesis.windows import choose_window
 
 sides = st.integers(min_value=4, max_value=32)
@@ -50,21 +51,40 @@ def test_the_edges_of_images_are_seen() -> None:
         assert 0.15 < np.mean([top == edge for top in tops]) < 0.35
 
 
+def windows_of(batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+    """The images (N, 3, h, w) and masks (N, 1, h, w) that are trained on."""
+    corners = [(int(top), int(left)) for top, left in batch["corners"]]
+    pictures = batch["images"].permute(0, 3, 1, 2)
+    whole = TrainingImages(
+        pictures,
+        pictures,
+        batch["masks"],
+        batch["anomalous"],
+        batch["misplaced"],
+        corners,
+        int(batch["side"]),
+    )
+    seen = whole.windowed()
+    return seen.x0, seen.masks
+
+
 def test_anomalies_in_crops_are_as_large_as_in_whole_images(
     cropping: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     images = np.zeros((5, 64, 64, 3), dtype=np.uint8)
 
-    def corner(self: AnomalySynthesiser, image: np.ndarray, *_: object) -> tuple:
+    def corner(self: AnomalySynthesiser, image: np.ndarray, *_: object) -> Anomaly:
         mask = np.zeros((64, 64), dtype=np.float32)
         mask[60:, 60:] = 1
-        return np.where(mask[..., None] > 0, 200, image).astype(np.uint8), mask
+        changed = np.where(mask[..., None] > 0, 200, image).astype(np.uint8)
+        return Anomaly(changed, mask, misplaced=False)
 
     monkeypatch.setattr(AnomalySynthesiser, "synthesise", corner)
     batch = TrainingBatches(images, None, cropping, count=8, seed=0)[0]
-    assert batch["images"].shape[1:] == (32, 32, 3)
-    assert (batch["images"][batch["anomalous"]][:, -4:, -4:] == 200).all()
-    assert (batch["masks"].flatten(1).sum(1) == 4 * 4 * batch["anomalous"]).all()
+    images, masks = windows_of(batch)
+    assert images.shape[2:] == (32, 32)
+    assert (images[batch["anomalous"]][..., -4:, -4:] == 200).all()
+    assert (masks.flatten(1).sum(1) == 4 * 4 * batch["anomalous"]).all()
 
 
 def test_crops_come_first_and_whole_images_last(cropping: Config) -> None:
@@ -72,12 +92,11 @@ def test_crops_come_first_and_whole_images_last(cropping: Config) -> None:
     textures = images[::-1]
     config = changed(cropping, {"synthesis.texture_share": 1.0})
     batches = TrainingBatches(images, textures, config, count=8, seed=0)
-    assert [batch["images"].shape[1] for batch in map(batches.__getitem__, range(8))] == [
-        *([32] * 4),
-        *([64] * 4),
-    ]
-    assert batches[0]["masks"].shape == (4, 1, 32, 32)
-    assert (batches[0]["masks"][batches[0]["anomalous"]].flatten(1).sum(1) > 0).all()
+    sides = [int(batch["side"]) for batch in map(batches.__getitem__, range(8))]
+    assert sides == [*([32] * 4), *([64] * 4)]
+    _, masks = windows_of(batches[0])
+    assert masks.shape == (4, 1, 32, 32)
+    assert (masks[batches[0]["anomalous"]].flatten(1).sum(1) > 0).all()
 
 
 @pytest.mark.parametrize("count", [1, 5])
@@ -85,16 +104,16 @@ def test_the_last_batch_of_the_shortest_training_is_whole(cropping: Config, coun
     config = changed(cropping, {"optimisation.crop_share": 0.95})
     images = np.zeros((5, 64, 64, 3), dtype=np.uint8)
     batches = TrainingBatches(images, None, config, count=count, seed=0)
-    assert batches[count - 1]["images"].shape[1] == 64
+    assert batches[count - 1]["side"] == 64
 
 
 def test_a_training_that_ends_by_time_leaves_the_crops_in_time(cropping: Config) -> None:
     images = np.zeros((5, 64, 64, 3), dtype=np.uint8)
     progress = torch.zeros(()).share_memory_()
     batches = TrainingBatches(images, None, cropping, count=1000, seed=0, progress=progress)
-    assert batches[3]["images"].shape[1] == 32
+    assert batches[3]["side"] == 32
     progress.fill_(0.5)
-    assert batches[3]["images"].shape[1] == 64
+    assert batches[3]["side"] == 64
 
 
 def test_a_crop_that_the_networks_cannot_halve_is_refused(tiny_config: Config) -> None:

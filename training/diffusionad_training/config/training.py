@@ -24,6 +24,10 @@ class LossConfig:
     # Beyond the paper: what a pixel under a synthetic anomaly weighs in its image's error. They
     # are few, and repainting them is what is hard.
     anomaly_weight: float = 1.0
+    # Beyond the paper: anomalies of a whole component count at the large step alone. The small
+    # one, which sees them clearly, keeps them as it keeps what is normal, and norm guidance is
+    # what puts them right.
+    components_at_large_step: bool = False
     # Of a network that predicts x0: its error is weighted by min(SNR, snr_cap).
     snr_cap: float = 5.0
 

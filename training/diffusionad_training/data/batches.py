@@ -17,20 +17,23 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from diffusionad_training.config import AugmentationConfig, Config
-from diffusionad_training.synthesis.anomalies import AnomalySynthesiser
-from diffusionad_training.synthesis.windows import Window, choose_window
+from diffusionad_training.synthesis.anomalies import Anomaly, AnomalySynthesiser
+from diffusionad_training.synthesis.windows import choose_window
 
 _AT_ONCE = 16  # images whose features are computed together
 _OF_BATCHES, _OF_EPOCHS = 1, 2  # streams of random numbers that share nothing
 
 
 class Batch(TypedDict):
-    """What a training step takes. Images are RGB uint8, as on the wire."""
+    """What a training step takes. Images are RGB uint8, as on the wire, and whole."""
 
     images: Tensor  # (N, H, W, 3) uint8, anomalies already blended in
     clean: Tensor  # (N, H, W, 3) uint8, the same without the anomalies
     masks: Tensor  # (N, 1, H, W) float, 1 where the anomaly is
     anomalous: Tensor  # (N,) bool
+    misplaced: Tensor  # (N,) bool, the anomaly is a whole component
+    corners: Tensor  # (N, 2) int64, top and left of the window that is trained on
+    side: Tensor  # () int64, of the windows; that of the images where it is all of them
     sources: Tensor  # (N,) int64, which of the training images, or which group of them, each is of
 
 
@@ -41,6 +44,9 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
         clean=batch["clean"].to(device),
         masks=batch["masks"].to(device),
         anomalous=batch["anomalous"].to(device),
+        misplaced=batch["misplaced"].to(device),
+        corners=batch["corners"],  # where tensors are cut is decided by the host
+        side=batch["side"],
         sources=batch["sources"].to(device),
     )
 
@@ -109,33 +115,39 @@ class TrainingBatches(Dataset[Batch]):
         rng = np.random.default_rng([self._seed, _OF_BATCHES, index])
         total = self._normal + self._synthetic
         cropped = self._is_cropped(index)
+        side = self._crop_side if cropped else self._images.shape[1]
         anomalous = np.arange(total) >= self._normal
         if self._at_random:
             anomalous = rng.random(total) < self._synthetic / total
-        images, clean, masks = [], [], []
+        images, clean, masks, misplaced, corners = [], [], [], [], []
         drawn = self._draw(index, total)
         for chosen, is_anomalous in zip(drawn, anomalous, strict=True):
             turn = orientation(self._augmentation, rng)
             normal = jitter(turn(self._images[chosen]), self._augmentation, rng)
             foreground = None if self._foregrounds is None else turn(self._foregrounds[chosen])
-            image, mask = normal, np.zeros(normal.shape[:2], dtype=np.float32)
+            made = Anomaly(normal, np.zeros(normal.shape[:2], dtype=np.float32), misplaced=False)
             if is_anomalous:
-                image, mask = self._synthesiser.synthesise(normal, rng, foreground)
-            window: Window = (slice(None), slice(None))
+                made = self._synthesiser.synthesise(normal, rng, foreground)
+            corner = (0, 0)
             if cropped:
                 # After the synthesis: in a window, anomalies are as large as in a whole image.
-                place = mask > 0 if is_anomalous else foreground
+                place = made.mask > 0 if is_anomalous else foreground
                 height, width = normal.shape[:2]
-                sides = self._crop_side, self._crop_side
-                window = choose_window((height, width), sides, rng, place)
-            images.append(image[window])
-            clean.append(normal[window])
-            masks.append(mask[window])
+                window = choose_window((height, width), (side, side), rng, place)
+                corner = window[0].start, window[1].start
+            images.append(made.image)
+            clean.append(normal)
+            masks.append(made.mask)
+            misplaced.append(made.misplaced)
+            corners.append(corner)
         return Batch(
             images=torch.from_numpy(np.stack(images)),
             clean=torch.from_numpy(np.stack(clean)),
             masks=torch.from_numpy(np.stack(masks)[:, np.newaxis]),
             anomalous=torch.from_numpy(anomalous),
+            misplaced=torch.tensor(misplaced),
+            corners=torch.tensor(corners),
+            side=torch.tensor(side),
             sources=torch.from_numpy(self._sources[drawn]),
         )
 

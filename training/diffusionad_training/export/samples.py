@@ -91,7 +91,7 @@ def _alter(
 ) -> NDArray[np.uint8]:
     """Add an anomaly, inside the region of interest if there is one."""
     try:
-        return synthesiser.synthesise(image, rng, foreground=roi)[0]
+        return synthesiser.synthesise(image, rng, foreground=roi).image
     except RuntimeError as exc:  # no mask that it drew met the region
         raise ExportError(
             f"no synthetic anomaly fits into the region of interest: {exc}; draw it larger"

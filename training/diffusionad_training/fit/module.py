@@ -123,7 +123,7 @@ class TrainingModule(lightning.LightningModule):
         place = before * self._devices + self.global_rank
         torch.manual_seed(_mixed(self._seed, place))
         segmented = self._progress >= self._optimisation.segmentation_from
-        is_whole = batch["images"].shape[1] == self.config.detector.size
+        is_whole = int(batch["side"]) == self.config.detector.size
         self._stage = int(segmented) + int(is_whole)
         noise_loss, mask_loss = self.joint_loss(batch, segmented=segmented)
         total = noise_loss + mask_loss  # Eq. 11
@@ -140,13 +140,21 @@ class TrainingModule(lightning.LightningModule):
     def joint_loss(self, batch: Batch, *, segmented: bool = True) -> tuple[Tensor, Tensor]:
         """Both terms of Eq. 11, the noise loss and the mask loss, each (); 0 if not segmented."""
         x0, clean = self.model.normalise(batch["images"]), self.model.normalise(batch["clean"])
-        images = TrainingImages(x0, clean, batch["masks"], batch["anomalous"])
+        images = TrainingImages(
+            x0,
+            clean,
+            batch["masks"],
+            batch["anomalous"],
+            batch["misplaced"],
+            [(int(top), int(left)) for top, left in batch["corners"]],
+            int(batch["side"]),
+        )
         loss = self.config.training.loss
         reconstruction, noise_loss = self.model.restoration.train(self.model, images, loss)
         if not segmented:
             return noise_loss, torch.zeros_like(noise_loss)
-        logits = self.model.segment(x0, reconstruction, batch["sources"]).float()
-        return noise_loss, losses.mask_loss(batch["masks"], logits, loss)
+        logits = self.model.segment(images.cut(x0), reconstruction, batch["sources"]).float()
+        return noise_loss, losses.mask_loss(images.cut(batch["masks"]), logits, loss)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Adam with a learning rate for each network, warmed up and decayed as configured."""

@@ -61,8 +61,8 @@ class ValidationSet:
             for index, image in enumerate(good)
         ]
         empty = np.zeros(good.shape[:3], dtype=bool)
-        self._images = np.concatenate([good, np.stack([image for image, _ in made])])
-        self._masks = np.concatenate([empty, np.stack([mask > 0 for _, mask in made])])
+        self._images = np.concatenate([good, np.stack([one.image for one in made])])
+        self._masks = np.concatenate([empty, np.stack([one.mask > 0 for one in made])])
 
     def judge(self, model: DiffusionAD) -> Validation:
         """Score every image; the model is left in the mode it was in."""

@@ -121,6 +121,9 @@ def blank_batch(config: Config) -> Batch:
         clean=torch.zeros(count, size, size, 3, dtype=torch.uint8),
         masks=torch.zeros(count, 1, size, size),
         anomalous=torch.arange(count) >= normal,
+        misplaced=torch.zeros(count, dtype=torch.bool),
+        corners=torch.zeros(count, 2, dtype=torch.int64, device="cpu"),
+        side=torch.tensor(size, device="cpu"),
         sources=torch.arange(count),
     )
 

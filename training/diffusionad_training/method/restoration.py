@@ -9,6 +9,7 @@ Images are (N, 3, H, W) in the model's own range.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -35,12 +36,35 @@ class Estimate:
 
 @dataclass(frozen=True)
 class TrainingImages:
-    """What one training pass is given."""
+    """What one training pass is given: whole images, and the windows of them to train on."""
 
     x0: Tensor  # (N, 3, H, W), anomalies blended in
     clean: Tensor  # (N, 3, H, W), the same without them: what the network should see
     masks: Tensor  # (N, 1, H, W), 1 where an anomaly is
     anomalous: Tensor  # (N,) bool, y of Eq. 9
+    misplaced: Tensor  # (N,) bool, the anomaly is a whole component
+    corners: Sequence[tuple[int, int]]  # top and left of each window
+    side: int  # of the windows, in pixels
+
+    def cut(self, x: Tensor) -> Tensor:
+        """Cut the windows out of (N, C, H, W) -> (N, C, side, side)."""
+        if self.side == x.shape[-1]:
+            return x
+        windows = [
+            one[:, top : top + self.side, left : left + self.side]
+            for one, (top, left) in zip(x, self.corners, strict=True)
+        ]
+        return torch.stack(windows)
+
+    def windowed(self) -> TrainingImages:
+        """The windows as images of their own."""
+        return replace(
+            self,
+            x0=self.cut(self.x0),
+            clean=self.cut(self.clean),
+            masks=self.cut(self.masks),
+            corners=[(0, 0)] * len(self.corners),
+        )
 
 
 class Restoration(ABC):
@@ -65,7 +89,7 @@ class Restoration(ABC):
     def train(
         self, model: DiffusionAD, images: TrainingImages, loss: LossConfig
     ) -> tuple[Tensor, Tensor]:
-        """Restore images as in training: the reconstructions, clamped, and their noise loss ()."""
+        """Restore windows as in training: their reconstructions, clamped, and noise loss ()."""
 
     @abstractmethod
     def predict_noise(self, model: DiffusionAD, x0: Tensor) -> tuple[Tensor, Tensor]:
@@ -162,20 +186,31 @@ class NormGuided(_OneStep):
     def train(
         self, model: DiffusionAD, images: TrainingImages, loss: LossConfig
     ) -> tuple[Tensor, Tensor]:
-        """Eqs. 1 and 6 to 9 at random steps of both scales."""
-        x0, guidance = images.x0, self.config.guidance
-        t_s = _random_steps(guidance.small_steps, x0)
-        t_b = _random_steps(guidance.large_steps, x0)
-        noise_s = torch.randn_like(x0)
-        noise_b = diffusion.coarse(torch.randn_like(x0), guidance.large_reduction)
+        """Eqs. 1 and 6 to 9 at random steps of both scales.
+
+        A reduced large step sees the whole image, for as much as a window costs: where a
+        component belongs, no window tells.
+        """
+        guidance = self.config.guidance
+        seen_s = images.windowed()
+        seen_b = images if guidance.large_reduction > 1 else seen_s
+        t_s = _random_steps(guidance.small_steps, seen_s.x0)
+        t_b = _random_steps(guidance.large_steps, seen_b.x0)
+        noise_s = torch.randn_like(seen_s.x0)
+        noise_b = diffusion.coarse(torch.randn_like(seen_b.x0), guidance.large_reduction)
         alpha_bar_s, alpha_bar_b = model.alpha_bar_at(t_s), model.alpha_bar_at(t_b)
-        x_ts = diffusion.add_noise(x0, noise_s, alpha_bar_s)  # Eq. 1
-        x_tb = diffusion.add_noise(x0, noise_b, alpha_bar_b)
+        x_ts = diffusion.add_noise(seen_s.x0, noise_s, alpha_bar_s)  # Eq. 1
+        x_tb = diffusion.add_noise(seen_b.x0, noise_b, alpha_bar_b)
         estimate_s, estimate_b = self.estimate(model, x_ts, t_s, x_tb, t_b)  # Eq. 6
-        reconstruction = self.guide(model, x_ts, estimate_s.noise, estimate_b.x0, alpha_bar_s)
+        n = seen_b.cut(estimate_b.x0)
+        reconstruction = self.guide(model, x_ts, estimate_s.noise, n, alpha_bar_s)
+        if loss.components_at_large_step:
+            # What the small step is to see in a misplaced component is what is there.
+            kept = torch.where(images.misplaced.view(-1, 1, 1, 1), seen_s.x0, seen_s.clean)
+            seen_s = replace(seen_s, clean=kept)
         noise_loss = losses.noise_loss(  # Eq. 9
-            _error(self.network, images, x_ts, estimate_s, alpha_bar_s, loss),
-            _error(self.network, images, x_tb, estimate_b, alpha_bar_b, loss),
+            _error(self.network, seen_s, x_ts, estimate_s, alpha_bar_s, loss),
+            _error(self.network, seen_b, x_tb, estimate_b, alpha_bar_b, loss),
             images.anomalous,
             loss.restoration_weight,
         )
@@ -216,6 +251,7 @@ class OneScale(_OneStep):
         self, model: DiffusionAD, images: TrainingImages, loss: LossConfig
     ) -> tuple[Tensor, Tensor]:
         """Eqs. 1, 6 and 9 at a random small step."""
+        images = images.windowed()
         x0 = images.x0
         t_s = _random_steps(self.config.guidance.small_steps, x0)
         alpha_bar = model.alpha_bar_at(t_s)
@@ -258,6 +294,7 @@ class Autoencoder(Restoration):
         self, model: DiffusionAD, images: TrainingImages, loss: LossConfig
     ) -> tuple[Tensor, Tensor]:
         """Restore images, anomalous ones too, as DRAEM does."""
+        images = images.windowed()
         restored = self._encode(model, images.x0)
         # The weight that clean images have in the diffusion network's loss.
         error = loss.snr_cap * losses.squared_error(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
@@ -40,6 +42,14 @@ def blend(
     return blended
 
 
+class Anomaly(NamedTuple):
+    """An image with a synthetic anomaly."""
+
+    image: NDArray[np.uint8]  # (H, W, 3)
+    mask: NDArray[np.float32]  # (H, W) in {0, 1}
+    misplaced: bool  # it is a whole component, see components.py
+
+
 class AnomalySynthesiser:
     """Make synthetic anomalies as configured; `textures` is (N, H, W, 3) uint8 or None.
 
@@ -62,21 +72,25 @@ class AnomalySynthesiser:
         image: NDArray[np.uint8],
         rng: np.random.Generator,
         foreground: NDArray[np.bool_] | None = None,
-    ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-        """Return the image with an anomaly (H, W, 3) uint8 and its mask (H, W) in {0, 1}.
+    ) -> Anomaly:
+        """Give the image (H, W, 3) uint8 an anomaly.
 
         `foreground` (H, W), if given, is where the product is: the anomaly lies on it.
         """
         height, width = image.shape[:2]
         part = self._part((height, width), rng, foreground)
         anomalous, mask = image.copy(), np.zeros(image.shape[:2], dtype=np.float32)
+        inside = None if foreground is None else foreground[part]
+        share = self._config.component_share
+        if share and rng.random() < share:
+            changed, place = misplace(image[part], rng, inside)
+            if place.any():
+                anomalous[part], mask[part] = changed, place
+                return Anomaly(anomalous, mask, misplaced=True)
         anomalous[part], mask[part] = self._anomaly_in(
-            image[part],
-            self._least_contrast(image)[part],
-            rng,
-            None if foreground is None else foreground[part],
+            image[part], self._least_contrast(image)[part], rng, inside
         )
-        return anomalous, mask
+        return Anomaly(anomalous, mask, misplaced=False)
 
     def _part(
         self,
@@ -99,14 +113,11 @@ class AnomalySynthesiser:
         foreground: NDArray[np.bool_] | None,
     ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
         """Make one anomaly anywhere in an image, of the `least` contrast (H, W)."""
-        for share, change in (
-            (self._config.component_share, misplace),
-            (self._config.relocation_share, relocate),
-        ):
-            if share and rng.random() < share:
-                anomalous, moved = change(image, rng, foreground)
-                if moved.any():
-                    return anomalous, moved
+        share = self._config.relocation_share
+        if share and rng.random() < share:
+            anomalous, moved = relocate(image, rng, foreground)
+            if moved.any():
+                return anomalous, moved
         height, width = image.shape[:2]
         for _ in range(TRIES):
             mask = self._mask(height, width, rng, foreground)

@@ -58,7 +58,7 @@ def test_a_config_survives_json(config: Config) -> None:
         (lambda: OptimisationConfig(gradient_clip=-1.0), r"gradient_clip \(-1.0\)"),
         (lambda: OptimisationConfig(normal_per_batch=0), "at least one normal image"),
         (lambda: OptimisationConfig(segmentation_from=1), r"segmentation_from \(1\)"),
-        (lambda: changed(EDGE, {"size": 100}), r"size \(100\) must be .* multiple of 32"),
+        (lambda: changed(EDGE, {"size": 100}), r"size \(100\) must be .* multiple of 64"),
         (lambda: changed(EDGE, {"restoration": "gan"}), "restoration must be one of"),
         (lambda: changed(PAPER, {"schedule.steps": 500}), "last_step"),
     ],
@@ -108,7 +108,7 @@ def test_a_batch_has_the_preset_s_share_of_anomalies(preset: str, batch: int, no
     assert optimisation.synthetic_per_batch == batch - normal
 
 
-@pytest.mark.parametrize(("size", "side"), [(None, 128), (384, 192), (224, 96), (32, 0)])
+@pytest.mark.parametrize(("size", "side"), [(None, 128), (384, 192), (320, 128), (64, 0)])
 def test_windows_keep_their_share_of_the_size(size: int | None, side: int) -> None:
     assert customised("edge", size=size, with_textures=True).training.optimisation.crop_side == side
 

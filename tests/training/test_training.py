@@ -371,7 +371,7 @@ def test_a_run_with_other_weights_than_its_config_is_refused(
     [
         (["nowhere"], "nowhere: no such folder of images"),
         (["DATA", "--preset", "huge"], "no preset 'huge'; there are paper, standard, edge"),
-        (["DATA", "--image-size", "100"], "size (100) must be a multiple of 32"),
+        (["DATA", "--image-size", "100"], "size (100) must be a multiple of 64"),
         (["DATA", "--textures", "nowhere"], "nowhere: no such folder of textures"),
         (["DATA", "--seed", "-1"], "-1 is not in the range"),
         (["DATA", "--workers", "-1"], "-1 is not in the range"),

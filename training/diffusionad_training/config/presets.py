@@ -9,6 +9,7 @@ from diffusionad_training.config import (
     AugmentationConfig,
     Config,
     DetectorConfig,
+    FeaturesConfig,
     GuidanceConfig,
     LossConfig,
     NoiseNetworkConfig,
@@ -64,22 +65,27 @@ STANDARD = Config(
 )
 
 # For machines without a GPU: one image costs under 5 GFLOP instead of 1,202, and a training
-# of an hour or two has to do. docs/experiments.md has what was tried for it.
+# of an hour or two has to do. docs/experiments.md says what came of it, docs/tried.md how.
 EDGE = Config(
     preset="edge",
     detector=DetectorConfig(
         schedule=ScheduleConfig(beta_last=2e-2),  # the public code's
         # Gaps inside a defect and specks beside it are what a small network's map shows.
         map_smoothing=3.0,
-        # Little noise (alpha_bar 0.99): what a small network cannot tell from noise after an
-        # hour, it takes for a defect. Repainting is learnt from examples instead, and norm
-        # guidance, whose pull is w (1 - alpha_bar), would cost a second pass for nothing.
         guidance=GuidanceConfig(
-            small_step=20,
-            weight=0.0,
+            # Little noise (alpha_bar 0.96): what a small network cannot tell from noise after an
+            # hour, it takes for a defect.
+            small_step=60,
+            large_step=300,  # alpha_bar 0.39: of a component hardly more is left than its place
+            # So little noise needs a high w: the pull to n is w (1 - alpha_bar), a quarter.
+            weight=6.0,
+            large_reduction=2,  # noise has eaten the fine detail anyway: a quarter of the work
             # What is not used at inference is not worth a small network's capacity.
             spread=10,
         ),
+        # What an hour of training does not teach, pictures of the whole world have taught: which
+        # faint differences count, and what of a good part's looks was never seen.
+        features=FeaturesConfig(backbone="efficientnet-lite0", memory=2000),
         noise_network=NoiseNetworkConfig(
             base_channels=32,
             multipliers=(1, 1, 2, 2),
@@ -101,6 +107,8 @@ EDGE = Config(
             # distribution of good parts alone, which takes a network and a time this size has not.
             restoration_weight=1.0,
             anomaly_weight=5.0,
+            components_at_large_step=True,  # or the small step redraws them by itself
+            snr_cap=1.0,  # min-SNR's 5 weighs the large step an eighth of the small one
         ),
         synthesis=SynthesisConfig(
             texture_share=0.3,
@@ -108,6 +116,7 @@ EDGE = Config(
             procedural_share=0.3,
             # What is missing or out of place, neither blobs nor textures teach.
             relocation_share=0.4,
+            component_share=0.2,
             # Cracks and scratches are thin; Perlin masks alone are all blobs.
             perlin_share=0.6,
             stroke_share=0.4,
@@ -123,7 +132,7 @@ EDGE = Config(
             # outside its mask, such an image is as normal as any.
             normal_per_batch=2,
             synthetic_per_batch=6,
-            steps=12_000,
+            steps=8_000,
             noise_learning_rate=2e-3,
             segmentation_learning_rate=1.2e-3,
             warmup_steps=100,
@@ -146,6 +155,7 @@ EDGE_ON_TEXTURES = replace(
             EDGE.training.synthesis,
             # A piece of a texture cannot be told from any other piece.
             relocation_share=0.0,
+            component_share=0.0,
             # Specks and hair cracks are a texture's own: blobs of pictures, as in the paper,
             # and only such as exceed its roughness.
             stroke_share=0.0,
@@ -160,7 +170,7 @@ EDGE_ON_TEXTURES = replace(
             # What is wrong is large and faint: windows do not show it.
             crop_share=0.0,
             segmentation_from=0.0,
-            steps=3000,  # each as long as four on windows
+            steps=2000,  # each as long as four on windows
         ),
     ),
 )

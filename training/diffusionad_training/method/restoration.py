@@ -240,7 +240,7 @@ class NormGuided(_OneStep):
 
 
 class OneScale(_OneStep):
-    """One-step denoising at the small step alone: Table 3, and `edge`."""
+    """One-step denoising at the small step alone: Table 3."""
 
     @property
     def steps(self) -> tuple[int, ...]:

@@ -26,7 +26,7 @@ settings.register_profile("diffusionad", deadline=None, derandomize=True)
 settings.load_profile("diffusionad")
 
 WORKERS_A_CORE = 2  # tests wait: for servers to start, for timeouts, for commands
-HEAVIEST_FIRST = ("end_to_end", "training", "tools", "client", "docs")
+HEAVIEST_FIRST = ("end_to_end", "training", "tools", "deploy", "docs", "client")
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:

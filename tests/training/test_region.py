@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -46,10 +47,15 @@ class FixedLogits(torch.nn.Module):
         return self.logits.expand(len(image), 1, SIZE, SIZE)
 
 
+@cache
+def detector_of(config: Config) -> DiffusionAD:
+    return DiffusionAD(config.detector)
+
+
 def segment(
     config: Config, logits: torch.Tensor, mask: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    model = DiffusionAD(config.detector)
+    model = detector_of(config)
     model.segmentation_network = FixedLogits(logits)  # type: ignore[assignment]
     model.restrict_to(mask)
     images = torch.zeros(1, SIZE, SIZE, 3, dtype=torch.uint8)

@@ -73,6 +73,10 @@ _KNOWN = {
         _CLIENT, "Score images: each SOURCE is an image, a folder or a quoted glob pattern."
     ),
     "serve": _Known(_TOOLS, "Serve a model repository with an embedded Triton Inference Server."),
+    "soak": _Known(
+        _TOOLS,
+        "Soak a server: score IMAGES for hours while releases change and the server restarts.",
+    ),
     "train": _Known(_TRAINING, "Train a detector on the good images in DATA."),
     "watch": _Known(_CLIENT, "Score images as they come into FOLDER, until it is stopped."),
 }

@@ -253,6 +253,9 @@ def test_a_bundle_is_released_as_the_category_that_it_was_signed_for(
 ) -> None:
     with pytest.raises(SignatureError, match=r"of widget, not of nut.*release sign --name nut"):
         add_ungated(signed, repository, name="nut", procedure=plant.procedure)
+    add_ungated(signed, repository, name="bolt")  # where nobody is trusted, it is just not kept
+    assert signatures.kept_text(repository, find_release(repository, "bolt")) is None
+    shutil.rmtree(repository)
     signatures.sign_bundle(signed, plant.key, category="nut")
     add_ungated(signed, repository, name="nut", procedure=plant.procedure)
     assert verify(repository, plant.trusted) == 1

@@ -10,10 +10,11 @@ from functools import partial
 from pathlib import Path
 
 CATEGORY = "screw"  # as the documents call it
-# The preset's networks with a level of each kind: an export takes its time over every block.
+# The preset's networks with a level of each kind, and one of the stride of its memory: an export
+# takes its time over every block.
 SHALLOW = (
     *("--set", "noise_network.multipliers=[1, 2]", "--set", "noise_network.attention_levels=[1]"),
-    *("--set", "segmentation_network.widths=[16, 32]"),
+    *("--set", "segmentation_network.widths=[16, 32, 64]"),
 )
 
 MadeOnce = Callable[..., Path]

@@ -143,6 +143,10 @@ class InstalledCommands(WholeSummaries):
         except OSError as exc:
             where = "" if exc.filename is None else f"{exc.filename}: "
             raise click.ClickException(f"{where}{exc.strerror or exc}") from exc
+        except MemoryError as exc:
+            raise click.ClickException(
+                "there is not enough memory for this; give the process more, or less to do at once"
+            ) from exc
         except KeyboardInterrupt as exc:
             click.echo("Interrupted.", err=True)
             raise click.exceptions.Exit(EXIT_INTERRUPTED) from exc

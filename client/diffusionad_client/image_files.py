@@ -139,6 +139,8 @@ def damage_named(name: str) -> Iterator[None]:
         yield
     except _TOO_LARGE as exc:
         raise ImageError(f"{name}: too many pixels: {exc}") from exc
+    except MemoryError as exc:
+        raise ImageError(f"{name}: there is not enough memory to decode it") from exc
     except _DAMAGED as exc:
         raise ImageError(f"{name}: the image is damaged: {exc}") from exc
 

@@ -111,6 +111,8 @@ def read(image: SourceImage) -> Content:
         raise
     except DiffusionADError as exc:
         return Content(image.name, error=exc)
+    except MemoryError:
+        return Content(image.name, error=_too_large())
     sha256 = hashlib.sha256(data).hexdigest()
     return Content(image.name, data, FileFacts(sha256=sha256, size=len(data), etag=image.etag))
 
@@ -142,6 +144,8 @@ def score_content(content: Content, inspect: Inspect, recipe: Recipe) -> ScoredI
         raise
     except ImageError as exc:
         return ScoredImage(Row.failed(name, exc, facts))
+    except MemoryError:
+        return ScoredImage(Row.failed(name, _too_large(), facts))
     except DiffusionADError as exc:
         facts = _with_size(facts, image_files.size_of(content.data))
         return ScoredImage(Row.failed(name, exc, facts))
@@ -157,6 +161,10 @@ def score_content(content: Content, inspect: Inspect, recipe: Recipe) -> ScoredI
     names = {kind: picture.name for kind, picture in pictures.items()}
     row = Row.scored(name, inspection, decode_s=decode_s, facts=facts, pictures=names)
     return ScoredImage(row, pictures)
+
+
+def _too_large() -> ImageError:
+    return ImageError("there is not enough memory to read and decode it")
 
 
 def _with_size(facts: FileFacts, size: tuple[int, ...] | None) -> FileFacts:

@@ -8,6 +8,8 @@ from concurrent.futures import Future
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
+from diffusionad_client.errors import DiffusionADError
+
 Result = TypeVar("Result")
 _Task = tuple["Future[Any]", Callable[[], Any]]
 
@@ -17,15 +19,24 @@ class Workers:
 
     Those of `ThreadPoolExecutor` are waited for when the process ends, so that
     one read of a drive that is gone would keep a Ctrl-C out. These are not.
+    Raises `DiffusionADError` where the process may not have so many.
     """
 
     def __init__(self, count: int, name: str) -> None:
         self._tasks: SimpleQueue[_Task | None] = SimpleQueue()
         self._stopped = False
+        self._count = 0
         for number in range(count):
             thread = threading.Thread(target=self._work, name=f"{name}-{number}", daemon=True)
-            thread.start()
-        self._count = count
+            try:
+                thread.start()
+            except RuntimeError as exc:  # Python's only word for it
+                self.stop()
+                raise DiffusionADError(
+                    f"this process may not start {count} threads, but {number}: {exc}; let it have "
+                    "more of them and of memory (ulimit -u, -v), or give a lower --concurrency"
+                ) from exc
+            self._count += 1
 
     def submit(self, task: Callable[[], Result]) -> Future[Result]:
         """Have a task done; tasks are begun in their order."""

@@ -108,5 +108,6 @@ def test_the_queue_of_files_has_the_networks_policy() -> None:
     policy = files.default_queue_policy
     assert policy.max_queue_size == model_config.MAX_WAITING_FILES
     policy.max_queue_size = model_config.MAX_QUEUE_SIZE
-    del files.preferred_batch_size[:]
+    del files.preferred_batch_size[:]  # each is decoded by itself
+    files.max_queue_delay_microseconds = 0
     assert files == pixels.dynamic_batching

@@ -201,7 +201,25 @@ def test_on_a_cpu_host_each_core_runs_an_instance_of_the_networks_with_one_threa
         del config.instance_group[:]
         config.instance_group.extend(default.instance_group)
         config.parameters["intra_op_thread_count"].string_value = "0"
+        config.dynamic_batching.CopyFrom(default.dynamic_batching)
+        config.ClearField("optimization")
         assert config == default
+
+
+@pytest.mark.parametrize("cores", [1, 2])
+def test_on_a_cpu_host_later_steps_go_first_and_several_instances_take_images_one_by_one(
+    cores: int,
+) -> None:
+    cpu = {}
+    for step in NETWORK_STEPS:
+        default = model_config.step_config("screw", step, 64, [1])
+        cpu[step] = read_back(host_configs(default, step, cores)["cpu"])
+    noise, segmentation = cpu[Step.NOISE_PREDICTION], cpu[Step.SEGMENTATION]
+    assert noise.dynamic_batching == segmentation.dynamic_batching
+    assert list(noise.dynamic_batching.preferred_batch_size) == ([1] if cores > 1 else [])
+    assert cpu[Step.RECONSTRUCTION].dynamic_batching == pb.ModelDynamicBatching()
+    first = pb.ModelOptimizationPolicy.PRIORITY_MAX
+    assert [config.optimization.priority == first for config in cpu.values()] == [False, True, True]
 
 
 def test_the_gpu_configuration_covers_every_batch_size_of_every_input() -> None:

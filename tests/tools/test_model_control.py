@@ -175,6 +175,29 @@ def test_a_category_that_cannot_be_loaded_says_why_and_takes_no_other_with_it(
 
 
 @pytest.mark.server
+def test_a_graph_that_was_cut_short_is_not_loaded_and_harms_no_other_category(
+    explicit: Explicit, handmade_model: Any
+) -> None:
+    graph = explicit.repository / "sprocket__segmentation" / "1" / "model.onnx"
+    whole = graph.read_bytes()
+    (image,) = handmade_model().images(1)
+    with explicit.client() as client:
+        client.unload("sprocket")
+        try:
+            graph.write_bytes(whole[: len(whole) // 2])
+            with pytest.raises(ModelLoadError) as failed:
+                client.load("sprocket")
+            assert "model.onnx" in str(failed.value)
+            assert "Traceback" not in str(failed.value)
+            assert client.health().ready
+            assert client.inspect(image, model="widget").model == "widget"
+        finally:
+            graph.write_bytes(whole)
+        assert client.load("sprocket").version == "1"
+        assert client.inspect(image, model="sprocket").model == "sprocket"
+
+
+@pytest.mark.server
 @pytest.mark.parametrize("name", ["nonesuch", "widget__encoded"])
 def test_loading_what_is_not_there_says_so(explicit: Explicit, name: str) -> None:
     result = explicit.models("load", name)

@@ -103,6 +103,23 @@ def test_a_server_that_loses_a_process_is_not_ready_until_it_serves_again_at_the
     assert f"Ready again on {url}." in stderr.splitlines()
 
 
+@pytest.mark.server
+@pytest.mark.long
+def test_a_triton_that_stands_still_is_replaced_and_calls_wait_for_the_next(
+    start_serve: Any, repository: Path
+) -> None:
+    command = start_serve(repository)
+    with Client(url_of(command), timeout=60) as client:
+        before = client.inspect(IMAGE)
+        os.kill(process_of(command, ""), signal.SIGSTOP)
+        assert client.inspect(IMAGE).score == before.score
+    command.process.send_signal(signal.SIGTERM)
+    code, stderr = command.finish()
+    assert code == 0
+    assert "Triton (process" in stderr
+    assert "has stood still for 3 s, stopped by a signal" in stderr
+
+
 def a_file() -> bytes:
     file = io.BytesIO()
     Image.fromarray(IMAGE).save(file, "PNG")

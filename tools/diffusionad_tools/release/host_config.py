@@ -13,7 +13,13 @@ from collections.abc import Iterable
 from tritonclient.grpc import model_config_pb2 as pb
 
 from diffusionad_client.contract import Step
-from diffusionad_tools.release.model_config import MAX_BATCH_SIZE
+from diffusionad_tools.release.model_config import (
+    FIRST_STEP,
+    MAX_BATCH_SIZE,
+    MAX_QUEUE_SIZE,
+    one_at_a_time,
+    queue,
+)
 
 ENGINE_CACHE = "/var/cache/diffusionad/tensorrt"  # mount a volume that outlives the container
 _WORKSPACE_BYTES = 4 << 30
@@ -30,16 +36,26 @@ def host_configs(default: pb.ModelConfig, step: Step, cores: int) -> dict[str, p
     `cpu` is for a host without a GPU that has so many `cores`. `cuda` insists on
     a GPU, where the default would settle for a CPU; `gpu` runs on it through
     TensorRT in half precision.
+
+    On a CPU all steps share the cores. There the later ones go first, or else
+    a server that is sent too much begins images faster than it ends them, and
+    what lies between the steps grows.
     """
     cpu = pb.ModelConfig()
     cpu.CopyFrom(default)
     instances = min(cores, MAX_INSTANCES)
     # One thread for each core and instance: threads that wait for each other, spinning on the
     # native backend, take the cores from the step that has work.
+    if step is Step.SEGMENTATION:
+        cpu.dynamic_batching.CopyFrom(queue(MAX_QUEUE_SIZE))
     cpu.parameters["intra_op_thread_count"].string_value = str(cores // instances)
     for group in cpu.instance_group:
         group.count = instances if step in _NETWORKS else 1
         group.kind = pb.ModelInstanceGroup.KIND_CPU
+    if step in _NETWORKS and instances > 1:
+        one_at_a_time(cpu)  # a larger batch is no faster on a CPU
+    if step is not FIRST_STEP:
+        cpu.optimization.priority = pb.ModelOptimizationPolicy.PRIORITY_MAX
 
     cuda = pb.ModelConfig()
     cuda.CopyFrom(default)

@@ -44,7 +44,9 @@ DECODERS = 2  # processes, each decodes one image at a time; they add up to the 
 SERVED_BEFORE = "diffusionad_served_before"
 _REMEMBERED = 20  # a line that goes to and fro between two releases must not grow its file
 
-_FIRST = next(iter(NETWORK_STEPS))  # where requests wait; what has got past it is worth finishing
+FIRST_STEP = next(
+    iter(NETWORK_STEPS)
+)  # where requests wait; what has got past it is worth finishing
 _PARAMETERS = {  # strings, whatever they mean
     "intra_op_thread_count": "0",  # as many threads as there are cores
     # Of the Python backend, on which the embedded server's runs: leave on the
@@ -81,7 +83,7 @@ def step_config(
         input=_inputs(signature),
         output=_outputs(signature),
         instance_group=[group],
-        dynamic_batching=_queue(MAX_QUEUE_SIZE) if step is _FIRST else pb.ModelDynamicBatching(),
+        dynamic_batching=queue(MAX_QUEUE_SIZE) if step is FIRST_STEP else pb.ModelDynamicBatching(),
         model_warmup=[
             _warmup("one image", 1, signature),
             _warmup("largest batch", MAX_BATCH_SIZE, signature),
@@ -121,9 +123,9 @@ def decoding_config(size: int, depth: int = FULL_DEPTH) -> pb.ModelConfig:
         output=_outputs(signature),
         instance_group=[pb.ModelInstanceGroup(count=DECODERS, kind=pb.ModelInstanceGroup.KIND_CPU)],
         version_policy=pb.ModelVersionPolicy(all=pb.ModelVersionPolicy.All()),
-        dynamic_batching=_queue(MAX_WAITING_FILES),
+        dynamic_batching=queue(MAX_WAITING_FILES),
     )
-    config.dynamic_batching.preferred_batch_size.append(1)
+    one_at_a_time(config)
     limits = Limits()
     for name, value in (
         ("size", size),
@@ -212,6 +214,32 @@ def served_before(config: pb.ModelConfig) -> list[int]:
         return []
     text = config.parameters[SERVED_BEFORE].string_value
     return [int(version) for version in text.split() if version.isdecimal()]
+
+
+def queue(most: int) -> pb.ModelDynamicBatching:
+    """Bound the queue, and let urgent requests go ahead: only those that ask for it."""
+    return pb.ModelDynamicBatching(
+        priority_levels=len(Priority),
+        default_priority_level=Priority.BATCH,
+        default_queue_policy=pb.ModelQueuePolicy(
+            timeout_action=pb.ModelQueuePolicy.REJECT,
+            default_timeout_microseconds=QUEUE_TIMEOUT_US,
+            allow_timeout_override=True,
+            max_queue_size=most,
+        ),
+    )
+
+
+def one_at_a_time(config: pb.ModelConfig) -> None:
+    """Hand requests over one by one: of several, an urgent one that comes next waits for all.
+
+    Not where there is only one instance: Triton 2.51's batcher, once asleep,
+    is woken by a request that is queued, not by an instance that is free, and
+    batches hide that. The delay never holds anything back, since a preferred
+    batch is sent at once; it leads past most of those pauses.
+    """
+    config.dynamic_batching.preferred_batch_size[:] = [1]
+    config.dynamic_batching.max_queue_delay_microseconds = QUEUE_TIMEOUT_US
 
 
 def render(config: pb.ModelConfig) -> str:
@@ -307,20 +335,6 @@ def _data_type(tensor: TensorSpec) -> int:
     name = "STRING" if tensor.dtype == "BYTES" else tensor.dtype  # as configurations call it
     value: int = pb.DataType.Value(f"TYPE_{name}")
     return value
-
-
-def _queue(most: int) -> pb.ModelDynamicBatching:
-    """Bound the queue, and let urgent requests go ahead: only those that ask for it."""
-    return pb.ModelDynamicBatching(
-        priority_levels=len(Priority),
-        default_priority_level=Priority.BATCH,
-        default_queue_policy=pb.ModelQueuePolicy(
-            timeout_action=pb.ModelQueuePolicy.REJECT,
-            default_timeout_microseconds=QUEUE_TIMEOUT_US,
-            allow_timeout_override=True,
-            max_queue_size=most,
-        ),
-    )
 
 
 def _warmup(name: str, batch_size: int, signature: Signature) -> pb.ModelWarmup:

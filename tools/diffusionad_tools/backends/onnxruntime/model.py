@@ -17,6 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 import triton_python_backend_utils as pb_utils
 from ort_device import DeviceRunner
+from ort_priority import take_place
 from ort_session import CPU, ORT_ERRORS, open_session
 from ort_signature import check_signature, graph_tensors
 from verdict_counts import VerdictCounts
@@ -39,6 +40,7 @@ class TritonPythonModel:
     def initialize(self, args: dict[str, str]) -> None:
         """Load the graph and check it against the configuration. Raises `ModelLoadError`."""
         config = json.loads(args["model_config"])
+        take_place(config)  # before there are threads
         path = os.path.join(
             args["model_repository"],
             args["model_version"],

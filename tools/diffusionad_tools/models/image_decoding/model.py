@@ -12,6 +12,7 @@ what that needs, numpy and Pillow, but neither gRPC nor a command line.
 from __future__ import annotations
 
 import json
+import os
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,11 @@ except ImportError as exc:
     ) from exc
 
 
+# The networks go first where both want the cores, or else a server that is sent too much decodes
+# files for which they have no room. Theirs are 0 and 5.
+NICE = 10
+
+
 class ModelLoadError(Exception):
     """The `config.pbtxt` does not belong with the installed diffusionad-client."""
 
@@ -37,6 +43,7 @@ class TritonPythonModel:
 
     def initialize(self, args: dict[str, str]) -> None:
         """Read size and limits from the configuration. Raises `ModelLoadError`."""
+        os.nice(NICE)
         parameters = json.loads(args["model_config"]).get("parameters", {})
         resize = text_parameter(parameters, "resize")
         if resize != contract.RESIZE:

@@ -57,14 +57,28 @@ def answered(fleet: list[FakeServer]) -> list[int]:
 
 
 def test_calls_are_spread_over_the_servers(fleet: list[FakeServer]) -> None:
+    """While they are equally fast: here they take a time that a busy machine hardly changes."""
     with Client(urls(fleet)) as client, ThreadPoolExecutor(6) as pool:
         for _ in range(30):
             client.inspect(IMAGE, **SMALL)
         assert answered(fleet) == [10, 10, 10]
+        for server in fleet:
+            server.slow_s = 0.03
         list(pool.map(lambda _: client.inspect(IMAGE, **SMALL), range(300)))
     shares = answered(fleet)
     assert sum(shares) == 330
     assert max(shares) <= 1.2 * min(shares)
+
+
+def test_callers_that_choose_at_the_same_moment_get_different_servers(
+    fleet: list[FakeServer],
+) -> None:
+    with Client(urls(fleet)) as client:
+        client.inspect_batch([IMAGE] * 6, **SMALL)
+        servers = client._session.servers
+        chosen = [servers.choose("screw", ()) for _ in range(6)]
+    assert len({id(server) for server in chosen[:3]}) == 3
+    assert chosen[:3] == chosen[3:]
 
 
 def test_a_slow_server_gets_fewer_calls(fleet: list[FakeServer]) -> None:

@@ -50,7 +50,7 @@ class Server:
     releases: Releases
     tally: Tally = field(default_factory=Tally)
     under_way: int = 0
-    used: int = 0  # the turn in which it was asked last
+    used: int = 0  # the turn in which it was chosen last
     _standings: dict[str, Standing] = field(default_factory=dict)
 
     def standing(self, model: str) -> Standing:
@@ -106,11 +106,13 @@ class Servers:
         return bool(self._told.models) if model is None else model in self._told.models
 
     def choose(self, model: str, tried: Collection[Server]) -> Server | None:
-        """Choose the server to ask next, rather one that is not among those tried."""
+        """Choose the server to ask next, rather one that is not among those tried.
+
+        It has had its turn by that: who chooses at the same moment gets another.
+        """
         with self._lock:
             open_now = [s for s in self.all() if s.standing(model).admits]
-            fresh = [s for s in open_now if s not in tried]
-            return min(fresh or open_now, key=lambda s: (s.under_way, s.used), default=None)
+            return self._least_busy([s for s in open_now if s not in tried] or open_now)
 
     def others(self, model: str, tried: Collection[Server]) -> bool:
         """Tell whether there is a server to ask that is not among those tried."""
@@ -119,7 +121,14 @@ class Servers:
 
     def any(self) -> Server | None:
         """Give a server, whether it is left or not."""
-        return min(self.all(), key=lambda s: (s.under_way, s.used), default=None)
+        with self._lock:
+            return self._least_busy(self.all())
+
+    def _least_busy(self, servers: Collection[Server]) -> Server | None:
+        chosen = min(servers, key=lambda s: (s.under_way, s.used), default=None)
+        if chosen is not None:
+            chosen.used = next(self._turns)
+        return chosen
 
     def any_away(self, model: str) -> bool:
         """Tell whether one is left for now, that may know better when it is back.
@@ -145,7 +154,6 @@ class Servers:
         with self._lock:
             server.under_way += 1
             standing.under_way += 1
-            server.used = next(self._turns)
         started = time.monotonic()
         server.tally.begin()
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -169,6 +170,18 @@ def test_lines_are_handed_on_as_they_come_and_the_last_ones_are_waited_for() -> 
             os.write(handle, text)
         assert log.said() == text.decode(errors="replace").rstrip()
     assert [record.message for record in taken] == ["one", "tw\ufffdo", "three"]
+
+
+def test_a_log_that_cannot_be_written_holds_nobody_up() -> None:
+    def full(record: Record) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    log = RecordLog(full, "here")
+    with log.opened() as handle:
+        for _ in range(200):  # more than a pipe holds
+            os.write(handle, b"x" * 1000 + b"\n")
+        os.write(handle, b"the end\n")
+    assert log.said().endswith("the end")
 
 
 def test_a_log_file_that_cannot_be_written_is_named(start_serve: Any, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import threading
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
 from diffusionad_client.errors import ServeError
@@ -110,7 +110,14 @@ class RecordLog(TritonLog):
             for line in pipe:
                 text = line.rstrip("\r\n")
                 said.append(text)
-                for record in lines.read(text):
-                    self._take(record)
-        for record in lines.end():
-            self._take(record)
+                self._hand_on(lines.read(text))
+        self._hand_on(lines.end())
+
+    def _hand_on(self, records: Iterator[Record]) -> None:
+        """Hand records on. One that cannot be written, to a full disk perhaps, is left out.
+
+        For the pipe must be read on: Triton waits for room in it, and every request for Triton.
+        """
+        for record in records:
+            with suppress(OSError, ValueError):  # the latter of a stream that was closed
+                self._take(record)

@@ -6,6 +6,8 @@ import os
 import re
 import signal
 import socket
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable
 from functools import partial
@@ -290,6 +292,20 @@ def test_explicit_control_under_which_nothing_could_ever_be_loaded_is_refused(
     result = serve("--repository", repository, "--model-control-mode", "explicit")
     assert result.exit_code == 2
     assert "give --load-model, --admin-key-file or both" in result.stderr
+
+
+@pytest.mark.server
+def test_too_few_descriptors_are_named_and_not_taken_for_a_port_that_is_taken(
+    repository: Path,
+) -> None:
+    limit = "import os, resource, sys; resource.setrlimit(resource.RLIMIT_NOFILE, (30, 30)); "
+    limit += "os.execv(sys.executable, [sys.executable, '-m', 'diffusionad_client', *sys.argv[1:]])"
+    command = [sys.executable, "-c", limit, "serve", "--repository", str(repository)]
+    command += ["--grpc-port", "0", "--metrics-port", "0", "--model-config-name", "default"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert "needs more open files at once than this process may have" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_an_address_that_others_can_reach_needs_unsafe_bind(repository: Path) -> None:

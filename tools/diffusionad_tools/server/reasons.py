@@ -20,6 +20,7 @@ _PYTHON_TRACE = re.compile(r"(\\n)*\s*At:.*$")  # the stub's own stack, of no us
 _STATUS = re.compile(
     r"^(Internal|Invalid argument|Not found|Unavailable|Unsupported): (ModelLoadError: )?"
 )
+_NO_DESCRIPTORS = "Too many open files"
 _SHOWN = 3
 
 
@@ -32,6 +33,11 @@ def failure_reason(log: str) -> str | None:
         if len(reasons) > _SHOWN:
             shown.append(f"and {len(reasons) - _SHOWN} more")
         return "; ".join(shown)
+    if _NO_DESCRIPTORS in log:  # before what it leads to: Triton takes a socket for taken then
+        return (
+            "it needs more open files at once than this process may have; raise the limit, "
+            "such as with ulimit -n 1024"
+        )
     for found in filter(None, map(_TAKEN.search, messages)):
         return taken(found["address"], found["protocol"].lower(), int(found["port"]))
     last_words = [m["why"] for line in log.splitlines() if (m := _LAST_WORD.match(line))]

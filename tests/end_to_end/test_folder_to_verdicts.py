@@ -91,7 +91,6 @@ def test_triton_gives_torch_s_figures(
 ) -> None:
     diffusionad("evaluate", data, "--run", run_folder, "--output", tmp_path / "torch.json")
     diffusionad("evaluate", data, "--url", url, "--output", tmp_path / "triton.json")
-    assert load_run(run_folder).config.detector.guidance.weight == 0  # the small step alone
     torch, triton = (
         json.loads((tmp_path / name).read_text()) for name in ("torch.json", "triton.json")
     )

@@ -3,17 +3,19 @@
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 from click.testing import CliRunner
 
 from diffusionad_client.artifacts.bundle import read_bundle
 from diffusionad_client.cli import main
-from diffusionad_client.contract import NETWORK_STEPS
+from diffusionad_client.contract import NETWORK_STEPS, NOISY, NORMAL, PREDICTED_NOISE, Step
 from diffusionad_training.config import Config
 from diffusionad_training.config.settings import changed
 from diffusionad_training.evaluation.scorers import TorchScorer
 from diffusionad_training.export.bundle import export
+from diffusionad_training.export.graphs import export_step
 from diffusionad_training.export.runtime import GraphChain
 from diffusionad_training.fit import sample_sheet, train
 from diffusionad_training.fit.module import TrainingModule
@@ -102,7 +104,19 @@ def test_the_sample_sheet_has_no_columns_of_the_large_step(config: Config) -> No
     assert sheet.shape == (4 * 64, 5 * 64, 3)  # x0, x_ts, x0_s, mask, anomaly map
 
 
-@pytest.mark.long  # in short, `test_folder_to_verdicts`: its preset has no guidance, either
+def test_its_exported_reconstruction_answers_as_torch_does(run: Path, images: torch.Tensor) -> None:
+    model = load_run(run).model
+    with torch.no_grad():
+        noisy, predicted = NoisePrediction(model)(images)
+        expected, _ = Reconstruction(model)(noisy, predicted)
+    session = onnxruntime.InferenceSession(
+        export_step(model, Step.RECONSTRUCTION), providers=["CPUExecutionProvider"]
+    )
+    (found,) = session.run([NORMAL], {NOISY: noisy.numpy(), PREDICTED_NOISE: predicted.numpy()})
+    np.testing.assert_allclose(found, expected.numpy(), atol=1e-5)
+
+
+@pytest.mark.long  # in short, the step that differs most without guidance: right above
 def test_what_is_exported_answers_as_torch_does(run: Path, tmp_path: Path) -> None:
     trained = load_run(run)
     export(trained, tmp_path / "bundle", category="plates")

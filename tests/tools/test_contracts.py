@@ -35,7 +35,6 @@ from diffusionad_tools.server.process import (
     running_server,
 )
 
-ROOT = Path(__file__).resolve().parents[2]
 GAINS = {"1": 0.5, "2": 0.75, "3": 0.25}  # of the model in each version
 LIMITS = Thresholds(accept=0.2, reject=0.3)
 PAUSE_S = 0.005  # between a line's requests, or else nothing is left of a machine to load models
@@ -62,9 +61,9 @@ def old_and_new(
     return repository
 
 
-def test_what_is_written_under_contract_1_is_what_the_shipped_model_had() -> None:
+def test_what_is_written_under_contract_1_is_what_was_written_then() -> None:
     """So tests that publish under contract 1 stand for repositories of then."""
-    shipped = ROOT / "model_repository"
+    shipped = Path(__file__).parent / "golden" / "contract_1"
     first = find_release(shipped, "demo_plate", 1)
     assert first.metadata.contract == 1
     configs = model_config.ensemble_configs(first.metadata, 1, first.step_versions, 1)

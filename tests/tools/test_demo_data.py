@@ -131,7 +131,7 @@ def test_a_defect_differs_from_its_defect_free_twin_inside_its_mask(
     label: str, number: int
 ) -> None:
     item = Item("test", label, number)
-    picture, mask = draw(item, size=SIZE, seed=0)
+    picture, mask = draw(item, size=SIZE, seed=0, product=Product.PLATE)
     twin = render(sample_part(item.generator(0), SIZE))
     difference = np.abs(picture.astype(int) - twin).max(axis=-1)
     assert mask is not None
@@ -144,7 +144,7 @@ def test_a_defect_differs_from_its_defect_free_twin_inside_its_mask(
 def test_a_defect_lies_on_the_metal(label: str) -> None:
     for number in range(8):
         item = Item("test", label, number)
-        _, mask = draw(item, size=SIZE, seed=0)
+        _, mask = draw(item, size=SIZE, seed=0, product=Product.PLATE)
         part = sample_part(item.generator(0), SIZE)
         assert geometry.metal_distance(*part.coordinates())[mask].max() <= part.pixel
 
@@ -248,8 +248,9 @@ def test_a_set_with_clips_has_two_more_classes_on_the_same_plates(tmp_path: Path
 def test_the_folder_has_the_layout_of_mvtec(tmp_path: Path) -> None:
     write(SMALL, tmp_path / "demo")
     expected = {f"train/good/{n:03d}.png" for n in range(3)}
-    expected |= {f"test/{label}/{n:03d}.png" for label in ("good", *DEFECTS) for n in range(2)}
-    expected |= {f"ground_truth/{label}/{n:03d}_mask.png" for label in DEFECTS for n in range(2)}
+    labels = DEFECTS | CLIP_DEFECTS
+    expected |= {f"test/{label}/{n:03d}.png" for label in ("good", *labels) for n in range(2)}
+    expected |= {f"ground_truth/{label}/{n:03d}_mask.png" for label in labels for n in range(2)}
     assert set(contents(tmp_path / "demo")) == expected
 
 
@@ -371,8 +372,9 @@ def test_the_command_writes_the_set_and_says_what_it_holds(tmp_path: Path) -> No
     options = ["--train", "2", "--test-good", "1", "--defective", "1", "--size", "64"]
     result = CliRunner().invoke(main, ["demo-data", str(output), *options])
     assert result.exit_code == 0, result.output
+    defective = len(DEFECTS | CLIP_DEFECTS)
     assert result.output == (
-        f"{output}: 2 good parts to train on; to test on, 1 good and {len(DEFECTS)} defective\n"
+        f"{output}: 2 good parts to train on; to test on, 1 good and {defective} defective\n"
     )
     assert contents(output)
 

@@ -153,7 +153,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
             yield Pair(process, stub(real), stub(fake), server)
 
 
-@pytest.mark.parametrize("version", ["", "2", "7", "x"])
+@pytest.mark.parametrize("version", ["", "1", "7", "x"])
 @pytest.mark.parametrize(
     "model", [MODEL, ENCODED, f"{MODEL}__judgement", "image_decoding_256", "nut", ""]
 )
@@ -175,7 +175,7 @@ def test_what_it_says_of_itself_is_what_triton_says(pair: Pair, method: str) -> 
 ANSWERED = {
     "all outputs": infer_request(outputs=()),
     "some outputs": infer_request(outputs=(contract.VERDICT, contract.SCORE), request_id="abc"),
-    "a version": infer_request(version="2"),
+    "a version": infer_request(version="1"),
     "a file": file_request(grey_file()),
 }
 REFUSED = {
@@ -259,7 +259,7 @@ def test_models_come_and_go_as_on_triton(pair: Pair) -> None:
     same("RepositoryModelUnload", gone, WITH_KEY)
     wait_for(lambda: any(entry.reason == "unloaded" for entry in index().models))
     same("RepositoryIndex", service_pb2.RepositoryIndexRequest(), WITH_KEY)
-    for version in ("", "2", "7"):
+    for version in ("", "1", "7"):
         same("ModelInfer", infer_request(version=version))
         for method in ("ModelReady", "ModelMetadata", "ModelConfig"):
             same(method, getattr(service_pb2, f"{method}Request")(name=MODEL, version=version))

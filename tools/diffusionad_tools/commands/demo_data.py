@@ -64,10 +64,10 @@ def demo_data(
 ) -> None:
     """Write pictures of a made-up product to the new folder OUTPUT.
 
-    The product is a brushed steel plate on a belt: good parts, and parts with
-    a scratch, a dent, a stain or a missing hole, each with the mask of its
-    defect. With --product clip a black clip is pressed into each plate, and
-    parts whose clip is missing or turned are classes of their own. The layout is that of MVTec AD:
+    The product is a brushed steel plate on a belt with a black clip pressed
+    into it: good parts, and parts with a scratch, a dent, a stain, a missing
+    hole, or a clip that is missing or turned, each with the mask of its defect.
+    With --product plate there are no clips. The layout is that of MVTec AD:
 
     \b
       OUTPUT/train/good/000.png

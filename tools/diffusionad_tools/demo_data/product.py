@@ -13,4 +13,4 @@ class Product(StrEnum):
 
 
 # What is made if nothing is said: the product that the shipped model was trained on.
-DEFAULT = Product.PLATE
+DEFAULT = Product.CLIP

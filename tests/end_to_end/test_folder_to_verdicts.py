@@ -54,7 +54,7 @@ def rows(folder: Path) -> list[dict]:
 
 def test_every_good_file_is_scored_and_every_bad_one_named(scored: Path) -> None:
     by_name = {row["image"]: row for row in rows(scored)}
-    assert len(by_name) == 7 + 3
+    assert len(by_name) == 9 + 3
     failed = {name for name, row in by_name.items() if row.get("error")}
     assert failed == {"empty.png", "text.png", "truncated.jpg"}
     assert all(0 <= by_name[name]["score"] <= 1 for name in set(by_name) - failed)
@@ -68,7 +68,7 @@ def test_the_table_says_what_the_lines_say(scored: Path) -> None:
 
 def test_heat_maps_are_pictures(scored: Path) -> None:
     drawn = sorted((scored / "heatmaps").rglob("*.png"))
-    assert len(drawn) == 7
+    assert len(drawn) == 9
     with Image.open(drawn[0]) as picture:
         assert picture.size[0] >= 64
 

@@ -104,6 +104,24 @@ def test_a_server_that_loses_a_process_is_not_ready_until_it_serves_again_at_the
 
 
 @pytest.mark.server
+def test_a_triton_that_crashes_while_it_starts_is_started_again(
+    start_serve: Any, repository: Path
+) -> None:
+    """As Triton 2.51 itself does, now and then, on a machine that has too much to do."""
+    command = start_serve(repository)
+    wait_until(lambda: any(command_line(pid).split("\0")[0].endswith("tritonserver")
+                           for pid in command.descendants()))  # fmt: skip
+    os.kill(process_of(command, ""), signal.SIGABRT)
+    with Client(url_of(command), timeout=30) as client:
+        assert client.inspect(IMAGE).score >= 0
+    command.process.send_signal(signal.SIGTERM)
+    code, stderr = command.finish()
+    assert code == 0
+    assert "killed by signal 6" in stderr
+    assert "not ready, starting Triton again now." in stderr
+
+
+@pytest.mark.server
 @pytest.mark.long
 def test_a_triton_that_stands_still_is_replaced_and_calls_wait_for_the_next(
     start_serve: Any, repository: Path

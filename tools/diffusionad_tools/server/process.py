@@ -46,6 +46,7 @@ __all__ = [
 
 _POLL_S = 0.05
 _ANSWER_S = 1.0  # for "are you ready?"
+_STARTS = 3  # of a server that crashes while it starts
 _KILL_AFTER_S = arguments.EXIT_TIMEOUT_S + 10  # Triton unloads its models after that
 _SHARED_MEMORY = Path("/dev/shm")
 
@@ -142,6 +143,12 @@ class TritonProcess:
         reason = None if self._watch is not None else failure_reason(self._site.log.said())
         return f"Triton stopped: {reason or 'it ' + how_it_ended(status)}"
 
+    @property
+    def has_crashed(self) -> bool:
+        """Whether Triton has ended by a signal, and not by its own decision."""
+        status = self._process.poll()
+        return status is not None and status < 0
+
     def stop(self) -> None:
         """Stop the server and its stubs; leave neither a process nor shared memory behind."""
         if self._process.poll() is None:
@@ -218,11 +225,30 @@ def started_server(settings: ServerSettings) -> Iterator[TritonProcess]:
 def running_server(settings: ServerSettings) -> Iterator[TritonProcess]:
     """Start a server, wait until every model is ready, and stop it at the end.
 
-    Raises `ServeError` if it does not come up.
+    One that crashes on the way is started again, see `Supervisor.run`. Raises `ServeError` if
+    it does not come up.
     """
-    with started_server(settings) as server:
-        server.wait_until_ready()
-        yield server
+    with open_site(settings) as site:
+        server = _ready_server(site)
+        try:
+            yield server
+        finally:
+            server.stop()
+
+
+def _ready_server(site: Site) -> TritonProcess:
+    for left in reversed(range(_STARTS)):
+        server = TritonProcess(site)
+        try:
+            server.wait_until_ready()
+        except BaseException as exc:
+            again = left > 0 and isinstance(exc, ServeError) and server.has_crashed
+            server.stop()
+            if not again:
+                raise
+        else:
+            return server
+    raise AssertionError("the last start returns or raises")
 
 
 def _accepts(path: Path) -> bool:

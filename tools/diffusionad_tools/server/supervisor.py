@@ -71,18 +71,25 @@ class Supervisor:
     def run(self, stop: threading.Event, ready: Callable[[TritonProcess], None]) -> None:
         """Serve until `stop` is set; call `ready` once, when it first is.
 
-        Raises `ServeError` if the server does not come up at first, or has
-        failed too often.
+        Raises `ServeError` if the server refuses to come up at first, or has failed too often.
+        A crash is no refusal: Triton (2.51) aborts now and then while it starts the processes
+        of models on a busy machine, and comes up the next time.
         """
         server = TritonProcess(self._site)
         try:
-            if not server.wait_until_ready(cancelled=stop.is_set):
-                return
+            try:
+                if not server.wait_until_ready(cancelled=stop.is_set):
+                    return
+            except ServeError as exc:
+                if not server.has_crashed:
+                    raise
+                next_one = self._replace(server, str(exc), stop)
+                if next_one is None:
+                    return
+                server = next_one
             ready(server)
             while (fault := self._serve(server, stop)) is not None:
-                server.kill()
-                self._site.keep_log = True
-                next_one = self._start_again(fault, stop)
+                next_one = self._replace(server, fault, stop)
                 if next_one is None:
                     return
                 server = next_one
@@ -98,6 +105,14 @@ class Supervisor:
             if self._loaded is not None:
                 self._loaded.look()
         return None
+
+    def _replace(
+        self, server: TritonProcess, fault: str, stop: threading.Event
+    ) -> TritonProcess | None:
+        """End a server that has failed, and start another; None if `stop` came first."""
+        server.kill()
+        self._site.keep_log = True
+        return self._start_again(fault, stop)
 
     def _start_again(self, fault: str, stop: threading.Event) -> TritonProcess | None:
         """Try until it serves; None if `stop` came first. Raises `ServeError` when it gives up."""

@@ -179,7 +179,7 @@ def test_under_explicit_control_what_was_loaded_is_loaded_again_and_unloading_is
         client.load("nut")
         client.unload("widget")
         triton = process_of(command, "")
-        time.sleep(2.5)  # the list of what is loaded is asked for every second
+        time.sleep(6)  # the list of what is loaded is asked for every second, less often under load
         assert process_of(command, "") == triton
 
         config = repository / "nut__segmentation" / "config.pbtxt"

@@ -64,8 +64,7 @@ def windows_of(batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         corners,
         int(batch["side"]),
     )
-    seen = whole.windowed()
-    return seen.x0, seen.masks
+    return whole.windows.x0, whole.windows.masks
 
 
 def test_anomalies_in_crops_are_as_large_as_in_whole_images(

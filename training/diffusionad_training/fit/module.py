@@ -153,8 +153,9 @@ class TrainingModule(lightning.LightningModule):
         reconstruction, noise_loss = self.model.restoration.train(self.model, images, loss)
         if not segmented:
             return noise_loss, torch.zeros_like(noise_loss)
-        logits = self.model.segment(images.cut(x0), reconstruction, batch["sources"]).float()
-        return noise_loss, losses.mask_loss(images.cut(batch["masks"]), logits, loss)
+        seen = images.windows
+        logits = self.model.segment(seen.x0, reconstruction, batch["sources"]).float()
+        return noise_loss, losses.mask_loss(seen.masks, logits, loss)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Adam with a learning rate for each network, warmed up and decayed as configured."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import torch
@@ -56,14 +57,11 @@ class TrainingImages:
         ]
         return torch.stack(windows)
 
-    def windowed(self) -> TrainingImages:
-        """The windows as images of their own."""
+    @cached_property
+    def windows(self) -> TrainingImages:
+        """The windows as images of their own, of which nothing more is cut."""
         return replace(
-            self,
-            x0=self.cut(self.x0),
-            clean=self.cut(self.clean),
-            masks=self.cut(self.masks),
-            corners=[(0, 0)] * len(self.corners),
+            self, x0=self.cut(self.x0), clean=self.cut(self.clean), masks=self.cut(self.masks)
         )
 
 
@@ -192,7 +190,7 @@ class NormGuided(_OneStep):
         component belongs, no window tells.
         """
         guidance = self.config.guidance
-        seen_s = images.windowed()
+        seen_s = images.windows
         seen_b = images if guidance.large_reduction > 1 else seen_s
         t_s = _random_steps(guidance.small_steps, seen_s.x0)
         t_b = _random_steps(guidance.large_steps, seen_b.x0)
@@ -251,7 +249,7 @@ class OneScale(_OneStep):
         self, model: DiffusionAD, images: TrainingImages, loss: LossConfig
     ) -> tuple[Tensor, Tensor]:
         """Eqs. 1, 6 and 9 at a random small step."""
-        images = images.windowed()
+        images = images.windows
         x0 = images.x0
         t_s = _random_steps(self.config.guidance.small_steps, x0)
         alpha_bar = model.alpha_bar_at(t_s)
@@ -294,7 +292,7 @@ class Autoencoder(Restoration):
         self, model: DiffusionAD, images: TrainingImages, loss: LossConfig
     ) -> tuple[Tensor, Tensor]:
         """Restore images, anomalous ones too, as DRAEM does."""
-        images = images.windowed()
+        images = images.windows
         restored = self._encode(model, images.x0)
         # The weight that clean images have in the diffusion network's loss.
         error = loss.snr_cap * losses.squared_error(

@@ -80,17 +80,13 @@ class AnomalySynthesiser:
         height, width = image.shape[:2]
         part = self._part((height, width), rng, foreground)
         anomalous, mask = image.copy(), np.zeros(image.shape[:2], dtype=np.float32)
-        inside = None if foreground is None else foreground[part]
-        share = self._config.component_share
-        if share and rng.random() < share:
-            changed, place = misplace(image[part], rng, inside)
-            if place.any():
-                anomalous[part], mask[part] = changed, place
-                return Anomaly(anomalous, mask, misplaced=True)
-        anomalous[part], mask[part] = self._anomaly_in(
-            image[part], self._least_contrast(image)[part], rng, inside
+        anomalous[part], mask[part], misplaced = self._anomaly_in(
+            image[part],
+            self._least_contrast(image)[part],
+            rng,
+            None if foreground is None else foreground[part],
         )
-        return Anomaly(anomalous, mask, misplaced=False)
+        return Anomaly(anomalous, mask, misplaced)
 
     def _part(
         self,
@@ -111,13 +107,16 @@ class AnomalySynthesiser:
         least: NDArray[np.float32],
         rng: np.random.Generator,
         foreground: NDArray[np.bool_] | None,
-    ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-        """Make one anomaly anywhere in an image, of the `least` contrast (H, W)."""
-        share = self._config.relocation_share
-        if share and rng.random() < share:
-            anomalous, moved = relocate(image, rng, foreground)
-            if moved.any():
-                return anomalous, moved
+    ) -> tuple[NDArray[np.uint8], NDArray[np.bool_], bool]:
+        """Make one anomaly anywhere in an image, of the `least` contrast (H, W); see `Anomaly`."""
+        for share, change in (
+            (self._config.component_share, misplace),
+            (self._config.relocation_share, relocate),
+        ):
+            if share and rng.random() < share:
+                anomalous, moved = change(image, rng, foreground)
+                if moved.any():
+                    return anomalous, moved, change is misplace
         height, width = image.shape[:2]
         for _ in range(TRIES):
             mask = self._mask(height, width, rng, foreground)
@@ -132,7 +131,7 @@ class AnomalySynthesiser:
             difference = np.abs(anomalous[mask].astype(np.int16) - image[mask])
             if mask.sum() >= MIN_PIXELS and difference.mean() >= least[mask].mean():
                 break
-        return anomalous, mask
+        return anomalous, mask, False
 
     def _least_contrast(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
         """The contrast that an anomaly needs to be seen at each pixel, (H, W), in grey levels."""

@@ -20,7 +20,7 @@ import time
 import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
@@ -32,11 +32,11 @@ from PIL import Image
 
 from diffusionad_client import Client, contract
 from diffusionad_client.contract import Priority
-from diffusionad_tools.benchmarks import resident
 from diffusionad_tools.benchmarks.callers import Call, Callers, Request, callers, soon
 from diffusionad_tools.benchmarks.circumstances import circumstances
 from diffusionad_tools.demo_data.part import sample_part
 from diffusionad_tools.demo_data.rendering import render
+from diffusionad_tools.server import linux
 from diffusionad_tools.server.checks import choose_config
 from diffusionad_tools.server.process import ServerSettings, TritonProcess, running_server
 
@@ -124,13 +124,11 @@ def overload(
         output.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
 
 
-@contextmanager
-def serving(repository: Path) -> Iterator[TritonProcess]:
+def serving(repository: Path) -> AbstractContextManager[TritonProcess]:
     """Serve a repository as `diffusionad serve` does on this machine, with metrics."""
     name = choose_config(repository)
     settings = ServerSettings(repository=repository, config_name=name, metrics_port=0)
-    with running_server(settings) as server:
-        yield server
+    return running_server(settings)
 
 
 def measure(
@@ -254,7 +252,9 @@ def _looking(server: TritonProcess) -> Iterator[_Looks]:
     def look() -> None:
         while not over.wait(_LOOK_EVERY_S):
             looks.waiting |= pending(server.metrics_url)
-            looks.memory.append((time.monotonic(), resident.of_group(server.pid)))
+            # The server and its stubs; what they share counts for each.
+            held = sum(map(linux.resident_bytes, linux.members(server.pid)))
+            looks.memory.append((time.monotonic(), held))
 
     thread = threading.Thread(target=look)
     thread.start()

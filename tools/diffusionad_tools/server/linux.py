@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 STOPPED, ZOMBIE = "T", "Z"
+_PAGE = os.sysconf("SC_PAGE_SIZE")
 _LISTENS = "0A"  # <net/tcp_states.h>: TCP_LISTEN
 
 
@@ -17,6 +18,7 @@ class ProcessState:
 
     letter: str  # R, S, D: lives. T: stopped by a signal. Z: ended, and nobody has asked how
     parent: int
+    group: int
     started: int  # in clock ticks since boot: with the id, a name that is never given twice
     wait_status: int  # of a zombie, as `os.waitpid` gives it; else 0
 
@@ -28,16 +30,32 @@ def read_state(pid: int) -> ProcessState | None:
     except (FileNotFoundError, ProcessLookupError):
         return None
     fields = text.rpartition(")")[2].split()  # the name before it may hold blanks and brackets
-    return ProcessState(fields[0], int(fields[1]), int(fields[19]), int(fields[49]))
+    letter, parent, group = fields[0], int(fields[1]), int(fields[2])
+    return ProcessState(letter, parent, group, int(fields[19]), int(fields[49]))
 
 
 def children(pid: int) -> Iterator[int]:
     """Give the ids of a process's children."""
+    return (child for child, state in _all() if state.parent == pid)
+
+
+def members(group: int) -> Iterator[int]:
+    """Give the ids of the processes in a process group."""
+    return (pid for pid, state in _all() if state.group == group)
+
+
+def _all() -> Iterator[tuple[int, ProcessState]]:
     for entry in os.listdir("/proc"):
-        if entry.isdecimal():
-            state = read_state(int(entry))
-            if state is not None and state.parent == pid:
-                yield int(entry)
+        if entry.isdecimal() and (state := read_state(int(entry))) is not None:
+            yield int(entry), state
+
+
+def resident_bytes(pid: int) -> int:
+    """Read a process's resident memory, shared or its own; 0 if it is gone."""
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE
+    except (FileNotFoundError, ProcessLookupError, IndexError):
+        return 0
 
 
 def command_line(pid: int) -> list[str]:

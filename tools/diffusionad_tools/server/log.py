@@ -13,12 +13,22 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from diffusionad_client.errors import ServeError
 from diffusionad_tools.server.triton_lines import Record, TritonLines
 
 _REMEMBERED = 2000  # lines; a start prints some hundreds
 _LAST_LINES_S = 2.0  # to read what a server that has ended left in its pipe
+
+
+def append_to(path: Path) -> BinaryIO:
+    """Open a file of `--log-file` for writing at its end. Raises `ServeError`."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path.open("ab")
+    except OSError as exc:
+        raise ServeError(f"--log-file {path}: cannot be written: {exc.strerror}") from exc
 
 
 class TritonLog(ABC):
@@ -51,12 +61,7 @@ class FileLog(TritonLog):
     @contextmanager
     def opened(self) -> Iterator[int]:
         """Open the file for writing at its end. Raises `ServeError`."""
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            log = self.path.open("ab")
-        except OSError as exc:
-            raise ServeError(f"--log-file {self.path}: cannot be written: {exc.strerror}") from exc
-        with log:
+        with append_to(self.path) as log:
             self._start = log.tell()
             yield log.fileno()
 

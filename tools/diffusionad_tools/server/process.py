@@ -46,7 +46,7 @@ __all__ = [
 
 _POLL_S = 0.05
 _ANSWER_S = 1.0  # for "are you ready?"
-_STARTS = 3  # of a server that crashes while it starts
+_STARTS = 3  # of a server that does not come up
 _KILL_AFTER_S = arguments.EXIT_TIMEOUT_S + 10  # Triton unloads its models after that
 _SHARED_MEMORY = Path("/dev/shm")
 
@@ -79,6 +79,12 @@ class TritonProcess:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # Ctrl-C reaches us alone; we stop the server in order
             )
+
+    def __enter__(self) -> TritonProcess:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
 
     @property
     def grpc_url(self) -> str:
@@ -213,12 +219,8 @@ class TritonProcess:
 @contextmanager
 def started_server(settings: ServerSettings) -> Iterator[TritonProcess]:
     """Start a server, which may not be ready yet, and stop it at the end."""
-    with open_site(settings) as site:
-        server = TritonProcess(site)
-        try:
-            yield server
-        finally:
-            server.stop()
+    with open_site(settings) as site, TritonProcess(site) as server:
+        yield server
 
 
 @contextmanager
@@ -228,27 +230,35 @@ def running_server(settings: ServerSettings) -> Iterator[TritonProcess]:
     One that crashes on the way is started again, see `Supervisor.run`. Raises `ServeError` if
     it does not come up.
     """
-    with open_site(settings) as site:
-        server = _ready_server(site)
-        try:
-            yield server
-        finally:
-            server.stop()
+    with open_site(settings) as site, ready_server(site, _has_crashed) as server:
+        yield server
 
 
-def _ready_server(site: Site) -> TritonProcess:
-    for left in reversed(range(_STARTS)):
-        server = TritonProcess(site)
+def ready_server(
+    site: Site, goes_on: Callable[[TritonProcess], bool], *, again: Sequence[str] | None = None
+) -> TritonProcess:
+    """Start a server, and wait until every model is ready.
+
+    Of one that does not come up, `goes_on` says whether another is started in its place, three
+    in all. Raises `ServeError` if none comes up.
+    """
+    left = _STARTS
+    while True:
+        server = TritonProcess(site, again=again)
         try:
             server.wait_until_ready()
         except BaseException as exc:
-            again = left > 0 and isinstance(exc, ServeError) and server.has_crashed
+            left -= 1
+            another = left > 0 and isinstance(exc, ServeError) and goes_on(server)
             server.stop()
-            if not again:
+            if not another:
                 raise
         else:
             return server
-    raise AssertionError("the last start returns or raises")
+
+
+def _has_crashed(server: TritonProcess) -> bool:
+    return server.has_crashed
 
 
 def _accepts(path: Path) -> bool:

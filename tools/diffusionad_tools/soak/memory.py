@@ -7,26 +7,15 @@ then used again. The slope is that of a line through each life, one for all.
 
 from __future__ import annotations
 
-import os
 import statistics
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-_PAGE = os.sysconf("SC_PAGE_SIZE")
 _MIB = 1 << 20
 _BEGINNING = 0.3  # share of a life
 # More growth than this over the whole soak is no noise.
 ALLOWED_SHARE, ALLOWED_MIB = 0.05, 32.0
-
-
-def resident_bytes(pid: int) -> int:
-    """Read a process's resident memory; 0 if it is gone."""
-    try:
-        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE
-    except (FileNotFoundError, ProcessLookupError, IndexError):
-        return 0
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from diffusionad_client.contract import encoded_model
-from diffusionad_client.errors import ServeError
 from diffusionad_client.sdk.client import Client
 from diffusionad_client.sdk.connection import Connection
 from diffusionad_tools.errors import ReleaseError
@@ -20,13 +19,16 @@ from diffusionad_tools.release.rollout import Fleet, RollOut
 from diffusionad_tools.release.thresholds import set_thresholds
 from diffusionad_tools.server import linux
 from diffusionad_tools.server.checks import choose_config
-from diffusionad_tools.server.process import ExplicitControl, ServerSettings, TritonProcess
+from diffusionad_tools.server.process import (
+    ExplicitControl,
+    ServerSettings,
+    TritonProcess,
+    ready_server,
+)
 from diffusionad_tools.server.site import Site, open_site
 from diffusionad_tools.soak.tally import Expected
 
 _LOAD_S = 300.0
-# Triton 2.51 may abort while it starts on a machine that has far too much to do.
-_STARTS = 3
 
 
 class Plant:
@@ -77,19 +79,15 @@ class Plant:
         self._server.stop()
 
     def _start(self) -> TritonProcess:
-        for left in reversed(range(_STARTS)):
-            server = TritonProcess(self._site, again=self._forms if self.lives else None)
-            try:
-                server.wait_until_ready()
-            except BaseException as exc:
-                server.kill()
-                if left and isinstance(exc, ServeError):  # as `serve` goes on
-                    self.failed_starts += 1
-                    continue
-                raise
-            self.lives += 1
-            break
+        again = self._forms if self.lives else None
+        server = ready_server(self._site, self._goes_on, again=again)
+        self.lives += 1
         return server
+
+    def _goes_on(self, _: TritonProcess) -> bool:
+        """Try again, as `serve` does: Triton 2.51 may abort where there is far too much to do."""
+        self.failed_starts += 1
+        return True
 
 
 @contextmanager

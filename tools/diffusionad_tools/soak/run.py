@@ -16,8 +16,9 @@ from typing import Any
 
 from diffusionad_client.errors import DiffusionADError, SourceError
 from diffusionad_client.sdk.client import Client
+from diffusionad_tools.server.linux import resident_bytes
 from diffusionad_tools.soak import loads
-from diffusionad_tools.soak.memory import Growth, Memory, resident_bytes
+from diffusionad_tools.soak.memory import Growth, Memory
 from diffusionad_tools.soak.plant import Plant, golden_run, open_plant
 from diffusionad_tools.soak.tally import Expected, Tally
 

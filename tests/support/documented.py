@@ -22,6 +22,8 @@ from pathlib import Path
 
 from waiting import wait_for
 
+from diffusionad_tools.server import linux
+
 ROOT = Path(__file__).parents[2]
 PAGES = [
     *(
@@ -141,8 +143,5 @@ def stop(processes: list[int]) -> None:
 
 def is_running(process: int) -> bool:
     """Whether a process has not ended yet, whether or not somebody has taken note of its end."""
-    try:
-        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return False
-    return state != "Z"
+    state = linux.read_state(process)
+    return state is not None and state.letter != linux.ZOMBIE

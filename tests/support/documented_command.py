@@ -10,9 +10,9 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
+
+from waiting import wait_for
 
 from diffusionad_client.local_server import READY_PREFIX
 
@@ -54,7 +54,7 @@ def serve(words: list[str]) -> int:
         process = subprocess.Popen([*COMMAND, *words, *ports], stdout=file, stderr=file)
     with Path(os.environ["DOCUMENTED_STARTED"]).open("a") as started:
         started.write(f"{process.pid}\n")
-    wait_for(lambda: READY_PREFIX in log.read_text() or process.poll() is not None)
+    wait_for(lambda: READY_PREFIX in log.read_text() or process.poll() is not None, PATIENCE_S)
     if process.poll() is not None:
         sys.stderr.write(log.read_text())
         return process.returncode or 1
@@ -71,19 +71,11 @@ def watch(words: list[str]) -> int:
 
     with log.open("w") as file:
         process = subprocess.Popen([*COMMAND, *words], stderr=file)
-    wait_for(lambda: has_results() or process.poll() is not None)
+    wait_for(lambda: has_results() or process.poll() is not None, PATIENCE_S)
     process.send_signal(signal.SIGINT)
     code = process.wait(PATIENCE_S)
     sys.stderr.write(log.read_text())
     return 0 if code == INTERRUPTED else code or 1
-
-
-def wait_for(condition: Callable[[], object]) -> None:
-    end = time.monotonic() + PATIENCE_S
-    while not condition():
-        if time.monotonic() > end:
-            raise SystemExit(f"not so within {PATIENCE_S:g} s")
-        time.sleep(0.05)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 import threading
 from collections.abc import Iterator
@@ -12,9 +13,9 @@ from typing import Any, TextIO
 import click
 
 from diffusionad_client.commands.log_lines import json_line
-from diffusionad_client.errors import DiffusionADError, ServeError
+from diffusionad_client.errors import DiffusionADError
 from diffusionad_client.local_server import READY_PREFIX
-from diffusionad_tools.server.log import RecordLog
+from diffusionad_tools.server.log import RecordLog, append_to
 from diffusionad_tools.server.triton_lines import Record
 
 _OURS, _TRITONS = "serve", "triton"  # the values of `source`
@@ -98,10 +99,5 @@ def open_log(log_format: str, log_file: Path | None) -> Iterator[ServeLog]:
     elif log_file is None:
         yield JsonServeLog(None, "among the lines here")
     else:
-        try:
-            log_file.parent.mkdir(parents=True, exist_ok=True)
-            file = log_file.open("a", encoding="utf-8")
-        except OSError as exc:
-            raise ServeError(f"--log-file {log_file}: cannot be written: {exc.strerror}") from exc
-        with file:
+        with io.TextIOWrapper(append_to(log_file), encoding="utf-8") as file:
             yield JsonServeLog(file, str(log_file))

@@ -68,6 +68,7 @@ def soak(
       diffusionad soak images/test --repository model_repository --minutes 60
     """
     from diffusionad_client.errors import SourceError
+    from diffusionad_client.files import write_aside
     from diffusionad_client.folders import find_images
     from diffusionad_tools.soak.run import SoakSettings
     from diffusionad_tools.soak.run import soak as run
@@ -81,7 +82,7 @@ def soak(
     result = run(repository, found, settings, partial(click.echo, err=True), category=model)
     document = json.dumps(result.to_document(), indent=2)
     if report is not None:
-        report.write_text(document + "\n", encoding="utf-8")
+        write_aside(report, f"{document}\n".encode())
     if as_json:
         click.echo(document)
     else:

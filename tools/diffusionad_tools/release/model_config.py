@@ -44,9 +44,8 @@ DECODERS = 2  # processes, each decodes one image at a time; they add up to the 
 SERVED_BEFORE = "diffusionad_served_before"
 _REMEMBERED = 20  # a line that goes to and fro between two releases must not grow its file
 
-FIRST_STEP = next(
-    iter(NETWORK_STEPS)
-)  # where requests wait; what has got past it is worth finishing
+# Where requests wait; what has got past it is worth finishing.
+FIRST_STEP = next(iter(NETWORK_STEPS))
 _PARAMETERS = {  # strings, whatever they mean
     "intra_op_thread_count": "0",  # as many threads as there are cores
     # Of the Python backend, on which the embedded server's runs: leave on the

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tritonclient.grpc import model_config_pb2 as pb
 
-from diffusionad_client.artifacts.bundle import METADATA_FILE, REFERENCES_FILE, SIGNATURE_FILE
+from diffusionad_client.artifacts.bundle import REFERENCES_FILE
 from diffusionad_client.contract import step_models
 from diffusionad_tools.release import durable, model_config
 from diffusionad_tools.release.repository import (
@@ -26,9 +26,10 @@ from diffusionad_tools.release.repository import (
     config_files,
     versions,
 )
+from diffusionad_tools.release.signatures import SIGNED_FILES
 
 _GRAPH_FILES = {GRAPH_FILE, REFERENCES_FILE}
-_RELEASE_FILES = {RELEASE_FILE, SIGNATURE_FILE, METADATA_FILE}
+_RELEASE_FILES = {RELEASE_FILE, *SIGNED_FILES}
 
 KEEP = 3  # releases of a category: the served one, the one before it, one more
 

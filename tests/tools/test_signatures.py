@@ -417,3 +417,54 @@ def test_a_server_says_whose_signature_it_has_found(
     result = command("serve", "--repository", repository, "--trusted-key", plant.public, *ports)
     assert f"signed with {plant.key.fingerprint}." in result.stderr
     assert "far enough" in result.stderr
+
+
+def listed(repository: Path, *options: object) -> list[Any]:
+    said = command("release", "list", "--repository", repository, "--json", *options)
+    assert said.exit_code == 0, said.output
+    rows: list[Any] = json.loads(said.stdout)
+    return rows
+
+
+def test_the_list_says_who_signed_and_with_a_trusted_key_whether_that_is_so(
+    signed: Bundle, plant: Keys, new_key: Any, make_bundle: Any, add_ungated: Any, repository: Path
+) -> None:
+    add_ungated(signed, repository)
+    add_ungated(make_bundle(thresholds=Thresholds(accept=0.1, reject=0.3)), repository)
+    first, second = listed(repository)
+    assert (first["signed_by"], second["signed_by"]) == (plant.key.fingerprint, None)
+    assert first["signature_verified"] is None
+    assert first["signature_problems"] == []
+
+    first, second = listed(repository, "--trusted-key", plant.public)
+    assert (first["signature_verified"], second["signature_verified"]) == (True, False)
+    assert "is not signed" in second["signature_problems"][0]
+    first, _ = listed(repository, "--trusted-key", new_key("other.key").public)
+    assert first["signature_verified"] is False
+
+    plain = command("release", "list", "--repository", repository).stdout.splitlines()
+    assert "signed by" in plain[0]
+    assert plant.key.fingerprint in plain[1]
+    assert "nobody" in plain[2]
+    said = command("release", "list", "--repository", repository, "--trusted-key", plant.public)
+    assert f"{plant.key.fingerprint} " in said.stdout
+    assert "nobody (see below)" in said.stdout
+    assert "widget version 2: is not signed" in said.stderr
+
+
+def test_the_list_shows_a_forged_or_broken_signature_and_all_other_releases(
+    signed: Bundle, plant: Keys, make_bundle: Any, add_ungated: Any, repository: Path
+) -> None:
+    add_ungated(signed, repository)
+    add_ungated(make_bundle(category="bolt"), repository)
+    path = signatures.folder_of(repository, find_release(repository, "widget"))
+    edit(path / signatures.SIGNATURE_FILE, files={})
+    _, widget = listed(repository, "--trusted-key", plant.public)
+    assert (widget["signed_by"], widget["signature_verified"]) == (plant.key.fingerprint, False)
+    assert "altered after" in widget["signature_problems"][0]
+
+    (path / signatures.SIGNATURE_FILE).write_text("{")
+    bolt, widget = listed(repository)
+    assert (bolt["category"], bolt["signature_problems"]) == ("bolt", [])
+    assert widget["signed_by"] is None
+    assert "not a signature" in widget["signature_problems"][0]

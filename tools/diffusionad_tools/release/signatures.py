@@ -197,6 +197,16 @@ def signature_problems(repository: Path, release: Release, trusted: TrustedKeys)
         yield f"{what}: {exc}"
 
 
+def signer(repository: Path, release: Release) -> str | None:
+    """Name the key that a release says it is signed with; None if it is not signed.
+
+    Anybody can write a name: `signature_problems` holds it against a key. Raises `SignatureError`
+    if the file cannot be read.
+    """
+    path = folder_of(repository, release) / SIGNATURE_FILE
+    return read_signature(path).key if path.exists() else None
+
+
 def require_signed(repository: Path, release: Release, trusted: TrustedKeys | None) -> None:
     """Raise `SignatureError` unless a trusted key, if there are any, signed a release."""
     problems = [] if trusted is None else list(signature_problems(repository, release, trusted))

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, TypeVar
 
 import click
 
 from diffusionad_client.commands.options import SECONDS, SECONDS_OR_NONE, json_option
 from diffusionad_client.local_server import STARTUP_S
 from diffusionad_tools.release.staging import WAIT_S
+
+Command = TypeVar("Command", bound=Callable[..., Any])
 
 repository = click.option(
     "--repository",
@@ -38,16 +42,23 @@ ready_timeout = click.option(
     show_default=True,
     help="Seconds for the models to load on the embedded Triton.",
 )
-trusted_keys = click.option(
-    "--trusted-key",
-    "trusted_keys",
-    multiple=True,
-    type=click.Path(dir_okay=False, path_type=Path),
-    envvar="DIFFUSIONAD_TRUSTED_KEYS",
-    metavar="FILE",
-    help="Take only releases that this public key signed. May be repeated: any of them will do. "
-    "[env: DIFFUSIONAD_TRUSTED_KEYS, separated by colons]",
-)
+
+
+def _trusted_keys(purpose: str) -> Callable[[Command], Command]:
+    return click.option(
+        "--trusted-key",
+        "trusted_keys",
+        multiple=True,
+        type=click.Path(dir_okay=False, path_type=Path),
+        envvar="DIFFUSIONAD_TRUSTED_KEYS",
+        metavar="FILE",
+        help=f"{purpose} May be repeated: any of them will do. "
+        "[env: DIFFUSIONAD_TRUSTED_KEYS, separated by colons]",
+    )
+
+
+trusted_keys = _trusted_keys("Take only releases that this public key signed.")
+trusted_keys_to_show = _trusted_keys("Say of each release whether this public key signed it.")
 signing_key = click.option(
     "--key",
     "key_file",

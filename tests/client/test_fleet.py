@@ -338,6 +338,24 @@ def test_a_name_stands_for_all_of_its_addresses(
         assert fleet[0].url not in {client.inspect(IMAGE, **SMALL).server for _ in range(6)}
 
 
+@pytest.mark.long
+def test_an_address_that_a_name_has_got_takes_load_within_ten_seconds(
+    fleet: list[FakeServer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the client's own times; the test above has shorter ones."""
+    ports = [int(server.url.rpartition(":")[2]) for server in fleet]
+    answers = ports[:2]
+
+    def look_up(host: str, port: int, **options: Any) -> list[Any]:
+        return [(socket.AF_INET, 1, 6, "", ("127.0.0.1", p)) for p in answers]
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    with Client("triton.plant:8001") as client:
+        assert {client.inspect(IMAGE, **SMALL).server for _ in range(4)} == set(urls(fleet[:2]))
+        answers.append(ports[2])
+        wait_for(lambda: client.inspect(IMAGE, **SMALL).server == fleet[2].url, 10)
+
+
 def test_a_resolver_that_hangs_keeps_no_server_from_being_taken_back(
     fleet: list[FakeServer], monkeypatch: pytest.MonkeyPatch
 ) -> None:

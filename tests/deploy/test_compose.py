@@ -79,8 +79,15 @@ def test_strangers_reach_the_gateway_and_nothing_else(services: dict[str, Any]) 
     assert services["triton"]["networks"] == ["inside"]
 
 
-def test_prometheus_asks_where_triton_counts(services: dict[str, Any]) -> None:
+def test_prometheus_asks_where_each_triton_counts(services: dict[str, Any]) -> None:
     scraped = yaml.safe_load((COMPOSE / "prometheus.yml").read_text("utf-8"))["scrape_configs"]
-    assert scraped[0]["static_configs"][0]["targets"] == ["triton:8002"]
+    (looked_up,) = scraped[0]["dns_sd_configs"]
+    assert (looked_up["names"], looked_up["type"]) == (["triton"], "A")
     assert scraped[0]["job_name"] == "diffusionad"
-    assert "--metrics-port=8002" in services["triton"]["command"]
+    assert f"--metrics-port={looked_up['port']}" in services["triton"]["command"]
+
+
+def test_there_may_be_several_tritons(services: dict[str, Any]) -> None:
+    """None has a name or a port of its own on the machine, and the gateway looks up the name."""
+    assert not {"container_name", "ports", "hostname"} & set(services["triton"])
+    assert re.search(r"resolver [\d.]+ valid=5s;", (COMPOSE / "site.conf").read_text("utf-8"))

@@ -4,25 +4,19 @@ from __future__ import annotations
 
 import json
 import shutil
-import threading
-import time
-from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, closing, contextmanager
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager, closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from click.testing import CliRunner, Result
-from PIL import Image
+from two_releases import GAINS, Traffic, fill, traffic
 
 from diffusionad_client import contract
-from diffusionad_client.artifacts.metadata import Thresholds
 from diffusionad_client.cli import main
 from diffusionad_client.contract import NETWORK_STEPS
-from diffusionad_client.pages import pictures
 from diffusionad_client.sdk.admin_key import ensure_admin_key
 from diffusionad_client.sdk.client import Client
 from diffusionad_client.sdk.transports.grpc import GrpcTransport
@@ -36,10 +30,6 @@ from diffusionad_tools.server.process import (
     TritonProcess,
     running_server,
 )
-
-GAINS = {"1": 0.5, "2": 0.75}
-PAUSE_S = 0.005  # between a line's requests, or else nothing is left of a machine to load models
-LIMITS = {"1": Thresholds(accept=0.2, reject=0.3), "2": Thresholds(accept=0.25, reject=0.35)}
 
 
 def release(*arguments: object) -> Result:
@@ -55,14 +45,6 @@ def named_by_the_steps(repository: Path) -> set[tuple[int, ...]]:
 def repository(make_bundle: Any, publish_ungated: Any, handmade_model: Any, tmp_path: Path) -> Path:
     """Holds versions 1 and 2 of "widget", and serves 1."""
     return fill(tmp_path / "repository", make_bundle, publish_ungated, handmade_model)
-
-
-def fill(repository: Path, make_bundle: Any, publish_ungated: Any, handmade_model: Any) -> Path:
-    for version, gain in GAINS.items():
-        bundle = make_bundle(model=handmade_model(gain=gain), thresholds=LIMITS[version])
-        publish_ungated(bundle, repository, encoded=True)
-    promote(repository, "widget", 1)
-    return repository
 
 
 def test_steps_serve_the_old_release_too_until_every_server_has_the_new_one(
@@ -139,55 +121,9 @@ def plant(
         yield Plant(repository, key_file, line, copy, distant_line)
 
 
-@dataclass
-class Traffic:
-    """What a line got for its requests: how many answers of each version, and what went wrong."""
-
-    answers: Counter[tuple[str, bool]] = field(default_factory=Counter)  # version, encoded
-    wrong: list[str] = field(default_factory=list)
-
-
-@contextmanager
-def traffic(server: TritonProcess, handmade_model: Any) -> Iterator[Traffic]:
-    """Score from four threads, all the time and without retries, while the context lasts.
-
-    One of them sends a file, which the server decodes.
-    """
-    (image,) = handmade_model().images(1)
-    file = pictures.png(Image.fromarray(image))
-    expected = {v: handmade_model(gain=gain).answer(image)[0] for v, gain in GAINS.items()}
-    found = Traffic()
-    over = threading.Event()
-
-    def score(encoded: bool) -> None:
-        with Client(server.grpc_url, "widget", retry=False) as client:
-            while not over.is_set():
-                try:
-                    answer = client.inspect(
-                        file if encoded else image,
-                        anomaly_map=False,
-                        reconstruction=False,
-                        decode="server" if encoded else None,
-                    )
-                except Exception as exc:  # whatever it is, a part was lost
-                    found.wrong.append(repr(exc))
-                    continue
-                found.answers[answer.version, encoded] += 1
-                if answer.thresholds != LIMITS[answer.version] or not np.isclose(
-                    answer.score, expected[answer.version], atol=1e-5
-                ):
-                    found.wrong.append(f"an answer of two releases: {answer}")
-                time.sleep(PAUSE_S)
-
-    threads = [threading.Thread(target=score, args=(number == 0,)) for number in range(4)]
-    for thread in threads:
-        thread.start()
-    try:
-        yield found
-    finally:
-        over.set()
-        for thread in threads:
-            thread.join()
+def line_traffic(server: TritonProcess, handmade_model: Any) -> AbstractContextManager[Traffic]:
+    """Four threads without retries, of which one sends files."""
+    return traffic([server.grpc_url], handmade_model, threads=4, files=1, retry=False)
 
 
 @pytest.fixture
@@ -215,7 +151,7 @@ def test_no_request_is_lost_while_a_server_is_promoted_and_rolled_back(
     plant: Plant, handmade_model: Any, met_by_loads: list[list[str]]
 ) -> None:
     assert find_release(plant.repository, "widget").version == 1
-    with traffic(plant.line, handmade_model) as found:
+    with line_traffic(plant.line, handmade_model) as found:
         promoted = plant.release("promote", "widget", 2)
         steps_then = named_by_the_steps(plant.repository)
         back = plant.release("rollback", "widget", "--json")
@@ -239,8 +175,8 @@ def test_no_request_is_lost_while_a_server_is_promoted_and_rolled_back(
     assert met_by_loads == [[]] * 4
 
     assert found.wrong == []
-    assert set(found.answers) == {(v, encoded) for v in GAINS for encoded in (False, True)}
-    assert found.answers.total() > 50
+    assert set(found.by_release()) == {(v, encoded) for v in GAINS for encoded in (False, True)}
+    assert len(found.answers) > 50
 
 
 @pytest.mark.server
@@ -307,7 +243,7 @@ def test_a_server_outlives_changes_that_follow_each_other_without_pause(
 ) -> None:
     back = plant.release("promote", "widget", 1)
     assert back.exit_code == 0, back.output
-    with traffic(plant.line, handmade_model) as found:
+    with line_traffic(plant.line, handmade_model) as found:
         for version in (2, 1) * 6:
             changed = plant.release("promote", "widget", version)
             assert changed.exit_code == 0, changed.output

@@ -3,7 +3,7 @@
 One channel a server, and the server with the fewest calls under way is asked
 next (docs/decisions/0023). One that fails is left, looked at in the
 background, and taken back when it says that it is ready; a host's name is
-looked up anew every 30 seconds and when one of its servers is left.
+looked up anew every 5 seconds and when one of its servers is left.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from diffusionad_client.sdk.stats import ServerStats, Tally
 from diffusionad_client.sdk.steps import Alongside, Pause, Resolve, Steps, ask, together
 from diffusionad_client.sdk.transports.base import Transport
 
-RESOLVE_EVERY_S = 30.0
+RESOLVE_EVERY_S = 5.0  # a new server of a fleet is to take load within 10 s
 RESOLVE_S = 5.0  # for one look-up, and until a name of which nothing was found is tried again
 LOOK_S = 1.0  # for the answer of a server that was left
 _TICK_S = 0.1

@@ -23,6 +23,7 @@ from diffusionad_tools.server.process import (
     ServerSettings,
     TritonProcess,
 )
+from diffusionad_tools.server.service_manager import tell_ready
 from diffusionad_tools.server.site import Site, open_site
 from diffusionad_tools.server.stopping import stop_requests
 from diffusionad_tools.server.supervisor import MAX_RESTARTS, WITHIN_S, Restarts, Supervisor
@@ -149,9 +150,9 @@ def serve(
 ) -> None:
     """Serve a model repository with an embedded Triton Inference Server.
 
-    When its models are ready, prints its gRPC address on standard output. Should
-    a process of the server die, everything is started again on the same ports.
-    Stop it with Ctrl-C.
+    When its models are ready, prints its gRPC address on standard output, and
+    tells systemd so in a unit of Type=notify. Should a process of the server die,
+    everything is started again on the same ports. Stop it with Ctrl-C.
 
     \b
     Example:
@@ -218,6 +219,7 @@ def _announce(site: Site, server: TritonProcess, log: ServeLog) -> None:
             f"--url {server.grpc_url} and the admin key's file."
         )
     log.ready(server.grpc_url)
+    tell_ready()
 
 
 def _config_name(repository: Path, wanted: str | None, log: ServeLog) -> str | None:

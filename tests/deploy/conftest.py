@@ -132,6 +132,12 @@ def put_here(argument: str, places: dict[str, str]) -> str:
     return argument
 
 
+@pytest.fixture(scope="session")
+def in_place() -> Callable[[str, dict[str, str]], str]:
+    """Puts a container's argument into terms of this machine."""
+    return put_here
+
+
 @contextmanager
 def deployed(container: Any, folder: Path, places: dict[str, str]) -> Iterator[Deployed]:
     """Start what a container runs, with a real Triton, and wait until it listens."""

@@ -59,7 +59,7 @@ def test_every_file_that_is_mounted_is_there_and_every_variable_is_explained(
     services: dict[str, Any],
 ) -> None:
     example = (COMPOSE / "env.example").read_text("utf-8")
-    text = (COMPOSE / "compose.yaml").read_text("utf-8")
+    text = "".join((COMPOSE / f"{name}.yaml").read_text("utf-8") for name in ("compose", "verify"))
     for name in re.findall(r"\$\{(\w+)", text):
         assert f"\n{name}=" in example, name
     for service in services.values():
@@ -91,3 +91,41 @@ def test_there_may_be_several_tritons(services: dict[str, Any]) -> None:
     """None has a name or a port of its own on the machine, and the gateway looks up the name."""
     assert not {"container_name", "ports", "hostname"} & set(services["triton"])
     assert re.search(r"resolver [\d.]+ valid=5s;", (COMPOSE / "site.conf").read_text("utf-8"))
+
+
+def test_triton_waits_until_its_models_are_verified(
+    services: dict[str, Any], render: Callable[..., list[Any]]
+) -> None:
+    """With the command of the chart's init container, which another test runs."""
+    verifying = yaml.safe_load((COMPOSE / "verify.yaml").read_text("utf-8"))["services"]
+    assert set(verifying["triton"]["depends_on"]) == {"verify"}
+    pod = next(
+        d["spec"]["template"]["spec"]
+        for d in render("gpu")
+        if d["kind"] == "Deployment" and d["metadata"]["name"] == "plant"
+    )
+    (container,) = pod["initContainers"]
+    verify = verifying["verify"]
+    assert [*verify["entrypoint"], *verify["command"]] == [
+        *container["command"],
+        *container["args"],
+    ]
+    assert (verify["read_only"], verify["cap_drop"]) == (True, ["ALL"])
+    assert verify["volumes"][0] == services["triton"]["volumes"][0]
+
+
+def test_the_documented_container_is_started_as_that_of_compose(services: dict[str, Any]) -> None:
+    page = (ROOT / "docs" / "serving.md").read_text("utf-8").replace("\\\n", "")
+    (run,) = re.findall(r"^docker run .*", page, re.MULTILINE)
+    (build,) = re.findall(r"^docker build .*", page, re.MULTILINE)
+    outside, name, inside = run.partition(" diffusionad-triton ")
+    assert f"--tag{name}" in build
+    triton = services["triton"]
+    options = [word.split(":diffusionad-key=")[0] for word in inside.split() if word[:2] == "--"]
+    known = [filled_in(word).split(":diffusionad-key=")[0] for word in triton["command"]]
+    assert len(options) == 6
+    assert set(options) <= set(known)
+    assert triton["read_only"]
+    for words in ("--read-only", "--tmpfs /tmp", "--shm-size 1g", "--cap-drop ALL"):
+        assert words in outside
+    assert f"{triton['volumes'][1].partition(':')[2]} " in f"{outside} "

@@ -139,6 +139,8 @@ def test_the_cpu_image_serves_as_a_stranger_on_files_that_nobody_can_write(
         assert "Read-only file system" in run("touch", "/opt/diffusionad/x").stderr
         assert "Read-only file system" in run("touch", "/models/x").stderr
         assert run("id", "-u").stdout.strip() == "10001"
+        made = run("diffusionad", "release", "keygen", "/tmp/release.key")  # so it can verify, too
+        assert made.returncode == 0, made.stderr
         arguments = [f"--grpc-port={port}", "--metrics-port=0", "--model-config-name=default"]
         command = contained(root, models, config, *config["Entrypoint"], *config["Cmd"], *arguments)
         server = subprocess.Popen(

@@ -18,7 +18,8 @@ RUN python3 -m venv /build && /build/bin/pip install --no-cache-dir build \
     && /build/bin/python -m build --wheel --outdir /wheels /src/client \
     && /build/bin/python -m build --wheel --outdir /wheels /src/tools \
     && python3 -m venv --without-pip /opt/diffusionad \
-    && /build/bin/pip --python /opt/diffusionad/bin/python install --no-cache-dir /wheels/*.whl
+    && /build/bin/pip --python /opt/diffusionad/bin/python install --no-cache-dir \
+        /wheels/diffusionad_client-*.whl "$(echo /wheels/diffusionad_tools-*.whl)[signing]"
 
 FROM ${BASE}
 # libpython is what Triton runs its models' processes with.

@@ -195,12 +195,9 @@ def serve(
 
 def _verify(repository: Path, trusted_keys: tuple[Path, ...], log: ServeLog) -> None:
     from diffusionad_tools.release.keys import read_trusted_keys
-    from diffusionad_tools.release.verify import verify  # takes its time, and few ask for it
+    from diffusionad_tools.release.verify import verified  # takes its time, and few ask for it
 
-    trusted = read_trusted_keys(trusted_keys)
-    count = verify(repository, trusted)
-    signed = "" if trusted is None else f", signed with {trusted}"
-    log.say(f"Verified: the graphs of {count} categories are those that were published{signed}.")
+    log.say(verified(repository, read_trusted_keys(trusted_keys)))
 
 
 def _announce(site: Site, server: TritonProcess, log: ServeLog) -> None:

@@ -40,6 +40,13 @@ def verify(repository: Path, trusted: TrustedKeys | None = None) -> int:
     )
 
 
+def verified(repository: Path, trusted: TrustedKeys | None) -> str:
+    """Check as `verify` does, and say what was found to be as it must be."""
+    count = verify(repository, trusted)
+    signed = "" if trusted is None else f", signed with {trusted}"
+    return f"Verified: the graphs of {count} categories are those that were published{signed}."
+
+
 def _problems(repository: Path, category: str, trusted: TrustedKeys | None) -> Iterator[str]:
     try:
         problems = category_problems(repository, category)

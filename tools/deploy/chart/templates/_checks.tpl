@@ -11,6 +11,13 @@
 {{- end -}}
 {{- if and (eq $v.server "embedded") (gt (int $v.gpu.count) 0) }}{{ fail "server is embedded, whose image serves on CPUs: set gpu.count to 0 and hostConfig to cpu, or server to triton" }}{{ end -}}
 {{- if and (has $v.hostConfig (list "gpu" "cuda")) (eq (int $v.gpu.count) 0) }}{{ fail (printf "hostConfig is %s, with which no server starts without a GPU, and gpu.count is 0: set hostConfig to cpu or gpu.count to 1" $v.hostConfig) }}{{ end -}}
+{{- with $v.verify -}}
+{{- if and .trustedKeys (not .enabled) }}{{ fail "verify.trustedKeys are named, and nothing is verified: set verify.enabled to true, or leave them out" }}{{ end -}}
+{{- if and .enabled (eq $v.server "triton") -}}
+{{- if not .image }}{{ fail "verify.enabled: NVIDIA's Triton verifies nothing; give verify.image, of images/cpu.Dockerfile, with which an init container does" }}{{ end -}}
+{{- if eq $v.repository.kind "baked" }}{{ fail "verify.enabled: repository.kind is baked, and the models in the server's own image cannot be reached from another one; use another kind, or server embedded" }}{{ end -}}
+{{- end -}}
+{{- end -}}
 {{- if eq $v.control.mode "explicit" -}}
 {{- if not $v.control.adminKeySecret }}{{ fail "control.mode is explicit: name the Secret with the admin key in control.adminKeySecret, or nobody could load anything" }}{{ end -}}
 {{- if not $v.categories }}{{ fail "control.mode is explicit: name what is loaded at start in categories" }}{{ end -}}

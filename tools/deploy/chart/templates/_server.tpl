@@ -47,6 +47,11 @@
 - --metrics-port={{ .Values.service.metricsPort }}
 - --ready-timeout={{ .Values.probes.startupSeconds }}
 - --max-restarts=0  # Kubernetes starts the pod anew, and counts
+- --log-format={{ .Values.logFormat }}
+{{- if .Values.verify.enabled }}
+- --verify
+{{- include "diffusionad.trustedKeys" . }}
+{{- end }}
 {{- if eq .Values.control.mode "explicit" }}
 - --model-control-mode=explicit
 - --admin-key-file=/run/admin/key
@@ -60,6 +65,13 @@
 {{- if .Values.tls.clientCaSecret }}
 - --tls-client-ca=/run/tls/clients/ca.crt
 {{- end }}
+{{- end }}
+{{- end -}}
+
+{{/* For the commands that verify. The ConfigMap is in verify.yaml. */}}
+{{- define "diffusionad.trustedKeys" -}}
+{{- range $name, $_ := .Values.verify.trustedKeys }}
+- --trusted-key=/run/trusted/{{ $name }}
 {{- end }}
 {{- end -}}
 
@@ -100,6 +112,9 @@ periodSeconds: {{ .Values.probes.periodSeconds }}
 {{- if .Values.control.adminKeySecret }}
 - {name: admin, mountPath: /run/admin, readOnly: true}
 {{- end }}
+{{- if and .Values.verify.trustedKeys (eq .Values.server "embedded") }}
+- {name: trusted, mountPath: /run/trusted, readOnly: true}
+{{- end }}
 {{- if .Values.tls.enabled }}
 - {name: tls-server, mountPath: /run/tls/server, readOnly: true}
 - {name: tls-probe, mountPath: /run/tls/probe, readOnly: true}
@@ -138,6 +153,10 @@ periodSeconds: {{ .Values.probes.periodSeconds }}
 {{- with .Values.control.adminKeySecret }}
 - name: admin
   secret: {secretName: {{ . }}, defaultMode: 0440}
+{{- end }}
+{{- if .Values.verify.trustedKeys }}
+- name: trusted
+  configMap: {name: {{ include "diffusionad.name" . }}-trusted}
 {{- end }}
 {{- if .Values.tls.enabled }}
 - name: tls-server

@@ -11,6 +11,7 @@ from diffusionad_tools.commands.release.compare import compare
 from diffusionad_tools.commands.release.listing import list_releases
 from diffusionad_tools.commands.release.signing import keygen, sign
 from diffusionad_tools.commands.release.validate import validate
+from diffusionad_tools.commands.release.verify import verify
 
 
 @click.group(cls=WholeSummaries)
@@ -20,5 +21,6 @@ def release() -> None:
 
 for command in (
     *(add, compare, keygen, list_releases, promote, rollback, sign, thresholds, validate),
+    verify,
 ):
     release.add_command(command)

@@ -26,7 +26,7 @@ def list_releases(repository: Path, trusted_keys: tuple[Path, ...], as_json: boo
 
     The time of publishing is that of a file, which copying may have changed. Who signed is
     what a release says of itself, unless --trusted-key has it verified; the graphs are held
-    against what was signed by `diffusionad serve` with that key.
+    against what was signed by `release verify` and `serve`.
 
     \b
     Examples:

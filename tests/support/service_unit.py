@@ -59,8 +59,8 @@ class ServiceUnit:
 
     def __init__(self, instance: str, settings: Mapping[str, str], folder: Path) -> None:
         service = unit_values("Service")
-        (self._file,) = service["EnvironmentFile"]
-        assert "%i" in self._file
+        (file,) = service["EnvironmentFile"]
+        assert "%i" in file
         words = [word for value in service["Environment"] for word in shlex.split(value)]
         self._settings = {**dict(word.split("=", 1) for word in words), **settings}
         (command,) = service["ExecStart"]

@@ -20,6 +20,7 @@ from waiting import wait_for
 
 from diffusionad_client import Client, Connection, errors
 from diffusionad_client.sdk.transports.errors import translate
+from diffusionad_client.testing import FakeCategory, FakeServer
 
 pytestmark = pytest.mark.server
 
@@ -82,8 +83,9 @@ class Gateway:
     """A real nginx with the chart's configuration, in front of a server."""
 
     def __init__(self, nginx: str, folder: Path, server: str, certificates: Any) -> None:
+        """Stand in front of a server, or of what a whole `site.conf` says."""
         self.folder = folder
-        self.server = server
+        self.site = server if "\n" in server else f'map "" $triton {{ default {server}; }}\n'
         with socket.socket() as one, socket.socket() as two:
             one.bind(("127.0.0.1", 0))
             two.bind(("127.0.0.1", 0))
@@ -121,8 +123,7 @@ class Gateway:
 
     def limit(self, *, rate: int, burst: int) -> None:
         (self.folder / "site.conf").write_text(
-            f'map "" $triton {{ default {self.server}; }}\n'
-            f"limit_req_zone $caller zone=callers_{rate}:1m rate={rate}r/s;\n"
+            f"{self.site}limit_req_zone $caller zone=callers_{rate}:1m rate={rate}r/s;\n"
         )
         (self.folder / "limits.conf").write_text(
             f"limit_req zone=callers_{rate} burst={burst} nodelay;\n"
@@ -278,6 +279,39 @@ def test_a_caller_who_sends_too_much_is_told_that_it_is_busy_and_another_is_serv
     finally:
         gateway.limit(rate=1000, burst=1000)
         gateway.reload()
+
+
+def test_behind_the_gateway_a_server_of_several_leaves_and_comes_back_without_a_lost_call(
+    make_certificates: Any, find_program: Callable[..., str], tmp_path: Path
+) -> None:
+    """With the `site.conf` for several servers of systemd on one machine."""
+    nginx = find_program("nginx", "apt-get install nginx-light")
+    (tmp_path / "certificates").mkdir()
+    certificates = make_certificates(tmp_path / "certificates")
+    site = (ROOT / "tools" / "deploy" / "systemd" / "site.conf").read_text(encoding="utf-8")
+    with FakeServer(FakeCategory("screw")) as one, FakeServer(FakeCategory("screw")) as other:
+        for there, server in (("127.0.0.1:8001", one), ("127.0.0.1:8011", other)):
+            assert site.count(there) == 1
+            site = site.replace(there, server.url)
+        gateway = Gateway(nginx, tmp_path, site, certificates)
+        try:
+            with Client(gateway.reach(), "screw") as client:
+
+                def more_of(server: FakeServer) -> bool:
+                    before = server.counts["ModelInfer"]
+                    for _ in range(4):
+                        client.inspect(IMAGE)
+                    return server.counts["ModelInfer"] > before
+
+                assert more_of(one)
+                assert more_of(other)
+                one.stop()
+                assert more_of(other)
+                one.start()
+                wait_for(lambda: more_of(one), 10)
+                assert client.stats().tries == client.stats().calls
+        finally:
+            gateway.close()
 
 
 # Last: it ends the server.

@@ -3,7 +3,10 @@
 import dataclasses
 import itertools
 import json
+import multiprocessing
+import os
 import shutil
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -79,7 +82,7 @@ def test_the_same_seed_trains_the_same_weights(
 
 
 def test_training_lowers_both_losses(tiny_data: Path, tiny_config: Config, tmp_path: Path) -> None:
-    longer = changed(tiny_config, {"optimisation.steps": 50})
+    longer = changed(tiny_config, {"optimisation.steps": 40})
     train.train(TrainingPlan(tiny_data, tmp_path / "run", longer, workers=0))
     lines = (tmp_path / "run" / "logs" / "metrics.csv").read_text().splitlines()
     columns = lines[0].split(",")
@@ -143,7 +146,7 @@ def test_a_time_budget_ends_the_run_early(
 ) -> None:
     endless = changed(tiny_config, {"optimisation.steps": 100_000})
     module = train.train(
-        TrainingPlan(tiny_data, tmp_path / "run", endless, workers=0, time_budget=6)
+        TrainingPlan(tiny_data, tmp_path / "run", endless, workers=0, time_budget=3)
     )
     assert 0 < module.global_step < 100_000
     assert module.optimizers().optimizer.param_groups[0]["lr"] < 1e-4  # decayed to the end
@@ -225,6 +228,24 @@ def test_an_interrupted_training_says_what_is_saved(
         )
     assert lines[-1] == "stopped; the run is saved as of step 4"
     assert load_run(tmp_path / "run").record.steps == 4
+
+
+@pytest.mark.parametrize("by", [signal.SIGKILL, signal.SIGINT])
+def test_a_process_of_its_own_that_is_ended_is_named_with_what_is_saved(
+    tiny_data: Path, tiny_config: Config, tmp_path: Path, by: signal.Signals
+) -> None:
+    """Killed, as when memory runs out; interrupted alone, it takes its sockets with it."""
+
+    def end(_: str) -> None:
+        for process in multiprocessing.active_children():
+            assert process.pid is not None
+            os.kill(process.pid, by)
+
+    endless = changed(tiny_config, {"optimisation.steps": 100_000})
+    plan = TrainingPlan(tiny_data, tmp_path / "run", endless, workers=1, checkpoint_steps=2)
+    with pytest.raises(TrainingError, match=r"makes batches was ended.*--resume goes on from step"):
+        train.train(plan, report=end)
+    assert load_run(tmp_path / "run").record.steps >= 2
 
 
 @pytest.mark.parametrize(

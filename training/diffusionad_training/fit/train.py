@@ -28,6 +28,7 @@ from diffusionad_training.errors import CheckpointError
 from diffusionad_training.fit import parallel
 from diffusionad_training.fit.callbacks import Averaging, Checkpoints, Report
 from diffusionad_training.fit.data import TrainingData, read_training_data
+from diffusionad_training.fit.lost_processes import lost_processes
 from diffusionad_training.fit.module import TrainingModule
 from diffusionad_training.fit.plan import TrainingPlan
 from diffusionad_training.fit.throughput import Throughput, TimedLoader
@@ -131,7 +132,12 @@ def _carry_out(
         resumed=start.state,
     )
     callbacks = [Averaging(), throughput, checkpoints]  # in this order
-    with _quiet_lightning(), _real_interrupts(checkpoints), output_errors(plan.output):
+    with (
+        _quiet_lightning(),
+        _real_interrupts(checkpoints),
+        output_errors(plan.output),
+        lost_processes(lambda: checkpoints.saved_step),
+    ):
         trainer = _trainer(module, plan, callbacks, start.steps, progress)
         with parallel.processes(trainer, plan.devices):
             trainer.fit(module, loader)

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import trustme
 from hypothesis import settings
+from xdist.scheduler import LoadFileScheduling
 
 # Tiny networks gain nothing from threads, and lose much to each other's: tests start many
 # processes. Before anything loads torch or numpy.
@@ -32,6 +33,26 @@ HEAVIEST_FIRST = ("end_to_end", "training", "tools", "deploy", "docs", "client")
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """For `--numprocesses auto`. A worker takes up to 700 MB."""
     return min(WORKERS_A_CORE * len(os.sched_getaffinity(0)), 16)
+
+
+# Warming torch's exporter up takes seconds in each process that exports: one does it for all.
+EXPORTING = (
+    *("test_export", "test_old_runs", "test_precision", "test_reduced_large_step"),
+    *("test_region", "test_small_step_alone"),
+)
+
+
+class ByFile(LoadFileScheduling):
+    """Gives a worker the tests of a file together, and those of all that export."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file: str = super()._split_scope(nodeid)
+        return "exporting" if Path(file).stem in EXPORTING else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByFile:
+    """Schedule so; xdist asks."""
+    return ByFile(config, log)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -266,7 +266,7 @@ def test_an_argument_of_any_kind_gives_an_answer_or_our_error(
 ) -> None:
     # What an event loop drives are the same steps: a few examples show that it drives them.
     @settings(
-        max_examples=10 if name.startswith("Async") else 60,
+        max_examples=10 if name.startswith("Async") else 40,
         deadline=None,
         suppress_health_check=list(HealthCheck),
         database=None,
@@ -291,7 +291,7 @@ JSON = st.recursive(
 )
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.data(), JSON)
 def test_metadata_with_any_value_in_any_place_is_read_or_refused(
     make_metadata: Callable[..., ReleaseMetadata], data: st.DataObject, value: Any

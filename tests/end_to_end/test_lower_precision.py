@@ -1,4 +1,4 @@
-"""int8 on a region of interest, from a run to results, on a real Triton.
+"""int8 of networks and of frozen features, in a region of interest, from a run to results.
 
 In short: what is exported stands in training's `test_precision` and `test_region`, how it is
 gated and added in tools' `test_release_add`.
@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from demo_product import run_with_features
 from PIL import Image
 
 from diffusionad_client import Client
@@ -24,14 +25,14 @@ SIZE = 64
 
 
 @pytest.fixture(scope="module")
-def bundle(diffusionad, run_folder: Path, tmp_path_factory) -> Path:
+def bundle(diffusionad, made_once, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("int8")
     mask = np.zeros((96, 96), np.uint8)
     mask[:, :72] = 255
     Image.fromarray(mask).save(folder / "mask.png")
     output = folder / "plate"
     result = diffusionad(
-        *("export", run_folder, "--output", output, "--name", "plate"),
+        *("export", run_with_features(made_once), "--output", output, "--name", "plate"),
         *("--precision", "int8", "--roi", folder / "mask.png"),
     )
     assert "int8 agrees with fp32 on 4 images" in result.stdout

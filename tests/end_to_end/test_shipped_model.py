@@ -70,7 +70,7 @@ def test_it_carries_no_path_of_a_machine() -> None:
 def test_it_finds_defects_on_parts_it_never_saw(diffusionad, tmp_path: Path) -> None:
     data, output = tmp_path / "data", tmp_path / "evaluation.json"
     diffusionad(
-        *("demo-data", data, "--train", 0, "--test-good", 12, "--defective", 4),
+        *("demo-data", data, "--train", 0, "--test-good", 8, "--defective", 2),
         *("--seed", UNSEEN_SEED),
     )
     diffusionad(

@@ -11,11 +11,12 @@ from pathlib import Path
 
 CATEGORY = "screw"  # as the documents call it
 # The preset's networks with a level of each kind, and one of the stride of its memory: an export
-# takes its time over every block.
-SHALLOW = (
+# takes its time over every block, and longest over those of the backbone.
+LEVELS = (
     *("--set", "noise_network.multipliers=[1, 2]", "--set", "noise_network.attention_levels=[1]"),
     *("--set", "segmentation_network.widths=[16, 32, 64]"),
 )
+SHALLOW = (*LEVELS, "--set", "features.backbone=none")
 
 MadeOnce = Callable[..., Path]
 
@@ -40,10 +41,19 @@ def pictures(made_once: MadeOnce) -> Path:
 
 
 def run(made_once: MadeOnce) -> Path:
-    """A few steps of `edge` on them, of fewer levels."""
+    """A few steps of `edge` on them, of fewer levels and without features of a backbone."""
+    return _run(made_once, "demo-run", SHALLOW)
+
+
+def run_with_features(made_once: MadeOnce) -> Path:
+    """The same with them."""
+    return _run(made_once, "demo-run-with-features", LEVELS)
+
+
+def _run(made_once: MadeOnce, name: str, settings: tuple[str, ...]) -> Path:
     short = ("--image-size", 64, "--steps", 5, "--batch", 4, "--held-out", 0.3, "--workers", 0)
-    train = partial(diffusionad, "train", pictures(made_once), *short, *SHALLOW, "--output")
-    return made_once("demo-run", train)
+    train = partial(diffusionad, "train", pictures(made_once), *short, *settings, "--output")
+    return made_once(name, train)
 
 
 def bundle(made_once: MadeOnce) -> Path:

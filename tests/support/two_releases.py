@@ -24,7 +24,7 @@ from diffusionad_client.sdk.client import Client
 from diffusionad_tools.release.promote import promote
 
 GAINS = {"1": 0.5, "2": 0.75}
-PAUSE_S = 0.005  # between a line's requests, or else nothing is left of a machine to load models
+PAUSE_S = 0.02  # between a line's requests, or else nothing is left of a machine to load models
 LIMITS = {"1": Thresholds(accept=0.2, reject=0.3), "2": Thresholds(accept=0.25, reject=0.35)}
 
 

@@ -58,7 +58,7 @@ def port() -> int:
 def test_no_call_is_lost_while_a_server_stops_and_starts_again(
     repository: Path, port: int, tmp_path: Path
 ) -> None:
-    for number in range(400):
+    for number in range(200):
         path = tmp_path / "images" / f"{number:03}.png"
         path.parent.mkdir(exist_ok=True)
         Image.fromarray(IMAGE).save(path)
@@ -73,7 +73,7 @@ def test_no_call_is_lost_while_a_server_stops_and_starts_again(
                 answers["answered"] += 1
             except DiffusionADError as exc:
                 answers[f"{type(exc).__name__}: {exc}"] += 1
-            time.sleep(0.005)  # or else nothing is left of the machine to start a server with
+            time.sleep(0.02)  # or else nothing is left of the machine to start a server with
 
     output = tmp_path / "results"
     rows = output / "results.jsonl.part"
@@ -107,7 +107,7 @@ def test_no_call_is_lost_while_a_server_stops_and_starts_again(
     assert set(answers) == {"answered"}
     assert scoring.returncode == 0, said
     summary = json.loads((output / "run.json").read_text())
-    assert (summary["images"], summary["failed"]) == (400, 0)
+    assert (summary["images"], summary["failed"]) == (200, 0)
 
 
 def test_an_idle_client_judges_by_the_server_that_took_the_place_of_another(

@@ -37,7 +37,7 @@ from diffusionad_tools.server.process import (
 
 GAINS = {"1": 0.5, "2": 0.75, "3": 0.25}  # of the model in each version
 LIMITS = Thresholds(accept=0.2, reject=0.3)
-PAUSE_S = 0.005  # between a line's requests, or else nothing is left of a machine to load models
+PAUSE_S = 0.02  # between a line's requests, or else nothing is left of a machine to load models
 
 
 def release(*arguments: object) -> Result:

@@ -38,7 +38,8 @@ def tiny_config() -> Config:
             size=SIZE,
             guidance=GuidanceConfig(last_step=600),
             noise_network=NoiseNetworkConfig(
-                base_channels=32,
+                base_channels=16,
+                groups=8,
                 multipliers=(1, 2),
                 blocks=1,
                 attention_levels=(1,),

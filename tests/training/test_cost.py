@@ -35,20 +35,19 @@ def test_the_paper_preset_needs_the_published_operations() -> None:
     assert counted.inference_flop / 1e9 == pytest.approx(1202, rel=0.01)
 
 
-def test_memory_grows_with_the_batch_by_the_same_for_each_image() -> None:
-    two, four, eight = (training_bytes(batched(EDGE, batch=batch)) for batch in (2, 4, 8))
+def test_memory_grows_with_the_batch_by_the_same_for_each_image(tiny_config: Config) -> None:
+    two, four, eight = (training_bytes(batched(tiny_config, batch=batch)) for batch in (2, 4, 8))
     assert (eight - four) / 4 == pytest.approx((four - two) / 2, rel=0.02)
 
 
-def test_the_estimate_holds_weights_gradients_moments_and_average() -> None:
-    config = changed(EDGE, {"features.backbone": "none"})  # what is frozen has no gradients
-    counted = cost(config)
+def test_the_estimate_holds_weights_gradients_moments_and_average(tiny_config: Config) -> None:
+    counted = cost(tiny_config)
     weights = 4 * (counted.noise_network_parameters + counted.segmentation_network_parameters)
-    averaged = training_bytes(config)
-    plain = training_bytes(changed(config, {"optimisation.ema_decay": 0.0}))
+    averaged = training_bytes(tiny_config)
+    plain = training_bytes(changed(tiny_config, {"optimisation.ema_decay": 0.0}))
     assert averaged - plain == pytest.approx(weights, rel=0.1)
     # Weights and moments are always there, and then what the batch needs.
-    assert plain > 3 * weights + sum(t.nbytes for t in blank_batch(config).values())
+    assert plain > 3 * weights + sum(t.nbytes for t in blank_batch(tiny_config).values())
 
 
 @pytest.mark.long

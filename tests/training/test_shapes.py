@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from demo_product import SHALLOW
 
 from diffusionad_client.cli import main
 from diffusionad_training.config import Config
@@ -69,7 +70,7 @@ def test_no_loss_is_nan_however_small_the_batch(
 def test_larger_images_train_and_evaluate(tiny_data: Path, tmp_path: Path) -> None:
     run, measured = tmp_path / "run", tmp_path / "measured.json"
     arguments = ["train", str(tiny_data), "--output", str(run), "--image-size", "384"]
-    few = ["--steps", "1", "--batch", "2", "--workers", "0", "--foreground", "none"]
+    few = ["--steps", "1", "--batch", "2", "--workers", "0", "--foreground", "none", *SHALLOW]
     result = CliRunner().invoke(main, [*arguments, *few])
     assert result.exit_code == 0, result.output
     evaluated = ["evaluate", str(tiny_data), "--run", str(run), "--output", str(measured)]

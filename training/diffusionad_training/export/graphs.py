@@ -18,6 +18,8 @@ from torch import Tensor, nn
 
 from diffusionad_client.contract import Step, step_signature
 from diffusionad_training.errors import ExportError
+from diffusionad_training.export.lean import lean
+from diffusionad_training.export.translations import TRANSLATIONS
 from diffusionad_training.method.model import (
     DiffusionAD,
     NoisePrediction,
@@ -46,7 +48,7 @@ def export_step(model: DiffusionAD, step: Step) -> bytes:
 def trace_step(model: DiffusionAD, step: Step) -> onnx.ModelProto:
     """Turn one step into a graph whose nodes still say of which module they are; see `scopes`."""
     signature = step_signature(step, model.config.size)
-    module = STEP_MODULES[step](model).eval()
+    module = STEP_MODULES[step](lean(model)).eval()
     # Two images, so that the exporter does not take the batch for a constant one.
     arguments = tuple(
         torch.zeros(2, *spec.dims, dtype=_TORCH_DTYPES[spec.dtype]) for spec in signature.inputs
@@ -98,6 +100,7 @@ def _trace(
             output_names=outputs,
             dynamic_shapes=tuple({0: batch} for _ in arguments),
             opset_version=OPSET,
+            custom_translation_table=TRANSLATIONS,
             dynamo=True,
             optimize=True,
             verbose=False,

@@ -128,6 +128,8 @@ def coarse(noise: Tensor, k: int) -> Tensor:
 
 def enlarged(images: Tensor, k: int) -> Tensor:
     """Interpolate to k times the side, bilinearly: (N, C, H, W) -> (N, C, k H, k W)."""
+    if k == 1:
+        return images
     return F.interpolate(images, scale_factor=k, mode="bilinear", align_corners=False)
 
 

@@ -147,8 +147,8 @@ class NormGuided(_OneStep):
         """Eq. 1 with the fixed noise, and what the network takes for it at both scales."""
         if self.config.guidance.large_reduction == 1:
             return super().predict_noise(model, x0)
-        count = x0.shape[0]  # not len(): the exporter would take that for a constant
-        t_s, t_b = (torch.tensor([step], device=x0.device).expand(count) for step in self.steps)
+        # One step for all images: what the network makes of it is a constant of the graph.
+        t_s, t_b = (torch.tensor([step], device=x0.device) for step in self.steps)
         noise_s, noise_b = model.noise.to(torch.float32).unbind()
         x_ts = diffusion.add_noise(x0, noise_s, model.alpha_bar_at(t_s))
         x_tb = diffusion.add_noise(x0, noise_b, model.alpha_bar_at(t_b))

@@ -33,7 +33,7 @@ class NoiseUNet(nn.Module):
         pixels = IMAGE_CHANNELS * config.unshuffle**2
         time_channels = 4 * base
         self.base = base
-        self.unshuffle = nn.PixelUnshuffle(config.unshuffle)
+        self.unshuffle: nn.Module = nn.PixelUnshuffle(config.unshuffle)
         self.shuffle = nn.PixelShuffle(config.unshuffle)
         self.time = nn.Sequential(
             nn.Linear(base, time_channels), nn.SiLU(), nn.Linear(time_channels, time_channels)
@@ -193,8 +193,8 @@ class Attention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> the same."""
         n, c, height, width = x.shape
-        qkv = self.qkv(self.norm(x)).reshape(n, 3, self.heads, c // self.heads, height * width)
-        q, k, v = qkv.transpose(-1, -2).unbind(dim=1)  # each (N, heads, H*W, C/heads)
+        qkv = self.qkv(self.norm(x)).reshape(n, 3 * self.heads, c // self.heads, height * width)
+        q, k, v = qkv.transpose(-1, -2).chunk(3, dim=1)  # each (N, heads, H*W, C/heads)
         h = F.scaled_dot_product_attention(q, k, v)
         h = h.transpose(-1, -2).reshape(n, c, height, width)
         out: Tensor = x + self.out(h)

@@ -29,7 +29,7 @@ class SegmentationUNet(nn.Module):
     ) -> None:
         super().__init__()
         factor, widths = config.unshuffle, config.widths
-        self.unshuffle = nn.PixelUnshuffle(factor)
+        self.unshuffle: nn.Module = nn.PixelUnshuffle(factor)
         self.shuffle = nn.PixelShuffle(factor)
         self.pool = nn.MaxPool2d(2)
         inputs = (INPUT_CHANNELS * factor**2, *widths[:-1])

@@ -29,10 +29,12 @@ from diffusionad_training.run.checkpoint import load_run
 
 GOLDEN = Path(__file__).parent / "golden" / "run-of-schema-1.zip"
 EXPORTER = ("2.13.0", "0.7.2")  # torch and onnxscript, whose counters are in the graphs' names
-GRAPHS = {  # SHA-256 of its graphs by those, in the version that wrote it
-    Step.NOISE_PREDICTION: "76571de883faf1a5",
+# SHA-256 of its graphs by those. They are the ones of the version that wrote it, but for what
+# lean.py and translations.py have changed since in two of them, to run faster.
+GRAPHS = {
+    Step.NOISE_PREDICTION: "c5b1e20206a88381",
     Step.RECONSTRUCTION: "53c41ceac551d0ec",
-    Step.SEGMENTATION: "2b5c3edd7dbc4797",
+    Step.SEGMENTATION: "addbfca318366a1a",
 }
 SCORE = 0.493723064661026  # of its one held-out image, by the version that wrote it
 

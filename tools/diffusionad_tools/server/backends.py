@@ -41,6 +41,10 @@ _MODEL_IMPORTS = ("numpy", "onnxruntime", "PIL", "diffusionad_client")
 # with `import` are run; the variable for it goes unread in isolated mode.
 _NO_BYTECODE = "import sys; sys.dont_write_bytecode = True"
 
+# Or the C library gives the memory of every image's tensors back to the system, and asks for
+# it anew for the next: a millisecond of CPU an image. So much may stay.
+_KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str(64 << 20)}
+
 
 def assemble(folder: Path, triton: TritonFiles) -> Path:
     """Fill `folder` as drawn above; return the backend directory in it."""
@@ -105,6 +109,7 @@ def environment(folder: Path, triton: TritonFiles) -> dict[str, str]:
     own = [path for path in os.environ.get("LD_LIBRARY_PATH", "").split(os.pathsep) if path]
     inherited = {k: v for k, v in os.environ.items() if k not in {"PYTHONHOME", "PYTHONPATH"}}
     return {
+        **_KEEP_MEMORY,
         **inherited,
         "LD_LIBRARY_PATH": os.pathsep.join([str(folder / "lib"), str(triton.libraries), *own]),
         "PATH": os.pathsep.join([str(folder / "venv" / "bin"), os.environ.get("PATH", os.defpath)]),

@@ -97,6 +97,16 @@ def test_the_users_own_libraries_come_last_and_never_the_working_directory(
     ]
 
 
+def test_memory_of_tensors_is_kept_for_the_next_unless_the_user_says_otherwise(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("MALLOC_MMAP_THRESHOLD_", raising=False)
+    monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "131072")
+    variables = environment(tmp_path, binaries.locate())
+    assert int(variables["MALLOC_MMAP_THRESHOLD_"]) > 8 * 2 * 3 * 256 * 256 * 4  # a whole batch's
+    assert variables["MALLOC_TRIM_THRESHOLD_"] == "131072"
+
+
 def test_a_taken_port_is_named_with_the_way_out(taken_port: int) -> None:
     with pytest.raises(ServeError, match=rf"port {taken_port} .* is taken.*--grpc-port 0"):
         choose_port("127.0.0.1", "grpc", taken_port)

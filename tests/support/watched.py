@@ -21,7 +21,7 @@ from diffusionad_client.scoring.results import RunSummary
 from diffusionad_client.scoring.settings import Settings
 from diffusionad_client.sdk.connection import Connection
 from diffusionad_client.watching.aftermath import Consequences
-from diffusionad_client.watching.run import Plan, watch_folder
+from diffusionad_client.watching.run import WatchPlan, watch_folder
 
 WANTED = ("sorting", "commands", "command_timeout", "jobs")
 
@@ -72,7 +72,7 @@ class WatchedHere(Seen):
         wanted = Consequences(**{name: settings.pop(name) for name in WANTED if name in settings})
         self._lines: list[str] = []
         self._stop = threading.Event()
-        plan = Plan(folder=self.folder, settle_s=settle_s, poll_s=poll_s, wanted=wanted)
+        plan = WatchPlan(folder=self.folder, settle_s=settle_s, poll_s=poll_s, wanted=wanted)
         chosen = Settings(output=self.output, heatmaps=Heatmaps.NONE, patience=math.inf, **settings)
         log = WatchLog(as_json=True, write=self._lines.append)
         self._result: Future[RunSummary] = Future()

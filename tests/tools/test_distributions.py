@@ -1,7 +1,9 @@
-"""What the client says of the other distributions is what their own files say."""
+"""The three distributions: what the client says of the others is so, and names are told apart."""
 
 from __future__ import annotations
 
+import ast
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -36,3 +38,15 @@ def test_the_hint_names_the_folder_that_the_distribution_lies_in(folder: str) ->
 def test_the_hint_for_an_extra_names_one_that_exists() -> None:
     assert "report" in project("client")["optional-dependencies"]
     assert install_hint("diffusionad-client", "report").endswith("pip install './client[report]'")
+
+
+def test_no_two_classes_have_one_name() -> None:
+    """But those that Triton's processes need, which import nothing of ours."""
+    named: dict[str, set[str]] = defaultdict(set)
+    for part in ("client", "tools", "training"):
+        for path in sorted((ROOT / part).glob("diffusionad_*/**/*.py")):
+            for node in ast.parse(path.read_text(encoding="utf-8")).body:
+                if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                    named[node.name].add(path.relative_to(ROOT).as_posix())
+    twice = {name: places for name, places in named.items() if len(places) > 1}
+    assert twice.keys() <= {"TritonPythonModel", "ModelLoadError"}, twice

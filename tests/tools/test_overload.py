@@ -23,7 +23,7 @@ from waiting import wait_for
 from diffusionad_client import Client
 from diffusionad_client.contract import Priority, Step
 from diffusionad_tools.benchmarks import overload
-from diffusionad_tools.benchmarks.callers import Request, callers, soon
+from diffusionad_tools.benchmarks.callers import LoadRequest, callers, soon
 from diffusionad_tools.release import model_config
 from diffusionad_tools.server import linux
 from diffusionad_tools.server.process import ServerSettings, TritonProcess, running_server
@@ -61,7 +61,7 @@ def test_an_image_refused_between_two_steps_is_answered_and_the_ensemble_goes_on
     (image,) = handmade_model().images(1)
     with Client(server.grpc_url, retry=False) as client:
         expected = client.inspect(image).score
-        batch = Request(server.grpc_url, "widget", image[np.newaxis], Priority.BATCH)
+        batch = LoadRequest(server.grpc_url, "widget", image[np.newaxis], Priority.BATCH)
         with callers(1) as crowd:
             calls = crowd.at_rate(batch, FLOOD, 3.0, soon()).result()
         outcomes = Counter(call.error for call in calls)

@@ -16,7 +16,7 @@ from waiting import wait_for
 from diffusionad_client.errors import ServerUnavailableError
 from diffusionad_client.sdk.client import Client
 from diffusionad_tools.server.log import RecordLog
-from diffusionad_tools.server.triton_lines import Record, TritonLines
+from diffusionad_tools.server.triton_lines import LogRecord, TritonLines
 
 NOW = datetime.now(timezone.utc)
 
@@ -107,7 +107,7 @@ def test_the_reason_why_a_server_does_not_come_up_is_told_as_an_object(
     assert "KIND_GPU but no GPUs are available" in error["message"]
 
 
-def records(*lines: str) -> list[Record]:
+def records(*lines: str) -> list[LogRecord]:
     reader = TritonLines()
     return [record for line in lines for record in reader.read(line)] + list(reader.end())
 
@@ -163,7 +163,7 @@ def test_what_is_no_line_of_tritons_is_told_without_its_colours() -> None:
 
 
 def test_lines_are_handed_on_as_they_come_and_the_last_ones_are_waited_for() -> None:
-    taken: list[Record] = []
+    taken: list[LogRecord] = []
     log = RecordLog(taken.append, "here")
     for text in (b"one\ntw\xffo", b"three\n"):
         with log.opened() as handle:
@@ -173,7 +173,7 @@ def test_lines_are_handed_on_as_they_come_and_the_last_ones_are_waited_for() -> 
 
 
 def test_a_log_that_cannot_be_written_holds_nobody_up() -> None:
-    def full(record: Record) -> None:
+    def full(record: LogRecord) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     log = RecordLog(full, "here")

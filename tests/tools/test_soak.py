@@ -22,9 +22,9 @@ from diffusionad_client.testing import FakeCategory, FakeServer
 from diffusionad_tools.commands.soak import soak as soak_command
 from diffusionad_tools.soak import loads
 from diffusionad_tools.soak import run as soak_run
-from diffusionad_tools.soak.memory import Growth, Memory, Sample, growth
+from diffusionad_tools.soak.memory import Growth, Memory, MemorySample, growth
 from diffusionad_tools.soak.run import SoakReport, SoakSettings, soak
-from diffusionad_tools.soak.tally import Answer, Expected, Tally
+from diffusionad_tools.soak.tally import Expected, GivenAnswer, SoakTally
 
 MIB = 1 << 20
 RELEASE = "r1"
@@ -54,7 +54,7 @@ def server() -> Iterator[FakeServer]:
         yield started
 
 
-def run_until(load: loads.Load, tally: Tally, enough: str, number: int = 6) -> None:
+def run_until(load: loads.Load, tally: SoakTally, enough: str, number: int = 6) -> None:
     with loads.running([load], tally):
         wait_for(lambda: tally.counts[enough] + sum(tally.broken.values()) >= number, 20)
 
@@ -65,18 +65,18 @@ def run_until(load: loads.Load, tally: Tally, enough: str, number: int = 6) -> N
 @pytest.mark.parametrize(
     ("answer", "broken"),
     [
-        (Answer("a.png", RELEASE, 0.25, "OK"), False),
-        (Answer("a.png", RELEASE, 0.250001, "OK"), False),
-        (Answer("a.png", RELEASE, 0.2502, "OK"), True),
-        (Answer("a.png", RELEASE, float("nan"), "OK"), True),
-        (Answer("a.png", RELEASE, 0.25, "NG"), True),
-        (Answer("a.png", "r2", 0.25, "OK"), True),
-        (Answer("c.png", RELEASE, 0.25, "OK"), True),
-        (Answer("b.png", RELEASE, 0.299999, "OK"), False),  # rounding decides
+        (GivenAnswer("a.png", RELEASE, 0.25, "OK"), False),
+        (GivenAnswer("a.png", RELEASE, 0.250001, "OK"), False),
+        (GivenAnswer("a.png", RELEASE, 0.2502, "OK"), True),
+        (GivenAnswer("a.png", RELEASE, float("nan"), "OK"), True),
+        (GivenAnswer("a.png", RELEASE, 0.25, "NG"), True),
+        (GivenAnswer("a.png", "r2", 0.25, "OK"), True),
+        (GivenAnswer("c.png", RELEASE, 0.25, "OK"), True),
+        (GivenAnswer("b.png", RELEASE, 0.299999, "OK"), False),  # rounding decides
     ],
 )
-def test_an_answer_is_wrong_that_is_not_the_golden_runs(answer: Answer, broken: bool) -> None:
-    tally = Tally(GOLDEN)
+def test_an_answer_is_wrong_that_is_not_the_golden_runs(answer: GivenAnswer, broken: bool) -> None:
+    tally = SoakTally(GOLDEN)
     tally.answered("inline", answer)
     assert tally.counts["inline"] == 1
     assert bool(tally.broken["wrong"]) is broken
@@ -91,7 +91,7 @@ def results(folder: Path, *rows: dict[str, Any]) -> Path:
 def test_an_image_of_a_folder_is_lost_without_a_row_or_with_an_error(tmp_path: Path) -> None:
     good = {"image": "a.png", "score": 0.25, "verdict": "OK", "release": RELEASE, "error": None}
     bad = {"image": "b.png", "error": {"type": "ServerGoneError", "message": "gone"}}
-    tally = Tally(GOLDEN)
+    tally = SoakTally(GOLDEN)
     loads.check_results(results(tmp_path / "one", good), {"a.png", "b.png"}, tally)
     loads.check_results(results(tmp_path / "two", good, bad), {"a.png", "b.png"}, tally)
     loads.check_results(tmp_path / "none", {"a.png"}, tally)
@@ -107,7 +107,7 @@ def test_a_score_that_changes_while_a_line_is_served_is_noticed(
     with Client(server.url, "screw") as client:
         release = client.inspect(images["a.png"]).release
         good = Expected(0.25, "OK", 0.3, 0.6)
-        tally = Tally({(release, name): good for name in images})
+        tally = SoakTally({(release, name): good for name in images})
         run_until(loads.inline(client, images, tally), tally, "inline")
         assert not tally.broken
         server.categories["screw"].score = 0.2501
@@ -117,7 +117,7 @@ def test_a_score_that_changes_while_a_line_is_served_is_noticed(
 
 
 def test_a_part_without_an_answer_is_lost(server: FakeServer, images: dict[str, Path]) -> None:
-    tally = Tally(GOLDEN)
+    tally = SoakTally(GOLDEN)
     with Client(server.url, "screw", timeout=0.3) as client:
         server.stop()
         run_until(loads.inline(client, images, tally), tally, "inline", number=1)
@@ -126,7 +126,7 @@ def test_a_part_without_an_answer_is_lost(server: FakeServer, images: dict[str, 
 
 @pytest.mark.usefixtures("hurry")
 def test_nonsense_is_refused_or_the_promise_is_broken(server: FakeServer) -> None:
-    tally = Tally({})
+    tally = SoakTally({})
     with Client(server.url, "screw", timeout=5) as client:
         run_until(loads.nonsense(client, tally), tally, "refused", number=8)
         assert not tally.broken
@@ -149,7 +149,7 @@ def test_a_load_that_ends_by_itself_is_told() -> None:
     def ends(stop: threading.Event) -> None:
         raise ZeroDivisionError("a bug")
 
-    tally = Tally({})
+    tally = SoakTally({})
     with loads.running([ends], tally):
         pass
     assert tally.examples["ended"] == ["a load ended with ZeroDivisionError: a bug"]
@@ -158,10 +158,10 @@ def test_a_load_that_ends_by_itself_is_told() -> None:
 # Memory
 
 
-def samples(*lives: list[float]) -> list[Sample]:
+def samples(*lives: list[float]) -> list[MemorySample]:
     found = []
     for life, values in enumerate(lives):
-        found += [Sample(len(found) + i, life, int(v * MIB)) for i, v in enumerate(values)]
+        found += [MemorySample(len(found) + i, life, int(v * MIB)) for i, v in enumerate(values)]
     return found
 
 

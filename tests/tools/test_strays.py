@@ -15,7 +15,7 @@ from diffusionad_client.local_server import READY_PREFIX
 from diffusionad_client.sdk.admin_key import ensure_admin_key
 from diffusionad_client.sdk.client import Client
 from diffusionad_client.sdk.transports.grpc import GrpcTransport
-from diffusionad_tools.folders import Kind, kinds, strays
+from diffusionad_tools.folders import FolderKind, kinds, strays
 from diffusionad_tools.release.model_config import ensemble_config, render
 from diffusionad_tools.release.repository import find_release
 from diffusionad_tools.server.process import ExplicitControl, ServerSettings, running_server
@@ -67,8 +67,8 @@ def test_strays_are_told_from_our_models_whole_or_not_and_from_those_of_others(
     (repository / "widget" / "config.pbtxt").unlink()
     (repository / "image_decoding_32" / "config.pbtxt").unlink()
     found = kinds(repository)
-    assert [name for name, kind in found.items() if kind is Kind.STRAY] == STRAYS
-    assert [name for name, kind in found.items() if kind is Kind.FOREIGN] == ["theirs"]
+    assert [name for name, kind in found.items() if kind is FolderKind.STRAY] == STRAYS
+    assert [name for name, kind in found.items() if kind is FolderKind.FOREIGN] == ["theirs"]
     assert "notes.txt" not in found
 
 

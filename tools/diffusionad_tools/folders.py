@@ -16,7 +16,7 @@ from diffusionad_client import contract
 _CONFIG_FILE, _RELEASE_FILE = "config.pbtxt", "release.pbtxt"
 
 
-class Kind(Enum):
+class FolderKind(Enum):
     """What a folder of a repository is."""
 
     OURS = "ours"  # of a release, whole or not: an ensemble, a step, what decodes for them
@@ -24,7 +24,7 @@ class Kind(Enum):
     STRAY = "stray"  # no model, and nobody's business here
 
 
-def kinds(repository: Path) -> dict[str, Kind]:
+def kinds(repository: Path) -> dict[str, FolderKind]:
     """Say of every folder of a repository what it is, by name, in order.
 
     Files are left out: Triton passes over them. What is neither, a link to
@@ -35,7 +35,7 @@ def kinds(repository: Path) -> dict[str, Kind]:
 
 def strays(repository: Path) -> list[str]:
     """Name what is no model and nobody's business in a repository; nothing of ours touches it."""
-    return [name for name, kind in kinds(repository).items() if kind is Kind.STRAY]
+    return [name for name, kind in kinds(repository).items() if kind is FolderKind.STRAY]
 
 
 def passing_over(names: list[str]) -> str:
@@ -47,13 +47,13 @@ def passing_over(names: list[str]) -> str:
     )
 
 
-def _kind(folder: Path) -> Kind:
+def _kind(folder: Path) -> FolderKind:
     try:
         if _is_ours(folder):
-            return Kind.OURS
-        return Kind.FOREIGN if (folder / _CONFIG_FILE).is_file() else Kind.STRAY
+            return FolderKind.OURS
+        return FolderKind.FOREIGN if (folder / _CONFIG_FILE).is_file() else FolderKind.STRAY
     except OSError:  # it may not be read, as lost+found may not: so it is none that is served
-        return Kind.STRAY
+        return FolderKind.STRAY
 
 
 def _is_ours(folder: Path) -> bool:

@@ -24,7 +24,7 @@ _JSON_EVERY_S = 1.0
 _RATE_OVER_S = 30.0  # the time left follows from how fast the run was lately
 
 
-class Pace:
+class ScoringPace:
     """Counts of a run so far, and how fast it is."""
 
     def __init__(self, images: int | None) -> None:
@@ -101,7 +101,7 @@ class _Spoken(Listener):
 
     def __init__(self, console: Console, images: int | None) -> None:
         self.console = console
-        self.pace = Pace(images)
+        self.pace = ScoringPace(images)
 
     def row(self, row: Row) -> None:
         self.pace.add(row)
@@ -168,7 +168,7 @@ class _JsonLines(Listener):
     """One object a line: progress every second and at the end, notices when they come."""
 
     def __init__(self, images: int | None) -> None:
-        self._pace = Pace(images)
+        self._pace = ScoringPace(images)
         self._last = time.monotonic()
         self._writing = threading.Lock()
 

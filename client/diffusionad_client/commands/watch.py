@@ -29,7 +29,7 @@ from diffusionad_client.commands.server import ServerChoice, model_option, reach
 
 if TYPE_CHECKING:
     from diffusionad_client.scoring.settings import Settings
-    from diffusionad_client.watching.run import Plan
+    from diffusionad_client.watching.run import WatchPlan
     from diffusionad_client.watching.sorter import Sorting
 
 _VERDICTS = click.Choice(["OK", "REVIEW", "NG", "FAILED", "ANY"], case_sensitive=False)
@@ -146,7 +146,7 @@ def watch(
     from diffusionad_client.scoring.results import RESULTS
     from diffusionad_client.watching.aftermath import Consequences
     from diffusionad_client.watching.lookout import check_can_watch
-    from diffusionad_client.watching.run import Plan
+    from diffusionad_client.watching.run import WatchPlan
     from diffusionad_client.watching.verdict_commands import VerdictCommand
 
     settings = choice.settings(
@@ -155,7 +155,7 @@ def watch(
         concurrency=concurrency,
         patience=math.inf if patience is None else patience,
     )
-    plan = Plan(
+    plan = WatchPlan(
         folder=folder,
         settle_s=settle,
         poll_s=poll,
@@ -199,7 +199,7 @@ def _check_folders(folder: Path, output: Path, into: Path | None) -> None:
 def _run(
     ctx: click.Context,
     server: ServerChoice,
-    plan: Plan,
+    plan: WatchPlan,
     settings: Settings,
     *,
     as_json: bool,

@@ -9,7 +9,7 @@ from typing import Any
 
 from diffusionad_client.artifacts.metadata import Thresholds
 from diffusionad_client.drift.meaning import Asked, Meaning, meanings
-from diffusionad_client.drift.sample import Sample
+from diffusionad_client.drift.sample import ScoreSample
 from diffusionad_client.drift.shifts import (
     LIMIT,
     MIN_IMAGES,
@@ -128,7 +128,7 @@ def compare(
             f"the baseline is of {_list(baseline.models)}, this run of {_list(current.models)}: "
             "scores of different categories cannot be compared"
         )
-    before, now = Sample.of(baseline), Sample.of(current)
+    before, now = ScoreSample.of(baseline), ScoreSample.of(current)
     good_before, good_now = before.good, now.good
     parts, rates = "parts", asked or Asked()
     if len(good_before.scores) and len(good_now.scores):

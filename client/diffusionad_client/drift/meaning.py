@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from diffusionad_client.artifacts.metadata import Thresholds
 from diffusionad_client.drift import statistics
-from diffusionad_client.drift.sample import Sample
+from diffusionad_client.drift.sample import ScoreSample
 from diffusionad_client.drift.shifts import ALPHA, MIN_IMAGES, Status
 
 MATERIAL = 1.5  # times as many, or as few: less is no reason to stop a line
@@ -46,7 +46,7 @@ class Meaning:
 
 
 def meanings(
-    baseline: Sample, current: Sample, thresholds: Thresholds, asked: Asked, parts: str
+    baseline: ScoreSample, current: ScoreSample, thresholds: Thresholds, asked: Asked, parts: str
 ) -> list[Meaning]:
     """Judge both thresholds of the current run. `parts` is what the samples are called."""
     if not len(current.scores):
@@ -59,8 +59,8 @@ def meanings(
 
 
 def _meaning(
-    baseline: Sample,
-    current: Sample,
+    baseline: ScoreSample,
+    current: ScoreSample,
     threshold: str,
     value: float,
     asked: float | None,

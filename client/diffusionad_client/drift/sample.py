@@ -13,7 +13,7 @@ from diffusionad_client.scoring.gathered import FOLDER, RELEASE, SERVER, Gathere
 
 
 @dataclass(frozen=True)
-class Sample:
+class ScoreSample:
     """Scores that are numbers, each with its time and the codes of its fields, in order."""
 
     scores: NDArray[np.float64]
@@ -22,7 +22,7 @@ class Sample:
     names: Mapping[str, tuple[str, ...]]  # field -> its values, by code
 
     @classmethod
-    def of(cls, run: Gathered) -> Sample:
+    def of(cls, run: Gathered) -> ScoreSample:
         """Take all images of a run whose score is a number."""
         scores = np.frombuffer(run.scores, np.float64)
         finite = np.flatnonzero(np.isfinite(scores))
@@ -33,10 +33,10 @@ class Sample:
             {name: tuple(column.values) for name, column in run.fields.items()},
         ).at(finite)
 
-    def at(self, places: NDArray[np.int64]) -> Sample:
+    def at(self, places: NDArray[np.int64]) -> ScoreSample:
         """Take some of the images."""
         codes = {name: column[places] for name, column in self.codes.items()}
-        return Sample(self.scores[places], self.times[places], codes, self.names)
+        return ScoreSample(self.scores[places], self.times[places], codes, self.names)
 
     def values(self, field: str) -> list[str]:
         """Give the values that images have in a field; none if no image has it."""
@@ -44,7 +44,7 @@ class Sample:
         codes = np.unique(self.codes[field]) if names else ()
         return [names[code] for code in codes if code >= 0]
 
-    def only(self, field: str, value: str) -> Sample:
+    def only(self, field: str, value: str) -> ScoreSample:
         """Take the images with a value in a field."""
         names = self.names.get(field, ())
         if value not in names:
@@ -52,7 +52,7 @@ class Sample:
         return self.at(np.flatnonzero(self.codes[field] == names.index(value)))
 
     @property
-    def good(self) -> Sample:
+    def good(self) -> ScoreSample:
         """Take the images of good parts, by their folder."""
         good = [code for code, name in enumerate(self.names.get(FOLDER, ())) if is_good(name)]
         if not good:

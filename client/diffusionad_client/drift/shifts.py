@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffusionad_client.drift import statistics
-from diffusionad_client.drift.sample import Sample
+from diffusionad_client.drift.sample import ScoreSample
 
 LIMIT = 0.25  # of the index: above it, by the usual rule, a population is another one
 MIN_IMAGES = 30  # of either side; fewer tell nothing
@@ -57,7 +57,9 @@ class Shift:
         return -1.0 if self.psi is None else self.psi
 
 
-def shift(name: str, baseline: Sample, current: Sample, *, limit: float, of: int = 1) -> Shift:
+def shift(
+    name: str, baseline: ScoreSample, current: ScoreSample, *, limit: float, of: int = 1
+) -> Shift:
     """Hold some scores against others; `of` is among how many comparisons this is one."""
     n, m = len(baseline.scores), len(current.scores)
     if min(n, m) < MIN_IMAGES:
@@ -86,7 +88,9 @@ def shift(name: str, baseline: Sample, current: Sample, *, limit: float, of: int
     )
 
 
-def by_field(field: str, baseline: Sample, current: Sample, *, limit: float) -> list[Shift]:
+def by_field(
+    field: str, baseline: ScoreSample, current: ScoreSample, *, limit: float
+) -> list[Shift]:
     """Hold each group of a field against the baseline's images of that group.
 
     Where the baseline has too few of them, as of a new lot, against all of it.
@@ -101,7 +105,7 @@ def by_field(field: str, baseline: Sample, current: Sample, *, limit: float) -> 
     return shifts
 
 
-def over_time(baseline: Sample, current: Sample, *, limit: float) -> list[Shift]:
+def over_time(baseline: ScoreSample, current: ScoreSample, *, limit: float) -> list[Shift]:
     """Hold stretches of the run, of equally many images, against the baseline.
 
     Along time where all times are known, else in the order of the results. Empty where there

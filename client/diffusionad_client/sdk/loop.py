@@ -15,12 +15,12 @@ from diffusionad_client.sdk.steps import (
     AT_ONCE,
     Alongside,
     Ask,
+    LocalWork,
     Pause,
     Resolve,
     Step,
     Steps,
     Together,
-    Work,
 )
 from diffusionad_client.sdk.threads import addresses
 
@@ -85,7 +85,7 @@ class LoopDriver:
     async def _do(self, step: Step) -> Any:
         if isinstance(step, Ask):
             return await step.call()
-        if isinstance(step, Work):
+        if isinstance(step, LocalWork):
             return await asyncio.get_running_loop().run_in_executor(self._workers(), step.do)
         if isinstance(step, Pause):
             return await asyncio.sleep(step.seconds)

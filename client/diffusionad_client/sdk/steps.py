@@ -23,7 +23,7 @@ class Ask:
 
 
 @dataclass(frozen=True)
-class Work:
+class LocalWork:
     """Do something that takes a while and waits for no server, such as to decode an image."""
 
     do: Callable[[], Any]
@@ -63,7 +63,7 @@ class Alongside:
     course: Callable[[], Steps[None]]
 
 
-Step = Ask | Work | Resolve | Pause | Together | Alongside
+Step = Ask | LocalWork | Resolve | Pause | Together | Alongside
 Steps = Generator[Step, Any, T]
 
 
@@ -75,7 +75,7 @@ def ask(call: Callable[[], T] | Callable[[], Awaitable[T]]) -> Steps[T]:
 
 def work(do: Callable[[], T]) -> Steps[T]:
     """Have something done, and give its result."""
-    result: T = yield Work(do)
+    result: T = yield LocalWork(do)
     return result
 
 

@@ -15,12 +15,12 @@ from diffusionad_client.sdk.steps import (
     AT_ONCE,
     Alongside,
     Ask,
+    LocalWork,
     Pause,
     Resolve,
     Step,
     Steps,
     Together,
-    Work,
 )
 from diffusionad_client.sdk.transports.grpc import Cancellation, cancellation_here
 
@@ -52,7 +52,7 @@ class ThreadDriver:
     def _do(self, step: Step) -> Any:
         if isinstance(step, Ask):
             return step.call()
-        if isinstance(step, Work):
+        if isinstance(step, LocalWork):
             return step.do()
         if isinstance(step, Pause):
             return _pause(step.seconds)

@@ -88,7 +88,7 @@ class Planned:
         return self.lifted or (self.until is not None and time.monotonic() >= self.until)
 
 
-class Plan:
+class FaultPlan:
     """The faults that are on; of several that fit a call, the one planned first is met."""
 
     def __init__(self) -> None:

@@ -14,7 +14,7 @@ import grpc
 from tritonclient.grpc import service_pb2
 
 from diffusionad_client.errors import ArgumentError, ServeError, shown
-from diffusionad_client.testing.calls import Log, Plan, Planned, Received, received
+from diffusionad_client.testing.calls import FaultPlan, Log, Planned, Received, received
 from diffusionad_client.testing.category import FakeCategory
 from diffusionad_client.testing.faults import (
     NOT_THERE,
@@ -81,7 +81,7 @@ class FakeServer:
         self._service = Service(self.categories, admin_key)
         self._methods = self._service.methods()
         self._log = Log(keep)
-        self._plan = Plan()
+        self._plan = FaultPlan()
         self._threads = threads
         self._server: Any = None
         self._pool: ThreadPoolExecutor | None = None

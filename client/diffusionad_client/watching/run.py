@@ -39,7 +39,7 @@ _CURSOR = "watch.json"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class WatchPlan:
     """What is watched, and what follows."""
 
     folder: Path
@@ -60,7 +60,7 @@ class WatchListener(Listener):
 
 def watch_folder(
     connection: Connection,
-    plan: Plan,
+    plan: WatchPlan,
     settings: Settings,
     listener: WatchListener,
     stop: threading.Event,

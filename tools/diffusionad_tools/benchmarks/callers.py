@@ -25,7 +25,7 @@ _START_S = 0.5  # for a caller to reach the server, before it begins
 
 
 @dataclass(frozen=True)
-class Request:
+class LoadRequest:
     """What a caller sends, again and again."""
 
     url: str
@@ -56,13 +56,13 @@ class Callers:
         self._pool = pool
 
     def at_rate(
-        self, request: Request, rate: float, seconds: float, begin: float
+        self, request: LoadRequest, rate: float, seconds: float, begin: float
     ) -> Future[list[Call]]:
         """Send `rate` requests a second from `begin` on, a time of the monotonic clock."""
         return self._pool.submit(_run, _at_rate, request, rate, seconds, begin)
 
     def at_once(
-        self, request: Request, count: int, seconds: float, begin: float
+        self, request: LoadRequest, count: int, seconds: float, begin: float
     ) -> Future[list[Call]]:
         """Keep `count` requests under way from `begin` on."""
         return self._pool.submit(_run, _at_once, request, count, seconds, begin)
@@ -87,7 +87,7 @@ _Send = Callable[[], Awaitable[Call]]
 _Way = Callable[[_Send, float, float, float], Awaitable[list[Call]]]
 
 
-def _run(way: _Way, request: Request, much: float, seconds: float, begin: float) -> list[Call]:
+def _run(way: _Way, request: LoadRequest, much: float, seconds: float, begin: float) -> list[Call]:
     async def run() -> list[Call]:
         transport: Any = AioTransport(request.url)
         try:
@@ -119,7 +119,7 @@ async def _at_once(send: _Send, count: float, seconds: float, begin: float) -> l
     return calls
 
 
-async def _send(transport: Any, request: Request) -> Call:
+async def _send(transport: Any, request: LoadRequest) -> Call:
     at, error, retryable = time.monotonic(), "", False
     try:
         await transport.infer(

@@ -32,7 +32,7 @@ from PIL import Image
 
 from diffusionad_client import Client, contract
 from diffusionad_client.contract import Priority
-from diffusionad_tools.benchmarks.callers import Call, Callers, Request, callers, soon
+from diffusionad_tools.benchmarks.callers import Call, Callers, LoadRequest, callers, soon
 from diffusionad_tools.benchmarks.circumstances import circumstances
 from diffusionad_tools.demo_data.part import sample_part
 from diffusionad_tools.demo_data.rendering import render
@@ -138,8 +138,8 @@ def measure(
     with Client(server.grpc_url, model) as client:
         size = client.served().metadata.size
     name, batch = _sent(model, form, side if form == "file" else size)
-    line = Request(server.grpc_url, name, batch, Priority.INLINE)
-    flood = Request(server.grpc_url, name, batch, Priority.BATCH)
+    line = LoadRequest(server.grpc_url, name, batch, Priority.INLINE)
+    flood = LoadRequest(server.grpc_url, name, batch, Priority.BATCH)
     with callers(2) as crowd:
         _saturation(crowd, flood, SETTLED_S)  # nothing is measured cold
         return _figures([_round(server, crowd, line, flood, seconds) for _ in range(rounds)])
@@ -184,7 +184,7 @@ def _sent(model: str, form: str, side: int) -> tuple[str, Any]:
     return contract.encoded_model(model), batch
 
 
-def _saturation(crowd: Callers, request: Request, seconds: float) -> float:
+def _saturation(crowd: Callers, request: LoadRequest, seconds: float) -> float:
     begin = soon()
     calls = crowd.at_once(request, AT_ONCE, seconds, begin).result()
     since, end = begin + SETTLED_S, begin + seconds
@@ -192,7 +192,7 @@ def _saturation(crowd: Callers, request: Request, seconds: float) -> float:
 
 
 def _round(
-    server: TritonProcess, crowd: Callers, line: Request, flood: Request, seconds: float
+    server: TritonProcess, crowd: Callers, line: LoadRequest, flood: LoadRequest, seconds: float
 ) -> Round:
     saturation = _saturation(crowd, flood, seconds)
     rate = LINE_SHARE * saturation

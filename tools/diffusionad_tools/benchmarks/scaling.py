@@ -57,7 +57,7 @@ class Parts:
 
 
 @dataclass(frozen=True)
-class Check:
+class CheckedLimit:
     """What the model says of a run, and what came of it."""
 
     limit: str
@@ -129,14 +129,14 @@ def _cpu_ms(do: Callable[[int], None], different: int) -> float:
     return 1000 * (time.process_time() - began) / _TURNS
 
 
-def _shared_cores(folder: Path, url: str, server: int, count: int, parts: Parts) -> Check:
+def _shared_cores(folder: Path, url: str, server: int, count: int, parts: Parts) -> CheckedLimit:
     make_images(folder / "one", 1, 1)
     start = _cpu_of(score_command(folder / "one", folder / "started", "--url", url), server)
     command = score_command(folder / "parts", folder / "shared", "--url", url)
     used = _cpu_of([*command, "--concurrency", str(_AT_ONCE)], server) - start
     seconds = _seconds(folder / "shared")
     cores = used / seconds
-    return Check(
+    return CheckedLimit(
         limit="client and server share the cores",
         predicted=round(1000 * cores / (parts.client_ms + parts.server_ms), 1),
         measured=round(count / seconds, 1),
@@ -151,13 +151,13 @@ def _cpu_of(command: list[str], server: int) -> float:
     return cpu_time.of_group(server) + cpu_time.of_ended_children() - before
 
 
-def _slow_server(folder: Path, parts: Parts) -> Check:
+def _slow_server(folder: Path, parts: Parts) -> CheckedLimit:
     with fake_server(_SIZE, seconds=_SLOW_S) as url:
         command = score_command(folder / "few", folder / "slow", "--url", url)
         command[command.index("--model") + 1] = FakeCategory().name
         subprocess.run([*command, "--concurrency", str(_AT_ONCE)], check=True, capture_output=True)
     seconds = _seconds(folder / "slow")
-    return Check(
+    return CheckedLimit(
         limit=f"{_AT_ONCE} images under way, {_SLOW_S} s each",
         predicted=round(_AT_ONCE / (_SLOW_S + parts.client_ms / 1000), 1),
         measured=round(_SLOW_IMAGES / seconds, 1),

@@ -45,7 +45,7 @@ _FOLDER = 1000  # files in each
 
 
 @dataclass(frozen=True)
-class Mark:
+class Milestone:
     """How far a run was at one moment."""
 
     images: int
@@ -54,7 +54,7 @@ class Mark:
 
 
 @dataclass(frozen=True)
-class Cost:
+class CpuCost:
     """What one run of the command took."""
 
     decode: str
@@ -158,10 +158,10 @@ def score_command(parts: Path, results: Path, *options: str) -> list[str]:
 
 def _run(
     command: list[str], results: Path, images: int, decode: str, server: int, files: list[Path]
-) -> Cost:
+) -> CpuCost:
     server_cpu, before = cpu_time.of_group(server), cpu_time.of_ended_children()
     began = time.perf_counter()
-    marks: list[Mark] = []
+    marks: list[Milestone] = []
     bare = BareLoop(files)
     turns = 0
     lines = _Lines(results / "results.jsonl.part")
@@ -171,7 +171,7 @@ def _run(
             done = lines.count()
             if done and (not marks or done >= marks[-1].images + _STEP):
                 now = time.perf_counter() - began
-                marks.append(Mark(done, now, cpu_time.of_process(process.pid)))
+                marks.append(Milestone(done, now, cpu_time.of_process(process.pid)))
             if time.perf_counter() - began > turns * _BARE_EVERY_S:
                 bare.turn()
                 turns += 1
@@ -183,7 +183,7 @@ def _run(
     seconds = time.perf_counter() - began
     used = cpu_time.of_ended_children() - before
     paces = [1000 * (b.cpu_s - a.cpu_s) / (b.images - a.images) for a, b in pairwise(marks)]
-    return Cost(
+    return CpuCost(
         decode=decode,
         images=images,
         seconds=round(seconds, 1),

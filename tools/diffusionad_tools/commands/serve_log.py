@@ -16,7 +16,7 @@ from diffusionad_client.commands.log_lines import json_line
 from diffusionad_client.errors import DiffusionADError
 from diffusionad_client.local_server import READY_PREFIX
 from diffusionad_tools.server.log import RecordLog, append_to
-from diffusionad_tools.server.triton_lines import Record
+from diffusionad_tools.server.triton_lines import LogRecord
 
 _OURS, _TRITONS = "serve", "triton"  # the values of `source`
 
@@ -74,7 +74,7 @@ class JsonServeLog(ServeLog):
             self.say(str(exc), "error")
             raise click.exceptions.Exit(1) from exc
 
-    def _record(self, record: Record) -> None:
+    def _record(self, record: LogRecord) -> None:
         own = {} if record.place is None else {"place": record.place, "process": record.process}
         self._write(
             self._triton or sys.stderr,

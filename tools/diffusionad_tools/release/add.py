@@ -20,7 +20,7 @@ from diffusionad_tools.release.procedure import DEFAULT, Procedure
 from diffusionad_tools.release.prune import KEEP, prune
 from diffusionad_tools.release.publish import publish, switch
 from diffusionad_tools.release.repository import Release, read_category
-from diffusionad_tools.release.signatures import Signature
+from diffusionad_tools.release.signatures import ReleaseSignature
 from diffusionad_tools.release.staging import staging
 
 _CANDIDATE, _PRUNED = "candidate", "pruned"
@@ -117,7 +117,7 @@ def _is_same(served: Release, metadata: ReleaseMetadata) -> bool:
     return served.metadata.as_exported() == metadata.as_exported()
 
 
-def _is_signed(repository: Path, served: Release, signature: Signature) -> bool:
+def _is_signed(repository: Path, served: Release, signature: ReleaseSignature) -> bool:
     """Tell whether what is served keeps this very signature."""
     return signatures.kept_text(repository, served) == signature.to_json()
 

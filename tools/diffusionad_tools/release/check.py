@@ -18,7 +18,7 @@ from diffusionad_client.artifacts.bundle import file_digest
 from diffusionad_client.artifacts.metadata import ReleaseMetadata
 from diffusionad_client.contract import Step, step_models
 from diffusionad_tools.errors import RepositoryError
-from diffusionad_tools.folders import Kind, kinds
+from diffusionad_tools.folders import FolderKind, kinds
 from diffusionad_tools.release import decoding, model_config
 from diffusionad_tools.release.judgement import judgement
 from diffusionad_tools.release.listing import listed
@@ -157,7 +157,7 @@ def unreadable(repository: Path) -> Iterator[str]:
         return
     for name, kind in kinds(repository).items():
         path = repository / name / CONFIG_FILE
-        if kind is Kind.STRAY:
+        if kind is FolderKind.STRAY:
             continue
         if not path.exists():
             yield f"{path}: missing"

@@ -47,7 +47,7 @@ SIGNED_FILES = (SIGNATURE_FILE, METADATA_FILE)  # as a release keeps them
 
 
 @dataclass(frozen=True)
-class Signature:
+class ReleaseSignature:
     """A signature, and what it is of."""
 
     category: str
@@ -83,7 +83,9 @@ class Signature:
             )
 
 
-def sign_bundle(bundle: Bundle, key: SigningKey, *, category: str | None = None) -> Signature:
+def sign_bundle(
+    bundle: Bundle, key: SigningKey, *, category: str | None = None
+) -> ReleaseSignature:
     """Sign every file of a bundle, beside which the signature is written in place of another.
 
     `category` is another than the bundle's, under which it is to be released.
@@ -101,7 +103,9 @@ def sign_bundle(bundle: Bundle, key: SigningKey, *, category: str | None = None)
     return signature
 
 
-def check_bundle(bundle: Bundle, category: str, trusted: TrustedKeys | None) -> Signature | None:
+def check_bundle(
+    bundle: Bundle, category: str, trusted: TrustedKeys | None
+) -> ReleaseSignature | None:
     """Hold a bundle that is to become a release of `category` against its signature.
 
     Without trusted keys only what it says of the files, if it has one. Gives what the release
@@ -140,7 +144,7 @@ def check_bundle(bundle: Bundle, category: str, trusted: TrustedKeys | None) -> 
     return signature
 
 
-def keep(bundle: Bundle, signature: Signature, candidate: Candidate) -> None:
+def keep(bundle: Bundle, signature: ReleaseSignature, candidate: Candidate) -> None:
     """Lay a bundle's signature, and the metadata that it vouches for, into a candidate."""
     metadata = (bundle.folder / METADATA_FILE).read_bytes()
     _keep(signature, metadata, candidate)
@@ -214,7 +218,7 @@ def require_signed(repository: Path, release: Release, trusted: TrustedKeys | No
         raise SignatureError("; ".join(problems) + ". Nothing was changed")
 
 
-def read_signature(path: Path) -> Signature:
+def read_signature(path: Path) -> ReleaseSignature:
     """Read a `signature.json`. Raises `SignatureError`."""
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
@@ -233,10 +237,10 @@ def read_signature(path: Path) -> Signature:
         raise SignatureError(f"{path}: not a signature of a release: {exc} is missing") from exc
     except (AttributeError, TypeError, ValueError, RecursionError, binascii.Error) as exc:
         raise SignatureError(f"{path}: not a signature of a release: {exc}") from exc
-    return Signature(category, files, key, signature)
+    return ReleaseSignature(category, files, key, signature)
 
 
-def _read_metadata(path: Path, signature: Signature) -> ReleaseMetadata:
+def _read_metadata(path: Path, signature: ReleaseSignature) -> ReleaseMetadata:
     try:
         content = path.read_bytes()
     except OSError as exc:
@@ -261,9 +265,9 @@ def _files(folder: Path) -> dict[str, Path]:
     return found
 
 
-def _sign(category: str, files: Mapping[str, str], key: SigningKey) -> Signature:
+def _sign(category: str, files: Mapping[str, str], key: SigningKey) -> ReleaseSignature:
     signed = _statement(category, files)
-    return Signature(category, files, key.fingerprint, key.sign(signed))
+    return ReleaseSignature(category, files, key.fingerprint, key.sign(signed))
 
 
 def _statement(category: str, files: Mapping[str, str]) -> bytes:
@@ -271,7 +275,7 @@ def _statement(category: str, files: Mapping[str, str]) -> bytes:
     return json.dumps(document, sort_keys=True, separators=(",", ":")).encode()
 
 
-def _keep(signature: Signature, metadata: bytes, candidate: Candidate) -> None:
+def _keep(signature: ReleaseSignature, metadata: bytes, candidate: Candidate) -> None:
     folder = candidate.folder / candidate.metadata.category / str(candidate.version)
     durable.write_text(folder / SIGNATURE_FILE, signature.to_json())
     durable.write_bytes(folder / METADATA_FILE, metadata)

@@ -29,7 +29,7 @@ from pathlib import Path
 
 import diffusionad_tools
 from diffusionad_client.errors import ServeError
-from diffusionad_tools.folders import Kind, kinds
+from diffusionad_tools.folders import FolderKind, kinds
 from diffusionad_tools.server.binaries import TritonFiles
 
 _PLAIN = re.compile(r"[\w./@%+=:,-]*", re.ASCII)
@@ -89,12 +89,12 @@ def without_strays(repository: Path, folder: Path) -> Path:
     Only for a server that reads its repository once: what is added later is not seen.
     """
     found = kinds(repository)
-    if Kind.STRAY not in found.values():
+    if FolderKind.STRAY not in found.values():
         return repository
     view = folder / "models"
     view.mkdir()
     for name, kind in found.items():
-        if kind is not Kind.STRAY:
+        if kind is not FolderKind.STRAY:
             (view / name).symlink_to(repository / name)
     return view
 

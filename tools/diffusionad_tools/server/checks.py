@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from diffusionad_client.errors import ServeError
 from diffusionad_client.sdk.certificates import check_authorities, check_pair
 from diffusionad_client.sdk.secret_files import read_private, read_public
-from diffusionad_tools.folders import Kind, kinds
+from diffusionad_tools.folders import FolderKind, kinds
 
 ALL_MODELS = "*"  # for --load-model: every model of the repository
 DEFAULT = "default"  # for --model-config-name: each model's config.pbtxt
@@ -46,9 +46,9 @@ def check_models(repository: Path, names: Sequence[str]) -> None:
 def named_models(repository: Path, names: Sequence[str]) -> list[str]:
     """Give the names of models to load; for "*", where other things lie among them, every one."""
     found = kinds(repository)
-    if list(names) != [ALL_MODELS] or Kind.STRAY not in found.values():
+    if list(names) != [ALL_MODELS] or FolderKind.STRAY not in found.values():
         return list(names)
-    return [name for name, kind in found.items() if kind is not Kind.STRAY]
+    return [name for name, kind in found.items() if kind is not FolderKind.STRAY]
 
 
 def check_encryption(certificate: Path, key: Path, client_ca: Path | None) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from diffusionad_client.errors import ServeError
-from diffusionad_tools.server.triton_lines import Record, TritonLines
+from diffusionad_tools.server.triton_lines import LogRecord, TritonLines
 
 _REMEMBERED = 2000  # lines; a start prints some hundreds
 _LAST_LINES_S = 2.0  # to read what a server that has ended left in its pipe
@@ -78,7 +78,7 @@ class FileLog(TritonLog):
 class RecordLog(TritonLog):
     """Hands on each record as it is printed, by a thread for each server."""
 
-    def __init__(self, take: Callable[[Record], None], place: str) -> None:
+    def __init__(self, take: Callable[[LogRecord], None], place: str) -> None:
         super().__init__(place)
         self._take = take
         self._said: deque[str] = deque(maxlen=_REMEMBERED)
@@ -118,7 +118,7 @@ class RecordLog(TritonLog):
                 self._hand_on(lines.read(text))
         self._hand_on(lines.end())
 
-    def _hand_on(self, records: Iterator[Record]) -> None:
+    def _hand_on(self, records: Iterator[LogRecord]) -> None:
         """Hand records on. One that cannot be written, to a full disk perhaps, is left out.
 
         For the pipe must be read on: Triton waits for room in it, and every request for Triton.

@@ -25,7 +25,7 @@ _LONGEST = 500  # lines of one table; more are no table
 
 
 @dataclass(frozen=True)
-class Record:
+class LogRecord:
     """What was logged at once. `place` and `process` are of Triton's own lines alone."""
 
     time: datetime | None  # None: now
@@ -39,9 +39,9 @@ class TritonLines:
     """Makes records of lines. One reader a stream: a table is one record."""
 
     def __init__(self) -> None:
-        self._table: tuple[Record, list[str]] | None = None
+        self._table: tuple[LogRecord, list[str]] | None = None
 
-    def read(self, line: str) -> Iterator[Record]:
+    def read(self, line: str) -> Iterator[LogRecord]:
         """Take a line, without its end; give the records that it completes."""
         own = _own(line)
         if self._table is not None:
@@ -54,22 +54,22 @@ class TritonLines:
         elif own is not None:
             yield own
         elif text := _COLOUR.sub("", line).strip():
-            yield Record(None, "error" if _SAYS_ERROR.match(text) else "info", text)
+            yield LogRecord(None, "error" if _SAYS_ERROR.match(text) else "info", text)
 
-    def end(self) -> Iterator[Record]:
+    def end(self) -> Iterator[LogRecord]:
         """Give the table that nothing has ended yet."""
         if self._table is not None:
             head, lines = self._table
             self._table = None
-            yield Record(head.time, head.level, "\n".join(lines), head.place, head.process)
+            yield LogRecord(head.time, head.level, "\n".join(lines), head.place, head.process)
 
 
-def _own(line: str) -> Record | None:
+def _own(line: str) -> LogRecord | None:
     """Read one of Triton's own lines; None for any other."""
     found = _OWN.fullmatch(line)
     if found is None:
         return None
-    return Record(
+    return LogRecord(
         _time(f"{found['month']}{found['day']} {found['clock']}"),
         LEVELS[found["level"]],
         _message(found["message"]),

@@ -19,7 +19,7 @@ from diffusionad_client.contract import Priority
 from diffusionad_client.errors import DiffusionADError, ImageError
 from diffusionad_client.sdk.arguments import Decode
 from diffusionad_client.sdk.client import Client
-from diffusionad_tools.soak.tally import Answer, Tally
+from diffusionad_tools.soak.tally import GivenAnswer, SoakTally
 
 # For one call, and for all that a restart holds up: nothing may be lost by it.
 PATIENCE_S = 300.0
@@ -29,7 +29,7 @@ _DECODES: tuple[Decode, ...] = ("client", "auto", "server")
 Load = Callable[[threading.Event], None]  # runs until the event is set
 
 
-def inline(client: Client, images: Mapping[str, Path], tally: Tally) -> Load:
+def inline(client: Client, images: Mapping[str, Path], tally: SoakTally) -> Load:
     """Send images in turn, as a line does, in each of the forms in which a file can be sent."""
 
     def run(stop: threading.Event) -> None:
@@ -45,13 +45,13 @@ def inline(client: Client, images: Mapping[str, Path], tally: Tally) -> Load:
             except DiffusionADError as exc:
                 tally.breaks("lost", f"{name}: {type(exc).__name__}: {exc}")
             else:
-                answer = Answer(name, found.release, found.score, found.verdict.value)
+                answer = GivenAnswer(name, found.release, found.score, found.verdict.value)
                 tally.answered("inline", answer)
 
     return run
 
 
-def nonsense(client: Client, tally: Tally) -> Load:
+def nonsense(client: Client, tally: SoakTally) -> Load:
     """Send files that are no images, which must be refused as such."""
     whole = io.BytesIO()
     Image.new("RGB", (64, 64), "grey").save(whole, "PNG")
@@ -75,7 +75,7 @@ def nonsense(client: Client, tally: Tally) -> Load:
     return run
 
 
-def folders(url: str, model: str, images: Path, place: Path, tally: Tally) -> Load:
+def folders(url: str, model: str, images: Path, place: Path, tally: SoakTally) -> Load:
     """Score the folder of all images again and again, each time in a process of its own.
 
     One that the end of the soak finds at work is let finish. `place` is for its results.
@@ -107,7 +107,7 @@ def folders(url: str, model: str, images: Path, place: Path, tally: Tally) -> Lo
     return run
 
 
-def check_results(output: Path, expected: set[str], tally: Tally) -> None:
+def check_results(output: Path, expected: set[str], tally: SoakTally) -> None:
     """Hold a run's results against the golden run: each image once, and none else."""
     file = output / "results.jsonl"
     lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
@@ -118,12 +118,12 @@ def check_results(output: Path, expected: set[str], tally: Tally) -> None:
         if row["error"] is not None:
             tally.breaks("lost", f"{name} in {output.name}: {row['error']}")
         else:
-            answer = Answer(name, row["release"], row["score"], row["verdict"])
+            answer = GivenAnswer(name, row["release"], row["score"], row["verdict"])
             tally.answered("from folders", answer)
 
 
 @contextmanager
-def running(loads: list[Load], tally: Tally) -> Iterator[None]:
+def running(loads: list[Load], tally: SoakTally) -> Iterator[None]:
     """Run loads in threads while the context lasts, and wait for what they have begun."""
     stop = threading.Event()
 

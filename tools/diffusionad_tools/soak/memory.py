@@ -19,7 +19,7 @@ ALLOWED_SHARE, ALLOWED_MIB = 0.05, 32.0
 
 
 @dataclass(frozen=True)
-class Sample:
+class MemorySample:
     """Resident memory at one moment. `life` tells one process from the one in its place."""
 
     at: float  # s
@@ -41,21 +41,21 @@ class Memory:
     """Samples by the kind of process that they are of."""
 
     def __init__(self) -> None:
-        self._samples: defaultdict[str, list[Sample]] = defaultdict(list)
+        self._samples: defaultdict[str, list[MemorySample]] = defaultdict(list)
 
     def add(self, kind: str, at: float, life: int, resident: int) -> None:
         """Keep a sample; one of 0 bytes, of a process that is gone, is none."""
         if resident > 0:
-            self._samples[kind].append(Sample(at, life, resident))
+            self._samples[kind].append(MemorySample(at, life, resident))
 
     def growths(self, seconds: float) -> dict[str, Growth]:
         """Say how each kind has grown over a soak of so many seconds."""
         return {kind: growth(samples, seconds) for kind, samples in self._samples.items()}
 
 
-def growth(samples: Sequence[Sample], seconds: float) -> Growth:
+def growth(samples: Sequence[MemorySample], seconds: float) -> Growth:
     """Fit the slope that all lives have in common. `samples` are in order, and at least one."""
-    lives: defaultdict[int, list[Sample]] = defaultdict(list)
+    lives: defaultdict[int, list[MemorySample]] = defaultdict(list)
     for sample in samples:
         lives[sample.life].append(sample)
     above = below = 0.0

@@ -20,7 +20,7 @@ from diffusionad_tools.server.linux import resident_bytes
 from diffusionad_tools.soak import loads
 from diffusionad_tools.soak.memory import Growth, Memory
 from diffusionad_tools.soak.plant import Plant, golden_run, open_plant
-from diffusionad_tools.soak.tally import Expected, Tally
+from diffusionad_tools.soak.tally import Expected, SoakTally
 
 _LOOK_S = 0.2
 
@@ -79,7 +79,7 @@ def soak(
         named = _copied(images, folder / "images")
         golden = golden_run(plant, named)
         disturb(golden)
-        tally, memory = Tally(golden), Memory()
+        tally, memory = SoakTally(golden), Memory()
         client = stack.enter_context(Client(plant.url, name, timeout=loads.PATIENCE_S))
         work: list[loads.Load] = [
             *(loads.inline(client, named, tally) for _ in range(settings.lines)),
@@ -136,7 +136,7 @@ def _measure(
 def _go_on(
     plant: Plant,
     settings: SoakSettings,
-    tally: Tally,
+    tally: SoakTally,
     begun: float,
     say: Callable[[str], None],
 ) -> None:

@@ -22,7 +22,7 @@ class Expected:
 
 
 @dataclass(frozen=True)
-class Answer:
+class GivenAnswer:
     """What a server answered while it was disturbed, for an image of that name."""
 
     image: str
@@ -34,7 +34,7 @@ class Answer:
 Golden = Mapping[tuple[str, str], Expected]  # (release, image) -> its answer
 
 
-class Tally:
+class SoakTally:
     """Counts what happens, and keeps the first of what must not happen. Any thread."""
 
     def __init__(self, golden: Golden) -> None:
@@ -56,7 +56,7 @@ class Tally:
             if len(self.examples[kind]) < _SHOWN:
                 self.examples[kind].append(example)
 
-    def answered(self, what: str, answer: Answer) -> None:
+    def answered(self, what: str, answer: GivenAnswer) -> None:
         """Count an answer, and hold it against the golden run's."""
         self.count(what)
         expected = self._golden.get((answer.release, answer.image))

@@ -36,14 +36,14 @@ Settings = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Way:
+class AblatedWay:
     """One way to find defects: settings on top of the preset's."""
 
     name: str
     settings: Settings
 
 
-def ways(config: Config) -> list[Way]:
+def ways(config: Config) -> list[AblatedWay]:
     """Give all ways that are compared; a preset without guidance has the paper's."""
     guidance = config.detector.guidance
     schedule = config.detector.schedule
@@ -53,24 +53,24 @@ def ways(config: Config) -> list[Way]:
     without: Settings = {"features.backbone": "none"}
     with_features: Settings = {"features.backbone": "efficientnet-lite0"}
     return [
-        Way("small step alone", without | {"guidance.weight": 0.0}),
+        AblatedWay("small step alone", without | {"guidance.weight": 0.0}),
         # All of the way to n: Eqs. 7 and 8 then are the large step's Eq. 6.
-        Way("large step alone", without | {"guidance.weight": 1 / noise}),
-        Way("guided", without | {"guidance.weight": weight}),
-        Way("guided, features", with_features | {"guidance.weight": weight}),
-        Way("features, not guided", with_features | {"guidance.weight": 0.0}),
-        Way("autoencoder", without | {"restoration": "autoencoder"}),
+        AblatedWay("large step alone", without | {"guidance.weight": 1 / noise}),
+        AblatedWay("guided", without | {"guidance.weight": weight}),
+        AblatedWay("guided, features", with_features | {"guidance.weight": weight}),
+        AblatedWay("features, not guided", with_features | {"guidance.weight": 0.0}),
+        AblatedWay("autoencoder", without | {"restoration": "autoencoder"}),
     ]
 
 
-def of_equal_cost(chosen: list[Way], config: Config) -> list[Way]:
+def of_equal_cost(chosen: list[AblatedWay], config: Config) -> list[AblatedWay]:
     """Widen the noise network of each way until it costs as much as the dearest of them."""
     network = config.detector.noise_network
     dearest = max(inference_flop(changed(config, way.settings)) for way in chosen)
     unit = math.lcm(network.groups, network.heads)
     widths = range(network.base_channels, WIDEST * network.base_channels + 1, unit)
 
-    def widened(way: Way) -> Way:
+    def widened(way: AblatedWay) -> AblatedWay:
         def settings(width: int) -> Settings:
             return way.settings | {"noise_network.base_channels": width}
 
@@ -79,7 +79,7 @@ def of_equal_cost(chosen: list[Way], config: Config) -> list[Way]:
 
         place = bisect.bisect_left(widths, dearest, key=flop)
         nearest = min(widths[max(place - 1, 0) : place + 1], key=lambda w: abs(flop(w) - dearest))
-        return Way(way.name, settings(nearest))
+        return AblatedWay(way.name, settings(nearest))
 
     return [widened(way) for way in chosen]
 

@@ -32,7 +32,7 @@ def validate(category: str | None, repository: Path, ready_timeout: float, as_js
     Example:
       diffusionad release validate --repository model_repository
     """
-    from diffusionad_tools.folders import Kind, kinds
+    from diffusionad_tools.folders import FolderKind, kinds
     from diffusionad_tools.release.check import unreadable
     from diffusionad_tools.release.validate import names_to_validate, validate_category
 
@@ -43,7 +43,7 @@ def validate(category: str | None, repository: Path, ready_timeout: float, as_js
         if not as_json:
             _print(name, results[name])
     servers.tell_of_strays(repository)
-    foreign = [name for name, kind in kinds(repository).items() if kind is Kind.FOREIGN]
+    foreign = [name for name, kind in kinds(repository).items() if kind is FolderKind.FOREIGN]
     if foreign:
         click.echo(f"Not looked at, because they are none of ours: {', '.join(foreign)}", err=True)
     if as_json:

@@ -81,7 +81,7 @@ import numpy as np
 from diffusionad_client.contract import Priority
 from diffusionad_tools.benchmarks import callers
 images = np.zeros((1, 32, 32, 3), np.uint8)
-request = callers.Request(sys.argv[1], "widget", images, Priority.BATCH)
+request = callers.LoadRequest(sys.argv[1], "widget", images, Priority.BATCH)
 callers._run(callers._at_once, request, 40, 60.0, time.monotonic())
 """
 

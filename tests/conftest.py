@@ -37,8 +37,8 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 
 # Warming torch's exporter up takes seconds in each process that exports: one does it for all.
 EXPORTING = (
-    *("test_export", "test_old_runs", "test_precision", "test_reduced_large_step"),
-    *("test_region", "test_small_step_alone"),
+    *("test_export", "test_lean", "test_old_runs", "test_precision", "test_reduced_large_step"),
+    *("test_region", "test_run_folder", "test_small_step_alone"),
 )
 
 

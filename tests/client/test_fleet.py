@@ -316,43 +316,44 @@ def test_a_queue_that_stays_full_is_asked_within_the_budget() -> None:
     assert tries <= 24 * 1.1 + 10 + 10  # what is in the bucket at first, and a second's drop
 
 
-def test_a_name_stands_for_all_of_its_addresses(
-    fleet: list[FakeServer], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A headless service: its name has an address for each server, and they change."""
-    ports = [int(server.url.rpartition(":")[2]) for server in fleet]
-    answers = ports[:2]
+@pytest.fixture
+def named(monkeypatch: pytest.MonkeyPatch) -> list[FakeServer]:
+    """The servers that triton.plant:8001 is a name of: whatever is put in."""
+    servers: list[FakeServer] = []
 
     def look_up(host: str, port: int, **options: Any) -> list[Any]:
         assert (host, port) == ("triton.plant", 8001)
-        return [(socket.AF_INET, 1, 6, "", ("127.0.0.1", p)) for p in answers]
+        ports = [int(url.rpartition(":")[2]) for url in urls(servers)]
+        return [(socket.AF_INET, 1, 6, "", ("127.0.0.1", p)) for p in ports]
 
     monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    return servers
+
+
+def test_a_name_stands_for_all_of_its_addresses(
+    fleet: list[FakeServer], named: list[FakeServer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A headless service: its name has an address for each server, and they change."""
+    named += fleet[:2]
     monkeypatch.setattr(servers_module, "RESOLVE_EVERY_S", 0.2)
     with Client("triton.plant:8001") as client:
         assert {client.inspect(IMAGE, **SMALL).server for _ in range(4)} == set(urls(fleet[:2]))
-        answers.append(ports[2])
+        named.append(fleet[2])
         wait_for(lambda: client.inspect(IMAGE, **SMALL).server == fleet[2].url)
-        del answers[0]
+        del named[0]
         wait_for(lambda: client.inspect(IMAGE, **SMALL) and len(client.stats().servers) == 2)
         assert fleet[0].url not in {client.inspect(IMAGE, **SMALL).server for _ in range(6)}
 
 
 @pytest.mark.long
 def test_an_address_that_a_name_has_got_takes_load_within_ten_seconds(
-    fleet: list[FakeServer], monkeypatch: pytest.MonkeyPatch
+    fleet: list[FakeServer], named: list[FakeServer]
 ) -> None:
     """With the client's own times; the test above has shorter ones."""
-    ports = [int(server.url.rpartition(":")[2]) for server in fleet]
-    answers = ports[:2]
-
-    def look_up(host: str, port: int, **options: Any) -> list[Any]:
-        return [(socket.AF_INET, 1, 6, "", ("127.0.0.1", p)) for p in answers]
-
-    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    named += fleet[:2]
     with Client("triton.plant:8001") as client:
         assert {client.inspect(IMAGE, **SMALL).server for _ in range(4)} == set(urls(fleet[:2]))
-        answers.append(ports[2])
+        named.append(fleet[2])
         wait_for(lambda: client.inspect(IMAGE, **SMALL).server == fleet[2].url, 10)
 
 

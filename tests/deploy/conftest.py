@@ -23,6 +23,7 @@ from typing import Any
 
 import pytest
 import yaml
+from ports import free_port, free_ports
 from waiting import wait_for
 
 from diffusionad_tools.server.backends import assemble, environment
@@ -80,13 +81,6 @@ def pick(documents: list[Any], kind: str, name: str = "plant") -> Any:
     return found
 
 
-def free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        port: int = taken.getsockname()[1]
-    return port
-
-
 @dataclass
 class Deployed:
     """A server that runs with the command line of a rendered pod."""
@@ -141,7 +135,7 @@ def in_place() -> Callable[[str, dict[str, str]], str]:
 @contextmanager
 def deployed(container: Any, folder: Path, places: dict[str, str]) -> Iterator[Deployed]:
     """Start what a container runs, with a real Triton, and wait until it listens."""
-    places = {"8001": str(free_port()), "8002": str(free_port()), **places}
+    places = {**dict(zip(("8001", "8002"), map(str, free_ports(2)), strict=True)), **places}
     command = [put_here(word, places) for word in [*container["command"], *container["args"]]]
     triton = locate()
     backends = assemble(folder, triton)

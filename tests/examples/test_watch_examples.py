@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import socket
 import subprocess
 import sys
 import threading
@@ -16,6 +15,7 @@ from typing import Any
 
 import pytest
 from PIL import Image
+from ports import free_port
 from waiting import wait_for
 from watched import WatchedHere
 
@@ -23,13 +23,6 @@ from diffusionad_client.testing import FakeCategory, FakeServer
 from diffusionad_client.watching.verdict_commands import VerdictCommand
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-
-
-def free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        port: int = taken.getsockname()[1]
-        return port
 
 
 def command(verdict: str, example: str, argument: str) -> VerdictCommand:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -28,6 +27,7 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
+from ports import free_port
 from tritonclient.grpc import model_config_pb2 as pb
 
 from diffusionad_client import contract
@@ -578,9 +578,7 @@ def _served_versions(model: Path, config: pb.ModelConfig) -> set[int]:
 @pytest.fixture
 def dead_url() -> str:
     """An address where nothing listens."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return f"127.0.0.1:{taken.getsockname()[1]}"
+    return f"127.0.0.1:{free_port()}"
 
 
 def _check_host_config(model: Path, path: Path, configs: Iterable[Any]) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -21,6 +20,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from PIL import Image
+from ports import free_port
 from waiting import wait_for as wait_for_seconds
 
 from diffusionad_client import (
@@ -49,10 +49,7 @@ def repository(make_bundle: Any, publish_ungated: Any, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        number: int = free.getsockname()[1]
-        return number
+    return free_port()
 
 
 def test_no_call_is_lost_while_a_server_stops_and_starts_again(

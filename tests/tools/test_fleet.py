@@ -7,7 +7,6 @@ says what it has measured (`pytest -rP`).
 from __future__ import annotations
 
 import json
-import socket
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -17,6 +16,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from ports import free_ports
 from service_unit import ServiceUnit
 from two_releases import Traffic, fill, traffic
 from waiting import wait_for
@@ -56,14 +56,6 @@ class Fleet:
         where = ("--repository", self.repository, "--admin-key-file", self.key_file)
         words = ("release", *arguments, *where, "--url", ",".join(self.urls))
         return CliRunner().invoke(main, [*map(str, words)])
-
-
-def free_ports(count: int) -> list[int]:
-    with ExitStack() as stack:
-        taken = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in taken:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in taken]
 
 
 @pytest.fixture(scope="module")

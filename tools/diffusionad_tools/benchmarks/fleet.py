@@ -14,7 +14,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import statistics
 import threading
 import time
@@ -32,6 +31,7 @@ from numpy.typing import NDArray
 from diffusionad_client import Client
 from diffusionad_tools.demo_data.part import sample_part
 from diffusionad_tools.demo_data.rendering import render
+from diffusionad_tools.server.ports import LOOPBACK, choose_port
 from diffusionad_tools.server.process import ServerSettings, TritonProcess, running_server
 
 _SERVERS = 3
@@ -64,7 +64,7 @@ def fleet(
     """Compare a calm run over three servers with one that meets trouble."""
     pictures = [render(sample_part(np.random.default_rng(seed), 320)) for seed in range(_DIFFERENT)]
     with ExitStack() as stack:
-        plant = [_Plant(repository, _free_port()) for _ in range(_SERVERS)]
+        plant = [_Plant(repository, choose_port(LOOPBACK, "grpc", 0)) for _ in range(_SERVERS)]
         for each in plant:
             each.start()
             stack.callback(each.stop)
@@ -190,13 +190,6 @@ def _run(
         run.tries = client.stats().tries
     run.took = time.monotonic() - started
     return run
-
-
-def _free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-        return port
 
 
 if __name__ == "__main__":

@@ -9,11 +9,7 @@ from contextlib import contextmanager
 from diffusionad_training.errors import TrainingError
 
 _TORCH_SAYS = "DataLoader worker (pid"  # "is killed by signal" or "exited unexpectedly"
-_GONE = (
-    errno.ENOENT,
-    errno.ECONNREFUSED,
-    errno.ECONNRESET,
-)  # its socket
+_GONE = (errno.ENOENT, errno.ECONNREFUSED, errno.ECONNRESET)  # so its socket says
 
 
 @contextmanager

@@ -576,6 +576,12 @@ def _served_versions(model: Path, config: pb.ModelConfig) -> set[int]:
 
 
 @pytest.fixture
+def own_priority(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep models that are loaded in this process from making it, and all that it starts, nicer."""
+    monkeypatch.setattr(os, "nice", lambda _: 0)
+
+
+@pytest.fixture
 def dead_url() -> str:
     """An address where nothing listens."""
     return f"127.0.0.1:{free_port()}"

@@ -51,7 +51,7 @@ Load = Callable[..., Any]
 
 
 @pytest.fixture
-def load(monkeypatch: pytest.MonkeyPatch) -> Load:
+def load(monkeypatch: pytest.MonkeyPatch, own_priority: None) -> Load:
     """Load the model as Triton's stub does, with parameters of its configuration changed."""
     utils: Any = ModuleType("triton_python_backend_utils")
     utils.Tensor = FakeTensor

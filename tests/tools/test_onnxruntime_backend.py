@@ -115,7 +115,7 @@ class Backend:
 
 
 @pytest.fixture
-def backend(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Backend:
+def backend(monkeypatch: pytest.MonkeyPatch, own_priority: None, tmp_path: Path) -> Backend:
     warnings: list[str] = []
     utils: Any = ModuleType("triton_python_backend_utils")
     utils.Tensor = FakeTensor

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -110,21 +110,17 @@ def test_images_of_one_request_are_not_held_back_for_being_several(
 def test_the_later_a_step_the_sooner_it_gets_the_cores(
     server: TritonProcess, stubs_of: Any
 ) -> None:
-    above: dict[str, set[int]] = defaultdict(set)
-    for pid in stubs_of(server.pid):
-        model = Path(linux.command_line(pid)[1]).parts[-3]
-        above[model] |= {nice - niceness(server.pid) for nice in niceness_of_threads(pid)}
-    assert above["widget__segmentation"] == above["widget__reconstruction"] == {0}
-    assert above["widget__noise_prediction"] == {5}
-    assert max(above["image_decoding_32"]) == 10  # the threads that decode
+    nice = {
+        Path(linux.command_line(pid)[1]).parts[-3]: niceness(pid) for pid in stubs_of(server.pid)
+    }
+    above = {model: value - niceness(server.pid) for model, value in nice.items()}
+    assert above["widget__segmentation"] == above["widget__reconstruction"] == 0
+    assert above["widget__noise_prediction"] == 5
+    assert above["image_decoding_32"] == 10
 
 
 def niceness(pid: int) -> int:
     return os.getpriority(os.PRIO_PROCESS, pid)
-
-
-def niceness_of_threads(pid: int) -> set[int]:
-    return {niceness(int(thread)) for thread in os.listdir(f"/proc/{pid}/task")}
 
 
 @pytest.mark.long

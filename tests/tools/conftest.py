@@ -578,7 +578,7 @@ def _served_versions(model: Path, config: pb.ModelConfig) -> set[int]:
 @pytest.fixture
 def own_priority(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep models that are loaded in this process from making it, and all that it starts, nicer."""
-    monkeypatch.setattr(os, "nice", lambda _: 0)
+    monkeypatch.setattr(os, "setpriority", lambda *_: None)
 
 
 @pytest.fixture

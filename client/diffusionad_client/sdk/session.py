@@ -30,6 +30,7 @@ from diffusionad_client.sdk.settling import load_when_settled
 from diffusionad_client.sdk.stats import Stats, Tally
 from diffusionad_client.sdk.steps import Steps, ask, together, work
 from diffusionad_client.sdk.tracing import span
+from diffusionad_client.sdk.transports.forks import CALLS_UNDER_WAY
 
 T = TypeVar("T")
 
@@ -54,6 +55,7 @@ class Session:
     def servers(self) -> Servers:
         """The servers; of a process that was forked, by lines of its own."""
         if os.getpid() != self._pid:
+            CALLS_UNDER_WAY.check()  # before the parent's channels are let go of
             self._lock = Lock()  # the parent's may be held, by a thread that is not here
             with self._lock:
                 if os.getpid() != self._pid:

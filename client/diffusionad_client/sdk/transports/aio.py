@@ -11,6 +11,7 @@ import grpc.aio
 
 from diffusionad_client.sdk.credentials import Credentials
 from diffusionad_client.sdk.transports.channel import Line
+from diffusionad_client.sdk.transports.forks import CALLS_UNDER_WAY
 from diffusionad_client.sdk.transports.methods import Message, Methods
 
 T = TypeVar("T")
@@ -41,9 +42,10 @@ class AioTransport(Methods):
     async def _sent(self, message: Message[T], timeout: float) -> T:
         line, started = self._line, time.monotonic()
         try:
-            method = line.method(message.method)
-            metadata = line.metadata(message)
-            response = await method(message.request, timeout=timeout, metadata=metadata)
+            with CALLS_UNDER_WAY:
+                method = line.method(message.method)
+                metadata = line.metadata(message)
+                response = await method(message.request, timeout=timeout, metadata=metadata)
         except asyncio.CancelledError:
             if not line.closed or _is_cancelled():
                 raise

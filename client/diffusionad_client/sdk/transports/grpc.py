@@ -13,6 +13,7 @@ import grpc
 from diffusionad_client.errors import CallCancelledError
 from diffusionad_client.sdk.credentials import Credentials
 from diffusionad_client.sdk.transports.channel import Line
+from diffusionad_client.sdk.transports.forks import CALLS_UNDER_WAY
 from diffusionad_client.sdk.transports.methods import Message, Methods
 
 T = TypeVar("T")
@@ -44,8 +45,9 @@ class GrpcTransport(Methods):
     def _send(self, message: Message[T], timeout: float) -> T:
         line, started = self._line, time.monotonic()
         try:
-            method = line.method(message.method)
-            response = _respond(method, message.request, timeout, line.metadata(message))
+            with CALLS_UNDER_WAY:
+                method = line.method(message.method)
+                response = _respond(method, message.request, timeout, line.metadata(message))
         except grpc.RpcError as exc:
             error = line.error(exc.code(), exc.details(), message, timeout)
             if line.is_unclear(exc.details()):

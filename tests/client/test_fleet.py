@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from threading import Event, Thread
@@ -16,6 +15,7 @@ import numpy as np
 import pytest
 import trustme
 from click.testing import CliRunner
+from forks import said_in_a_fork
 from waiting import wait_for
 
 from diffusionad_client import (
@@ -389,50 +389,30 @@ def _up(client: Client) -> list[str]:
 def test_a_client_goes_on_in_a_process_that_is_forked(fleet: list[FakeServer]) -> None:
     with Client(urls(fleet)) as client:
         client.inspect_batch([IMAGE] * 6, **SMALL)
-        assert _in_a_fork(lambda: client.inspect(IMAGE, timeout=10, **SMALL).verdict) == "OK"
+        assert said_in_a_fork(lambda: client.inspect(IMAGE, timeout=10, **SMALL).verdict) == "OK"
         client.inspect(IMAGE, **SMALL)
 
 
 def test_a_process_that_is_forked_during_a_call_is_told_so(fleet: list[FakeServer]) -> None:
-    """GRPC would abort it, now and then: a lock of its may be held by the thread that calls."""
+    """GRPC would abort it, now and then: the thread that calls may have a lock of its."""
     for server in fleet:
-        server.slow_s = 0.5
+        server.slow_s = 1.0
     with Client(urls(fleet)) as client:
+
+        def ask() -> str:
+            for do in (client.inspect, client.inspect, Client(urls(fleet)).inspect):
+                with pytest.raises(DiffusionADError, match="fork between calls, or begin"):
+                    do(IMAGE, **SMALL)
+            with pytest.raises(DiffusionADError, match="fork between calls, or begin"):
+                client.close()
+            return "told"
+
         busy = Thread(target=lambda: client.inspect(IMAGE, **SMALL))
         busy.start()
-        wait_for(lambda: client.stats().tries == 1 and sum(answered(fleet)) == 0)
-        time.sleep(0.1)  # the call is on its way now, for half a second
-
-        def again() -> None:
-            Client(urls(fleet)).inspect(IMAGE, **SMALL)
-
-        for ask in (lambda: client.inspect(IMAGE, **SMALL), client.close, again):
-            assert "fork between calls, or begin the process otherwise" in _in_a_fork(ask)
+        wait_for(lambda: sum(answered(fleet)) == 1)
+        assert said_in_a_fork(ask) == "told"
         busy.join()
         assert client.inspect(IMAGE, **SMALL).verdict == "OK"
-
-
-def _in_a_fork(ask: Callable[[], object]) -> str:
-    """Ask in a process that is forked, and give what it says, or the error of ours."""
-    reading, writing = os.pipe()
-    child = os.fork()
-    if child == 0:  # nothing of the test runner's may run here
-        try:
-            said = str(ask())
-        except DiffusionADError as exc:
-            said = str(exc)
-        except BaseException as exc:
-            said = repr(exc)
-        os.write(writing, said.encode())
-        os._exit(0)
-    os.close(writing)
-    end = time.monotonic() + 20
-    while (done := os.waitpid(child, os.WNOHANG)) == (0, 0):
-        assert time.monotonic() < end, "the child hangs"
-        time.sleep(0.05)
-    assert os.waitstatus_to_exitcode(done[1]) == 0
-    with os.fdopen(reading) as pipe:
-        return pipe.read()
 
 
 def test_an_event_loop_fails_over_as_threads_do(fleet: list[FakeServer]) -> None:

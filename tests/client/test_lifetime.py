@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import gc
 import io
-import os
 import signal
 import socket
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from typing import Any
@@ -19,6 +18,7 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
+from forks import said_in_a_fork
 from PIL import Image
 from waiting import wait_for
 
@@ -125,34 +125,21 @@ def test_what_goes_to_every_server_is_over_before_its_error_comes(server: FakeSe
     asyncio.run(run())
 
 
-def in_a_fork(do: Callable[[], Any]) -> None:
-    child = os.fork()
-    if child == 0:  # nothing of the test runner's may run here
-        try:
-            do()
-        except BaseException:
-            os._exit(1)
-        os._exit(0)
-    end = time.monotonic() + 20
-    while (done := os.waitpid(child, os.WNOHANG)) == (0, 0):
-        assert time.monotonic() < end, "the child hangs"
-        time.sleep(0.02)
-    assert os.waitstatus_to_exitcode(done[1]) == 0
-
-
 def test_a_forked_process_counts_its_own_calls_and_leaves_a_stream(server: FakeServer) -> None:
     with Client(server.url) as client:
-        stream = client.inspect_stream([IMAGE] * 40, **SMALL)
+        stream = client.inspect_stream([IMAGE] * 40, window=4, **SMALL)
         next(stream)
+        wait_for(lambda: client.stats().answers == 4)  # nobody asks until one more is taken
 
-        def go_on() -> None:
+        def go_on() -> str:
             client.inspect(IMAGE, timeout=10, **SMALL)
             stats = client.stats()
             assert (stats.calls, stats.tries, stats.answers) == (1, 1, 1)
             with pytest.raises(DiffusionADError, match="begin another here"):
                 list(stream)
+            return "went on"
 
-        in_a_fork(go_on)
+        assert said_in_a_fork(go_on) == "went on"
         assert len(list(stream)) == 39
 
 

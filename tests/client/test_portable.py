@@ -37,6 +37,7 @@ NAMES = {
 # Asked for before it is used.
 GUARDED = {
     ("report/pdf.py", "os.geteuid"),
+    ("sdk/transports/forks.py", "os.register_at_fork"),
     ("watching/verdict_commands.py", "os.killpg"),
     ("watching/verdict_commands.py", "signal.SIGKILL"),
 }

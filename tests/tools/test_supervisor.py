@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import signal
 import time
 from functools import partial
@@ -136,6 +137,49 @@ def test_a_triton_that_stands_still_is_replaced_and_calls_wait_for_the_next(
     assert code == 0
     assert "Triton (process" in stderr
     assert "has stood still for 3 s, stopped by a signal" in stderr
+
+
+HANGING = """
+import os
+_execute = TritonPythonModel.execute
+
+def _hang(self, requests):
+    while os.path.exists({!r}):
+        pass
+    return _execute(self, requests)
+
+TritonPythonModel.execute = _hang
+"""
+
+
+@pytest.mark.server
+def test_a_model_that_computes_without_end_is_found_by_a_probe(
+    start_serve: Any, encoded_repository: Path, tmp_path: Path
+) -> None:
+    """Its process is at work as any other, and Triton waits for it for ever."""
+    hangs = tmp_path / "hangs"
+    repository = tmp_path / "repository"
+    shutil.copytree(encoded_repository, repository)
+    with (repository / "image_decoding_32" / "1" / "model.py").open("a") as code:
+        code.write(HANGING.format(str(hangs)))
+    command = start_serve(repository, "--probe-every", "1.5")
+    with Client(url_of(command), timeout=60) as client:
+        before = client.inspect(IMAGE)
+        time.sleep(4)  # two probes, of each form
+        triton = process_of(command, "")
+        hangs.touch()
+        wait_until(lambda: not is_ready(client))
+        hangs.unlink()
+        assert client.inspect(a_file(), decode="server").score == before.score
+        assert process_of(command, "") != triton
+    command.process.send_signal(signal.SIGTERM)
+    code, stderr = command.finish()
+    assert code == 0
+    (fault,) = (line for line in stderr.splitlines() if "not ready" in line)
+    assert fault == (
+        "widget__encoded has given no answer to an image for 3 s; not ready, starting Triton again "
+        "now."
+    )
 
 
 def a_file() -> bytes:

@@ -121,6 +121,13 @@ _FREE = "0 takes a free one."
     help=f"How often a failed server is started again within {WITHIN_S / 60:g} minutes.",
 )
 @click.option(
+    "--probe-every",
+    type=SECONDS,
+    metavar="SECONDS",
+    help="Send a grey image through each category so often, and start the server again if one "
+    "gives no answer in twice that time: it hangs. [default: never]",
+)
+@click.option(
     "--stop-on-stdin-eof",
     is_flag=True,
     help="Stop when standard input closes, as it does when the process that started this one ends.",
@@ -146,6 +153,7 @@ def serve(
     is_verified: bool,
     trusted_keys: tuple[Path, ...],
     max_restarts: int,
+    probe_every: float | None,
     stop_on_stdin_eof: bool,
 ) -> None:
     """Serve a model repository with an embedded Triton Inference Server.
@@ -183,6 +191,7 @@ def serve(
             explicit=_explicit(control, load, admin_key_file),
             tls=tls,
             traces=trace_url,
+            probe_every=probe_every,
         )
         stop = stack.enter_context(stop_requests(stop_on_stdin_eof))
         site = stack.enter_context(open_site(settings))

@@ -2,7 +2,7 @@
 
 `serve` asks over it whether the server is ready and what it has loaded. So it
 needs neither a certificate nor a client's key, whatever the server demands of
-those who call it over the network.
+those who call it over the network. Images for a probe go over it too.
 """
 
 from __future__ import annotations
@@ -10,8 +10,10 @@ from __future__ import annotations
 import http.client
 import json
 import socket
+from dataclasses import dataclass
 from pathlib import Path
 
+from diffusionad_client import contract
 from diffusionad_client.sdk.admin_key import ADMIN_HEADER
 
 
@@ -40,6 +42,49 @@ def loaded_models(path: Path, admin_key: str, *, timeout: float) -> set[str] | N
     if answer is None:
         return None
     return {entry["name"] for entry in json.loads(answer) if entry.get("state") == "READY"}
+
+
+@dataclass(frozen=True)
+class ModelInput:
+    """The one input of a model, and what to send in it."""
+
+    name: str
+    datatype: str  # as KServe's protocol has it: UINT8, BYTES
+    shape: tuple[int, ...]
+    content: bytes
+
+
+def answers(path: Path, model: str, given: ModelInput, *, timeout: float) -> bool:
+    """Tell whether a request gets an answer within `timeout` seconds, be it a refusal."""
+    about = {
+        "id": contract.PROBE_ID,
+        "parameters": {"priority": int(contract.Priority.INLINE)},
+        "inputs": [
+            {
+                "name": given.name,
+                "datatype": given.datatype,
+                "shape": given.shape,
+                "parameters": {"binary_data_size": len(given.content)},
+            }
+        ],
+        "outputs": [{"name": contract.SCORE, "parameters": {"binary_data": True}}],
+    }
+    head = json.dumps(about).encode()
+    headers = {
+        "Content-Type": "application/octet-stream",
+        "Inference-Header-Content-Length": str(len(head)),
+    }
+    connection = UnixConnection(path, timeout)
+    try:
+        connection.request("POST", f"/v2/models/{model}/infer", head + given.content, headers)
+        connection.getresponse().read()
+    except TimeoutError:
+        return False
+    except (OSError, http.client.HTTPException):
+        return True  # it hung up, as one does that ends: others see to that
+    finally:
+        connection.close()
+    return True
 
 
 def _ask(

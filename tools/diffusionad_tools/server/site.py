@@ -71,6 +71,7 @@ class ServerSettings:
     explicit: ExplicitControl | None = None  # None: every model is loaded at start, and stays
     tls: Encryption | None = None  # None: plain text
     traces: str | None = None  # where an OpenTelemetry collector takes spans, as a URL
+    probe_every: float | None = None  # seconds between images of its own through each category
 
 
 class Site:

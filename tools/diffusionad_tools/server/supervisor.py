@@ -11,6 +11,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Protocol
 
@@ -18,6 +19,7 @@ from diffusionad_client.errors import ServeError
 from diffusionad_tools.errors import RepositoryError
 from diffusionad_tools.release import model_config
 from diffusionad_tools.server import private_line
+from diffusionad_tools.server.probing import Probing
 from diffusionad_tools.server.process import TritonProcess
 from diffusionad_tools.server.site import Site
 
@@ -99,11 +101,15 @@ class Supervisor:
 
     def _serve(self, server: TritonProcess, stop: threading.Event) -> str | None:
         """Watch until something is wrong, and say what; None if `stop` came first."""
-        while not stop.wait(_LOOK_EVERY_S):
-            if (fault := server.fault()) is not None:
-                return fault
-            if self._loaded is not None:
-                self._loaded.look()
+        every = self._site.settings.probe_every
+        with nullcontext() if every is None else Probing(self._site, every) as probing:
+            while not stop.wait(_LOOK_EVERY_S):
+                if (fault := server.fault()) is not None:
+                    return fault
+                if probing is not None and (fault := probing.fault()) is not None:
+                    return fault
+                if self._loaded is not None:
+                    self._loaded.look()
         return None
 
     def _replace(

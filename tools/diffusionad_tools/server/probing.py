@@ -1,0 +1,97 @@
+"""Notice a server that lives and answers nobody, with an image of our own now and then.
+
+A process that died or was stopped is seen from outside (watch.py). One that
+computes without end, or waits for a device that hangs, looks like one at work:
+only a request that nobody answers tells. Triton waits for it for ever.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+import threading
+import time
+
+import numpy as np
+from PIL import Image
+
+from diffusionad_client import contract
+from diffusionad_tools.errors import RepositoryError
+from diffusionad_tools.release import model_config
+from diffusionad_tools.server import private_line
+from diffusionad_tools.server.private_line import ModelInput
+from diffusionad_tools.server.site import Site
+
+PATIENCE = 2.0  # intervals that an answer may take
+_ASK_S = 5.0  # for the list of loaded models
+_GREY = 128
+
+
+class Probing:
+    """Sends a grey image through each category in turn; a context for as long as it does.
+
+    Any answer counts, a refusal too: a full queue is one of a server that lives, and what
+    else a refusal means, others notice.
+    """
+
+    def __init__(self, site: Site, every_s: float) -> None:
+        self._site = site
+        self._every_s = every_s
+        self._over = threading.Event()
+        self._fault: str | None = None
+        self._thread = threading.Thread(target=self._probe, name="probing", daemon=True)
+
+    def __enter__(self) -> Probing:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()  # nobody waits for the thread: it may wait for an answer
+
+    def fault(self) -> str | None:
+        """Name the category that gives no answer; None if there is none."""
+        return self._fault
+
+    def _probe(self) -> None:
+        patience = PATIENCE * self._every_s
+        while not self._over.wait(self._every_s):
+            for model, given in self._inputs():
+                asked = time.monotonic()
+                line = self._site.http_socket
+                if not private_line.answers(line, model, given, timeout=patience):
+                    waited = time.monotonic() - asked
+                    self._fault = f"{model} has given no answer to an image for {waited:.0f} s"
+                    return
+                if self._over.is_set():
+                    return
+
+    def _inputs(self) -> list[tuple[str, ModelInput]]:
+        """Name what is loaded and takes images, each with one that it takes."""
+        site = self._site
+        loaded = private_line.loaded_models(site.http_socket, site.keys.admin, timeout=_ASK_S)
+        inputs = []
+        for name in sorted(loaded or ()):
+            if (given := self._input(name)) is not None:
+                inputs.append((name, given))
+        return inputs
+
+    def _input(self, name: str) -> ModelInput | None:
+        try:
+            config = model_config.read(self._site.settings.repository / name / "config.pbtxt")
+        except RepositoryError:  # it has just been taken away
+            return None
+        if not config.ensemble_scheduling.step:
+            return None
+        (taken,) = config.input
+        if taken.name == contract.IMAGE_BYTES:
+            return ModelInput(taken.name, "BYTES", (1, *taken.dims), _grey_file())
+        height, width, channels = taken.dims
+        grey = bytes([_GREY]) * (height * width * channels)
+        return ModelInput(taken.name, "UINT8", (1, height, width, channels), grey)
+
+
+def _grey_file() -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(np.full((16, 16, 3), _GREY, np.uint8)).save(file, "PNG")
+    content = file.getvalue()
+    return struct.pack("<I", len(content)) + content  # as elements of BYTES are

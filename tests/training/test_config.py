@@ -42,6 +42,7 @@ def test_a_config_survives_json(config: Config) -> None:
         (lambda: SynthesisConfig(texture_share=0, self_share=0), "must be positive"),
         (lambda: SynthesisConfig(relocation_share=1.5), r"relocation_share \(1.5\)"),
         (lambda: SynthesisConfig(patchy_share=1.5), r"patchy_share \(1.5\)"),
+        (lambda: SynthesisConfig(surface_share=-0.5), r"surface_share \(-0.5\)"),
         (lambda: SynthesisConfig(visibility=-1), r"visibility \(-1\)"),
         (lambda: SynthesisConfig(soft_edge=-1), r"soft_edge \(-1\)"),
         (lambda: SynthesisConfig(grid=0), r"grid \(0\)"),

@@ -85,6 +85,7 @@ def test_an_old_run_keeps_every_setting_but_those_that_are_gone(old: Path) -> No
         "features.enlarge": 1,
         "features.memory": 0,
         "synthesis.component_share": 0.0,
+        "synthesis.surface_share": 0.0,
         "loss.components_at_large_step": False,
     }
     assert now == younger | {

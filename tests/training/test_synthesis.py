@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import ndimage
 
 from diffusionad_training.config import SynthesisConfig
 from diffusionad_training.errors import ConfigError
@@ -18,6 +19,7 @@ from diffusionad_training.synthesis.anomalies import (
     to_grey,
 )
 from diffusionad_training.synthesis.relocation import VISIBLE, relocate
+from diffusionad_training.synthesis.surfaces import surface_mask
 
 TEXTURE_FREE = SynthesisConfig(texture_share=0, self_share=0.5, procedural_share=0.5)
 seeds = st.integers(min_value=0, max_value=2**32 - 1)
@@ -238,6 +240,48 @@ def test_small_and_close_anomalies_come_with_a_least_scale() -> None:
 def test_strokes_are_thin() -> None:
     shares = [masks.stroke_mask(256, 256, np.random.default_rng(seed)).mean() for seed in range(50)]
     assert 0 < np.median(shares) < 0.02
+
+
+def two_surfaces() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A round product, (H, W, 3), whose left has another colour; and both parts of it."""
+    y, x = np.mgrid[:128, :128] - 64
+    product = np.hypot(y, x) < 50
+    left, right = product & (x < -15), product & (x >= -15)
+    grey = np.where(left, 60, np.where(right, 130, 220)) + picture(1, 128, 128)[..., 0] % 5
+    return np.repeat(grey[..., np.newaxis], 3, axis=-1).astype(np.uint8), left, right
+
+
+@pytest.mark.parametrize("with_foreground", [False, True])
+def test_a_surface_is_masked_out_to_its_edges(with_foreground: bool) -> None:
+    image, left, right = two_surfaces()
+    foreground = left | right if with_foreground else None
+    met = {"left": 0, "right": 0}
+    for seed in range(20):
+        mask = surface_mask(image, np.random.default_rng(seed), foreground)
+        if not mask.any():  # what is around the product is too large a surface
+            continue
+        name, surface = ("left", left) if (mask & left).sum() > mask.sum() / 2 else ("right", right)
+        met[name] += 1
+        assert not (mask & ~ndimage.binary_dilation(surface, iterations=3)).any()
+        assert not (ndimage.binary_erosion(surface, iterations=4) & ~mask).any()
+    assert met["left"] > 0
+    # Of the product, the right is too much; of the image, it is not.
+    assert (met["right"] > 0) != with_foreground
+
+
+@given(seeds)
+@settings(max_examples=20)
+def test_where_there_is_no_surface_other_masks_are_made(seed: int) -> None:
+    image = picture(2, 65, 65)
+    assert not surface_mask(image, np.random.default_rng(seed)).any()
+    config = dataclasses.replace(TEXTURE_FREE, surface_share=1)
+    made = AnomalySynthesiser(config, None).synthesise(image, np.random.default_rng(seed))
+    assert made.mask.any()
+
+
+def test_a_surface_on_no_foreground_is_empty() -> None:
+    image, left, _ = two_surfaces()
+    assert not surface_mask(image, np.random.default_rng(0), np.zeros_like(left)).any()
 
 
 def test_a_shuffled_self_is_made_of_the_image_s_own_tiles(monkeypatch) -> None:

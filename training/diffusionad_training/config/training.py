@@ -63,6 +63,9 @@ class SynthesisConfig:
     # the image's on: lower makes small anomalies and close ones as likely as large ones.
     least_scale: float = 1.0
     opacity: tuple[float, float] = (0.2, 0.8)  # beta of Eq. 12: lower shows more of A
+    # Of the anomalies laid over the image, this share covers a whole surface of one look, out to
+    # its edges, where there is one: what covers or fills a surface reaches them, as no blob does.
+    surface_share: float = 0.0
     # Of the anomalies laid over the image, this share shows here and there only, and is marked
     # whole: parts of a real defect look like the good surface, and belong to it all the same.
     patchy_share: float = 0.0
@@ -90,6 +93,10 @@ class SynthesisConfig:
         )
         require(
             0 <= self.patchy_share <= 1, f"patchy_share ({self.patchy_share}) must lie in [0, 1]"
+        )
+        require(
+            0 <= self.surface_share <= 1,
+            f"surface_share ({self.surface_share}) must lie in [0, 1]",
         )
         require(0 < self.least_scale <= 1, f"least_scale ({self.least_scale}) must lie in (0, 1]")
         require(self.soft_edge >= 0, f"soft_edge ({self.soft_edge}) must not be negative")

@@ -13,6 +13,7 @@ from diffusionad_training.errors import ConfigError
 from diffusionad_training.synthesis import masks, sources
 from diffusionad_training.synthesis.components import misplace
 from diffusionad_training.synthesis.relocation import relocate
+from diffusionad_training.synthesis.surfaces import surface_mask
 from diffusionad_training.synthesis.windows import Window, choose_window
 
 MIN_PIXELS = 8  # a mask smaller than this teaches nothing
@@ -119,7 +120,7 @@ class AnomalySynthesiser:
                     return anomalous, moved, change is misplace
         height, width = image.shape[:2]
         for _ in range(TRIES):
-            mask = self._mask(height, width, rng, foreground)
+            mask = self._mask(image, rng, foreground)
             source = self._source(image, rng)
             if is_grey(image):
                 source = to_grey(source)
@@ -142,11 +143,16 @@ class AnomalySynthesiser:
 
     def _mask(
         self,
-        height: int,
-        width: int,
+        image: NDArray[np.uint8],
         rng: np.random.Generator,
         foreground: NDArray[np.bool_] | None,
     ) -> NDArray[np.bool_]:
+        share = self._config.surface_share
+        if share and rng.random() < share:
+            mask = surface_mask(image, rng, foreground)
+            if mask.sum() >= MIN_PIXELS:
+                return mask
+        height, width = image.shape[:2]
         makers = (masks.perlin_mask, masks.stroke_mask)
         make = makers[rng.choice(len(makers), p=self._masks)]
         within = make is masks.perlin_mask and self._config.within_part

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
-from functools import lru_cache
-
-import numpy as np
-from PIL import Image
 
 from diffusionad_client.file_bytes import NamedBytes
+from diffusionad_client.grey import GREY, grey_file
 from diffusionad_client.scoring.done import Earlier, Judging
 from diffusionad_client.scoring.score_one import (
     Inspect,
@@ -20,8 +16,6 @@ from diffusionad_client.scoring.score_one import (
 )
 from diffusionad_client.scoring.sources import SourceImage
 from diffusionad_client.sdk.arguments import Decode
-
-GREY = np.full((8, 8, 3), 128, np.uint8)  # an image that no server can fail on
 
 
 @dataclass(frozen=True)
@@ -63,14 +57,7 @@ class Work:
 def look(inspect: Inspect, decode: Decode) -> None:
     """Ask the server for something small, in the way that images are. Raises what it raises."""
     if decode == "server":
-        file = NamedBytes(_grey_file(), "a grey image")
+        file = NamedBytes(grey_file(), "a grey image")
         inspect(file, anomaly_map=False, reconstruction=False, decode=decode)
     else:
         inspect(GREY, anomaly_map=False, reconstruction=False)
-
-
-@lru_cache(maxsize=1)
-def _grey_file() -> bytes:
-    file = io.BytesIO()
-    Image.fromarray(GREY).save(file, "PNG")
-    return file.getvalue()

@@ -6,12 +6,8 @@ done. Nothing is retried here: what counts is how things stand now.
 
 from __future__ import annotations
 
-import io
 import time
 from dataclasses import dataclass
-
-import numpy as np
-from PIL import Image
 
 from diffusionad_client import contract
 from diffusionad_client.contract import Priority
@@ -20,6 +16,7 @@ from diffusionad_client.errors import (
     DiffusionADError,
     ServerBusyError,
 )
+from diffusionad_client.grey import GREY, grey_file
 from diffusionad_client.sdk.catalogue import Catalogue
 from diffusionad_client.sdk.deadline import Deadline
 from diffusionad_client.sdk.inference import Request, infer
@@ -28,7 +25,6 @@ from diffusionad_client.sdk.servers import Server
 from diffusionad_client.sdk.steps import Steps
 from diffusionad_client.sdk.tracing import NO_SPAN
 
-_GREY = np.full((16, 16, 3), 128, np.uint8)
 # A step may run in several processes, of which one is dead: servers give them their requests
 # in turn, so one image would not meet it.
 _IMAGES = 4
@@ -66,9 +62,9 @@ def probe(server: Server, model: str, deadline: Deadline) -> Steps[Probe]:
     """Send a grey image through a category or its encoded form, several times."""
     category = model.partition("__")[0]
     if model == contract.encoded_model(category):
-        picture = prepare(_grey_file(), decode="server")
+        picture = prepare(grey_file(), decode="server")
     else:
-        picture = prepare(_GREY)
+        picture = prepare(GREY)
     request = Request(
         picture, category, [contract.SCORE], Priority.INLINE, contract.PROBE_ID, NO_SPAN
     )
@@ -102,9 +98,3 @@ def probe_all(server: Server, catalogue: Catalogue, deadline: Deadline) -> Steps
             reason = DiffusionADError(f"{idle.model}: {idle.reason}")
             found.append(Probe(idle.model, 0.0, error=reason, server=server.url))
     return found
-
-
-def _grey_file() -> bytes:
-    file = io.BytesIO()
-    Image.fromarray(_GREY).save(file, "PNG")
-    return file.getvalue()

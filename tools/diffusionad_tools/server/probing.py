@@ -7,15 +7,12 @@ only a request that nobody answers tells. Triton waits for it for ever.
 
 from __future__ import annotations
 
-import io
 import struct
 import threading
-import time
-
-import numpy as np
-from PIL import Image
+from collections.abc import Iterator
 
 from diffusionad_client import contract
+from diffusionad_client.grey import LEVEL, grey_file
 from diffusionad_tools.errors import RepositoryError
 from diffusionad_tools.release import model_config
 from diffusionad_tools.server import private_line
@@ -24,7 +21,6 @@ from diffusionad_tools.server.site import Site
 
 PATIENCE = 2.0  # intervals that an answer may take
 _ASK_S = 5.0  # for the list of loaded models
-_GREY = 128
 
 
 class Probing:
@@ -56,42 +52,32 @@ class Probing:
         patience = PATIENCE * self._every_s
         while not self._over.wait(self._every_s):
             for model, given in self._inputs():
-                asked = time.monotonic()
-                line = self._site.http_socket
-                if not private_line.answers(line, model, given, timeout=patience):
-                    waited = time.monotonic() - asked
-                    self._fault = f"{model} has given no answer to an image for {waited:.0f} s"
+                if not private_line.answers(self._site.http_socket, model, given, timeout=patience):
+                    self._fault = f"{model} has given no answer to an image for {patience:g} s"
                     return
                 if self._over.is_set():
                     return
 
-    def _inputs(self) -> list[tuple[str, ModelInput]]:
+    def _inputs(self) -> Iterator[tuple[str, ModelInput]]:
         """Name what is loaded and takes images, each with one that it takes."""
         site = self._site
         loaded = private_line.loaded_models(site.http_socket, site.keys.admin, timeout=_ASK_S)
-        inputs = []
         for name in sorted(loaded or ()):
             if (given := self._input(name)) is not None:
-                inputs.append((name, given))
-        return inputs
+                yield name, given
 
     def _input(self, name: str) -> ModelInput | None:
         try:
             config = model_config.read(self._site.settings.repository / name / "config.pbtxt")
         except RepositoryError:  # it has just been taken away
             return None
-        if not config.ensemble_scheduling.step:
+        if contract.METADATA_PARAMETER not in config.parameters:  # a step, or none of ours
             return None
         (taken,) = config.input
         if taken.name == contract.IMAGE_BYTES:
-            return ModelInput(taken.name, "BYTES", (1, *taken.dims), _grey_file())
+            file = grey_file()
+            element = struct.pack("<I", len(file)) + file  # as elements of BYTES are
+            return ModelInput(taken.name, "BYTES", (1, *taken.dims), element)
         height, width, channels = taken.dims
-        grey = bytes([_GREY]) * (height * width * channels)
+        grey = bytes([LEVEL]) * (height * width * channels)
         return ModelInput(taken.name, "UINT8", (1, height, width, channels), grey)
-
-
-def _grey_file() -> bytes:
-    file = io.BytesIO()
-    Image.fromarray(np.full((16, 16, 3), _GREY, np.uint8)).save(file, "PNG")
-    content = file.getvalue()
-    return struct.pack("<I", len(content)) + content  # as elements of BYTES are
